@@ -1,0 +1,119 @@
+"""The front door: one console script, one three-line function per room.
+
+Each command's own arguments and work live in its room (`<room>/commands.py`); imports stand inside
+the functions so that verifying a receipt never loads a server. Exit codes: docs/cli.md.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+
+def federation(arguments: list[str]) -> int:
+    """charter, keys, NATS accounts"""
+    from bus.commands import main as run
+
+    return run(arguments)
+
+
+def broker(arguments: list[str]) -> int:
+    """the border: serve applications and peers"""
+    from broker.commands import main as run
+
+    return run(arguments)
+
+
+def agent(arguments: list[str]) -> int:
+    """the interior: admit nodes, advertise capabilities"""
+    from domain_agent.commands import main as run
+
+    return run(arguments)
+
+
+def node(arguments: list[str]) -> int:
+    """the program beside the engine"""
+    from domain_agent.node.commands import main as run
+
+    return run(arguments)
+
+
+def attest(arguments: list[str]) -> int:
+    """verify and show hardware evidence"""
+    from attestation.commands import main as run
+
+    return run(arguments)
+
+
+def receipt(arguments: list[str]) -> int:
+    """verify and show receipts, offline"""
+    from receipts.commands import main as run
+
+    return run(arguments)
+
+
+def log(arguments: list[str]) -> int:
+    """check a transparency log"""
+    from receipts.log_commands import main as run
+
+    return run(arguments)
+
+
+def policy(arguments: list[str]) -> int:
+    """check and explain policies"""
+    from schemas.policy.commands import main as run
+
+    return run(arguments)
+
+
+def schema(arguments: list[str]) -> int:
+    """print the JSON Schemas of what crosses a border"""
+    from schemas.commands import main as run
+
+    return run(arguments)
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    command.__name__: command
+    for command in (federation, broker, agent, node, attest, receipt, log, policy, schema)
+}
+
+
+def usage() -> str:
+    lines = ["usage: comity COMMAND ...", ""]
+    lines += [f"  {name:<11} {command.__doc__}" for name, command in COMMANDS.items()]
+    return "\n".join([*lines, "", "comity COMMAND --help tells more."])
+
+
+def main() -> None:
+    """Run one command and exit with its code; a defect of ours is 70, never a verdict."""
+    from schemas.errors import ComityError
+
+    name, *arguments = sys.argv[1:] or ["--help"]
+    if name in ("-h", "--help"):
+        print(usage())  # noqa: T201
+        sys.exit(0)
+    if name not in COMMANDS:
+        print(f"comity: no command {name!r}\n\n{usage()}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+    try:
+        code = COMMANDS[name](arguments)
+    except ComityError as error:
+        print(f"comity {name}: {error}", file=sys.stderr)  # noqa: T201
+        code = error.exit_code
+    except BrokenPipeError:
+        os.close(sys.stdout.fileno())
+        code = 0
+    except KeyboardInterrupt:
+        code = 130
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        code = 70
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""Strict JSON in, exact bytes out.
+
+Everything that crosses a border is read by `read_json` or by a `Wire` model, which refuse what
+other parsers let pass silently: duplicate keys (a deny followed by a permit must not read as a
+permit), floats, big integers, lone surrogates, deep nesting. Signed bytes are stored and compared
+as they came; `jcs` serves only digests that someone recomputes from a value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any, NoReturn, Self, TypeAlias, cast
+
+import rfc8785
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from schemas.errors import Unreadable
+
+Json: TypeAlias = "None | bool | int | str | list[Json] | dict[str, Json]"
+
+MAX_JSON_BYTES = 128 * 1024  # in base64 it still fits one NATS message of 256 KiB
+MAX_DEPTH = 32  # levels; our deepest object has 9
+MAX_INTEGER = 2**53 - 1  # beyond it JavaScript readers see another number
+
+
+def _pairs(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise Unreadable("json.duplicate_key", "an object names a key twice")
+    return result
+
+
+def _integer(text: str) -> int:
+    if len(text) > 17 or abs(value := int(text)) > MAX_INTEGER:
+        raise Unreadable("json.integer_range", "an integer is beyond ±(2^53−1)")
+    return value
+
+
+def _no_float(text: str) -> NoReturn:
+    raise Unreadable("json.float", "a number has a fraction, an exponent, or is not finite")
+
+
+def _check_depth(data: bytes) -> None:
+    """Bound nesting before parsing, so that the parser's own stack is never the limit."""
+    depth, deepest, in_string, escaped = 0, 0, False, False
+    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
+        return
+    for byte in data:
+        if in_string:
+            if escaped:
+                escaped = False
+            elif byte == 0x5C:
+                escaped = True
+            elif byte == 0x22:
+                in_string = False
+        elif byte == 0x22:
+            in_string = True
+        elif byte in (0x5B, 0x7B):
+            depth += 1
+            deepest = max(deepest, depth)
+        elif byte in (0x5D, 0x7D):
+            depth -= 1
+    if deepest > MAX_DEPTH:
+        raise Unreadable("json.depth", f"nested deeper than {MAX_DEPTH} levels")
+
+
+_decoder = json.JSONDecoder(
+    object_pairs_hook=_pairs, parse_int=_integer, parse_float=_no_float, parse_constant=_no_float
+)
+
+
+def read_json(data: bytes, *, limit: int = MAX_JSON_BYTES) -> Json:
+    """Parse strictly (receipts.md 4). Raises `Unreadable` and nothing else."""
+    if len(data) > limit:
+        raise Unreadable("json.too_long", f"{len(data)} bytes, at most {limit} allowed")
+    _check_depth(data)
+    try:
+        text = data.decode("utf-8")
+        value = cast(Json, _decoder.decode(text))
+        if "\\u" in text:
+            # An escaped lone surrogate survives decoding but is not text.
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except (ValueError, RecursionError) as error:
+        raise Unreadable("json.syntax", f"not strict JSON: {type(error).__name__}") from None
+    return value
+
+
+def write_json(value: Json) -> bytes:
+    """Compact JSON in the order given: for bytes that are written once and then kept as they are."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8")
+
+
+def jcs(value: Json) -> bytes:
+    """RFC 8785 bytes of a value: only where a digest is recomputed from a value."""
+    try:
+        return rfc8785.dumps(cast(Any, value))
+    except (rfc8785.CanonicalizationError, RecursionError) as error:
+        raise Unreadable("json.not_canonical", f"no canonical form: {error}") from None
+
+
+def sha256(*parts: bytes) -> bytes:
+    """SHA-256 over the parts, one after the other (32 bytes)."""
+    state = hashlib.sha256()
+    for part in parts:
+        state.update(part)
+    return state.digest()
+
+
+def length_prefixed(label: bytes, *parts: bytes) -> bytes:
+    """A domain-separated, unambiguous encoding: label, zero byte, then each part behind its u32 length."""
+    return label + b"\0" + b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+
+
+class Wire(BaseModel):
+    """A frozen value that crosses a border. Unknown fields, loose types and repeated keys are refused."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, validate_by_name=True, validate_by_alias=True
+    )
+
+    @classmethod
+    def read(cls, data: bytes, *, limit: int = MAX_JSON_BYTES) -> Self:
+        """The value that these bytes state. Raises `Unreadable` (code `schema.<class>`) and nothing else."""
+        read_json(data, limit=limit)
+        return cls._validated(lambda: cls.model_validate_json(data, strict=True))
+
+    @classmethod
+    def from_json(cls, value: Json) -> Self:
+        """As `read`, from JSON that was parsed strictly already."""
+        return cls.read(write_json(value))
+
+    @classmethod
+    def _validated(cls, make: Callable[[], Self]) -> Self:
+        try:
+            return make()
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or "(whole)"
+            raise Unreadable(f"schema.{cls.__name__}", f"{where}: {first['msg']}") from None
+
+    def write(self) -> bytes:
+        """Compact JSON bytes; absent optional fields are left out."""
+        return self.model_dump_json(by_alias=True, exclude_none=True).encode("utf-8")
+
+    def as_json(self) -> dict[str, Json]:
+        """The same value as plain JSON objects."""
+        return cast(dict[str, Json], self.model_dump(mode="json", by_alias=True, exclude_none=True))
+
+    def digest(self) -> bytes:
+        """SHA-256 of the RFC 8785 form (32 bytes): the value's name, independent of who wrote it."""
+        return sha256(jcs(self.as_json()))

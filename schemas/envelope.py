@@ -1,0 +1,170 @@
+"""The one place that makes and checks signatures over messages and statements: DSSE 1.0.2.
+
+The bytes that were signed are the bytes that are stored and parsed. An object's identity is the
+SHA-256 of its pre-authentication encoding (PAE): signature bytes are malleable and name nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from schemas.canonical import Json, read_json, sha256, write_json
+from schemas.errors import Refused, Unreadable
+from schemas.keys import SigningKey, VerifyKey
+
+STATEMENT: Final = "application/vnd.in-toto+json"
+MESSAGE: Final = "application/vnd.comity.message.v1+json"
+ADVERT: Final = "application/vnd.comity.advert.v1+json"
+CHARTER: Final = "application/vnd.comity.charter.v1+json"
+REFERENCE_VALUES: Final = "application/vnd.comity.reference-values.v1+json"
+
+MAX_ENVELOPE_BYTES = 256 * 1024  # one NATS message
+MAX_SIGNATURES = 16  # a manifest's threshold of roots; everything else has exactly one
+MAX_KEYS_TRIED = 16  # verifications an envelope may cost, whatever its keyid says
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A payload whose signature was checked, and by whom it was made."""
+
+    payload: bytes
+    signer: str
+    """Thumbprint of the registered key that verified."""
+    digest: bytes
+    """SHA-256 of the PAE, 32 bytes: the object's identity."""
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A parsed, not yet verified envelope."""
+
+    payload_type: str
+    payload: bytes
+    signatures: tuple[tuple[str, bytes], ...]
+    """(keyid hint, signature bytes)"""
+
+    @property
+    def digest(self) -> bytes:
+        return sha256(pae(self.payload_type, self.payload))
+
+
+def pae(payload_type: str, payload: bytes) -> bytes:
+    """Pre-authentication encoding (DSSE protocol.md): lengths are byte counts in decimal."""
+    kind = payload_type.encode("utf-8")
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+
+
+def digest(payload_type: str, payload: bytes) -> bytes:
+    """The identity of a signed object: SHA-256 of its PAE (32 bytes)."""
+    return sha256(pae(payload_type, payload))
+
+
+def sign(payload_type: str, payload: bytes, *keys: SigningKey) -> bytes:
+    """A DSSE envelope as JSON bytes, signed by each key (one, but for threshold-signed manifests)."""
+    encoded = pae(payload_type, payload)
+    return write_json(
+        {
+            "payload": base64.b64encode(payload).decode("ascii"),
+            "payloadType": payload_type,
+            "signatures": [
+                {"keyid": key.thumbprint, "sig": base64.b64encode(key.sign(encoded)).decode("ascii")}
+                for key in keys
+            ],
+        }
+    )
+
+
+def read(data: bytes, *, limit: int = MAX_ENVELOPE_BYTES) -> Envelope:
+    """Parse an envelope without verifying it. Raises `Unreadable`. Unknown fields are ignored (DSSE)."""
+    match read_json(data, limit=limit):
+        case {"payload": str(payload), "payloadType": str(kind), "signatures": list(listed)}:
+            if not 1 <= len(listed) <= MAX_SIGNATURES:
+                raise Unreadable("envelope.signature_count", f"{len(listed)} signatures")
+            return Envelope(kind, _base64(payload), tuple(_signature(entry) for entry in listed))
+    raise Unreadable("envelope.malformed", "not a DSSE envelope")
+
+
+def verify(data: bytes, payload_type: str, keys: Iterable[VerifyKey]) -> Verified:
+    """Check a single-signature envelope against registered keys, and hand out what they signed.
+
+    Raises `Unreadable`, or `Refused` with `envelope.payload_type`, `envelope.signature_count`,
+    `envelope.key_unknown` or `envelope.signature_invalid`.
+    """
+    envelope = read(data)
+    if envelope.payload_type != payload_type:
+        raise Refused("envelope.payload_type", f"{payload_type} expected")
+    if len(envelope.signatures) != 1:
+        raise Refused("envelope.signature_count", "exactly one signature expected")
+    return verify_parsed(envelope, keys)
+
+
+def verify_parsed(envelope: Envelope, keys: Iterable[VerifyKey]) -> Verified:
+    """As `verify`, for an envelope that was read already; any one signature by a given key is enough."""
+    encoded = pae(envelope.payload_type, envelope.payload)
+    for key, signature in _candidates(envelope, list(keys)):
+        try:
+            key.verify(signature, encoded)
+        except Refused:
+            continue
+        return Verified(envelope.payload, key.thumbprint, sha256(encoded))
+    raise Refused("envelope.signature_invalid", "no registered key made this signature")
+
+
+def verify_threshold(data: bytes, payload_type: str, keys: Iterable[VerifyKey], threshold: int) -> Verified:
+    """Check that at least `threshold` *different* keys signed. Raises as `verify`."""
+    envelope = read(data)
+    if envelope.payload_type != payload_type:
+        raise Refused("envelope.payload_type", f"{payload_type} expected")
+    if threshold < 1:
+        raise Refused("envelope.threshold", "a threshold is at least one")
+    encoded = pae(envelope.payload_type, envelope.payload)
+    signers: set[str] = set()
+    for key, signature in _candidates(envelope, list(keys)):
+        try:
+            key.verify(signature, encoded)
+        except Refused:
+            continue
+        signers.add(key.thumbprint)
+    if len(signers) < threshold:
+        raise Refused("envelope.threshold", f"{len(signers)} of {threshold} required signatures hold")
+    return Verified(envelope.payload, min(signers), sha256(encoded))
+
+
+def _candidates(envelope: Envelope, keys: list[VerifyKey]) -> list[tuple[VerifyKey, bytes]]:
+    """Which keys to try on which signatures. keyid is unauthenticated: it narrows, it never decides."""
+    pairs: list[tuple[VerifyKey, bytes]] = []
+    for keyid, signature in envelope.signatures:
+        named = [key for key in keys if key.thumbprint == keyid]
+        pairs += [(key, signature) for key in (named or keys)]
+    if not pairs:
+        raise Refused("envelope.key_unknown", "no key is registered for this")
+    return pairs[:MAX_KEYS_TRIED]
+
+
+def _signature(entry: Json) -> tuple[str, bytes]:
+    match entry:
+        case {"sig": str(sig), **rest}:
+            keyid = rest.get("keyid", "")
+            if isinstance(keyid, str):
+                return keyid, _base64(sig)
+    raise Unreadable("envelope.malformed", "a signature entry is malformed")
+
+
+def _base64(text: str) -> bytes:
+    """Standard or URL-safe, never mixed, padded, without stray bits (receipts.md 2)."""
+    urlsafe = "-" in text or "_" in text
+    if urlsafe and ("+" in text or "/" in text):
+        raise Unreadable("envelope.base64", "mixed base64 alphabets")
+    try:
+        raw = text.encode("ascii")
+        data = base64.b64decode(raw, altchars=b"-_" if urlsafe else None, validate=True)
+    except (binascii.Error, ValueError):
+        raise Unreadable("envelope.base64", "not base64") from None
+    again = base64.urlsafe_b64encode(data) if urlsafe else base64.b64encode(data)
+    if again != raw:
+        raise Unreadable("envelope.base64", "base64 with stray bits or missing padding")
+    return data
