@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 def federation(arguments: list[str]) -> int:
     """charter, keys, NATS accounts"""
-    from bus.commands import main as run
+    from federation.commands import main as run
 
     return run(arguments)
 

@@ -148,6 +148,6 @@ class Wire(BaseModel):
         """The same value as plain JSON objects."""
         return cast(dict[str, Json], self.model_dump(mode="json", by_alias=True, exclude_none=True))
 
-    def digest(self) -> bytes:
+    def value_digest(self) -> bytes:
         """SHA-256 of the RFC 8785 form (32 bytes): the value's name, independent of who wrote it."""
         return sha256(jcs(self.as_json()))

@@ -126,7 +126,7 @@ class NodeEvidence(Wire):
         return binding.report_data(
             self.identity,
             challenge_root=bytes.fromhex(self.challenge_root),
-            node_config_digest=self.configuration.digest(),
+            node_config_digest=self.configuration.value_digest(),
             device_evidence_digest=self.device_evidence_digest,
         )
 
