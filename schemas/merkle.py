@@ -72,7 +72,9 @@ def root_from_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes
     return result
 
 
-def verify_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes], expected_root: bytes) -> bytes:
+def verify_inclusion(
+    leaf: bytes, index: int, size: int, path: Sequence[bytes], expected_root: bytes
+) -> bytes:
     """Return the root when the proof leads to it. Raises `Refused`."""
     if root_from_inclusion(leaf, index, size, path) != expected_root:
         raise Refused("merkle.inclusion", "the proof does not lead to this root")
