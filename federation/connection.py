@@ -1,0 +1,326 @@
+"""One program's connection to the bus, with the settings that nats.md 7 found necessary.
+
+What arrives is bytes until `schemas.envelope` has verified it: a subject, a header or a connection
+proves nothing. Owns the client, the reply inbox and its pending requests. A lost connection fails
+pending requests at once and is retried for ever; nothing published meanwhile is buffered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from federation.flood import FloodLimits
+from federation.serving import FAILURE_HEADER, Handler, Serving, failure_of, new_token
+from schemas.errors import ComityError, ConfigurationError, Refused, Undecided
+from schemas.keys import read_secret
+
+CONNECT_S = 10.0  # s for a first connection, all attempts together
+CONNECT_ATTEMPT_S = 5  # s for one attempt
+RECONNECT_WAIT_S = 0.25  # s between attempts: bounds how long an outage outlives the server's return
+PING_INTERVAL_S = 10  # s; two unanswered pings are a lost connection
+FLUSH_S = 5  # s for the server to confirm what was sent
+DRAIN_S = 5  # s for what was received to be handled at close
+PENDING_MESSAGES = 4096  # per subscription, before the client drops the newest
+PENDING_BYTES = 16 * 1024 * 1024  # per subscription
+MAX_PENDING_REQUESTS = 4096
+MAX_MESSAGE_BYTES = 224 * 1024  # payload; the server's limit of 256 KiB also covers headers
+LOG_EVERY_S = 5.0  # s between two log lines about the same kind of client error
+
+Callback = Callable[[], Awaitable[None]]
+Part = TypeVar("Part")
+_log = logging.getLogger("comity.bus")
+
+
+@dataclass(frozen=True, slots=True)
+class BusSettings:
+    """Where the bus is and who we are on it."""
+
+    url: str
+    """`tls://host:port`, or several, separated by commas."""
+    nkey_seed_file: Path
+    ca_file: Path | None
+    """The only authority that is trusted for the server's certificate; None: no TLS."""
+    name: str
+    inbox_prefix: str
+
+    def at(self, url: str) -> BusSettings:
+        """The same login at another address."""
+        return replace(self, url=url)
+
+
+class Bus:
+    """Requests, publications and services over one connection. Make it with `connect`."""
+
+    def __init__(self, settings: BusSettings) -> None:
+        self.settings = settings
+        self.errors: Counter[str] = Counter()
+        """Client errors by kind; `SlowConsumerError` means that messages were dropped here."""
+        self.reconnects = 0
+        self.closed = asyncio.Event()
+        """Set when the connection has ended for good: by `close`, or because the login was withdrawn."""
+        self.servings: list[Serving] = []
+        self._client = Client()
+        self._inbox = f"{settings.inbox_prefix}.r.{new_token()}"
+        self._pending: dict[str, tuple[str, asyncio.Future[Msg]]] = {}
+        self._on_reconnect: list[Callback] = []
+        self._on_disconnect: list[Callable[[], None]] = []
+        self._logged: dict[str, float] = {}
+        self._parts: dict[type[Any], Any] = {}
+        self._making = asyncio.Lock()
+        self._refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    async def connect(
+        cls,
+        settings: BusSettings,
+        *,
+        timeout: float = CONNECT_S,  # noqa: ASYNC109 - its end is a typed error, not a bare TimeoutError
+    ) -> Bus:
+        """Log in. Raises `Refused` (login), `ConfigurationError` (files) or `Undecided` (out of reach)."""
+        bus = cls(settings)
+        await bus._connect(timeout)
+        await bus.subscribe(f"{bus._inbox}.*", bus._answered)
+        return bus
+
+    async def close(self) -> None:
+        """Let what was received be handled, then disconnect. Harmless when closed."""
+        for serving in list(self.servings):
+            await serving.stop()
+        try:
+            await self._client.drain()
+        except (nats.errors.Error, OSError):
+            await self._client.close()
+        for task in list(self._tasks):
+            task.cancel()
+        self.closed.set()
+
+    @property
+    def connected(self) -> bool:
+        return self._client.is_connected
+
+    def on_reconnect(self, callback: Callback) -> None:
+        """Call this, in order of registration, after every reconnection: for example a new snapshot."""
+        self._on_reconnect.append(callback)
+
+    def on_disconnect(self, callback: Callable[[], None]) -> None:
+        """Call this at once when the connection is lost. It must not block."""
+        self._on_disconnect.append(callback)
+
+    async def request(
+        self,
+        subject: str,
+        payload: bytes,
+        *,
+        timeout: float,  # noqa: ASYNC109 - as for `connect`
+        headers: Mapping[str, str] | None = None,
+    ) -> bytes:
+        """The answer's bytes.
+
+        Raises `Undecided` with `bus.absent` (nobody serves it), `bus.timeout` or `bus.disconnected`;
+        after the last two the request may still have been carried out. A handler's own `ComityError`
+        comes back as the same kind and code, which is a hint that nobody signed.
+        """
+        if len(self._pending) >= MAX_PENDING_REQUESTS:
+            raise Undecided("bus.busy", f"{MAX_PENDING_REQUESTS} requests are waiting already")
+        token = new_token()
+        future: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+        self._pending[token] = (subject, future)
+        try:
+            await self.publish(subject, payload, headers=headers, reply=f"{self._inbox}.{token}")
+            async with asyncio.timeout(timeout):
+                message = await future
+        except TimeoutError:
+            raise Undecided("bus.timeout", f"{subject}: no answer in {timeout:g} s") from None
+        finally:
+            del self._pending[token]
+        if message.headers:
+            _raise_failure(subject, message)
+        return message.data
+
+    async def publish(
+        self, subject: str, payload: bytes, *, headers: Mapping[str, str] | None = None, reply: str = ""
+    ) -> None:
+        """Hand one message to the server. Raises `Undecided` (`bus.disconnected`) or `Refused` (size)."""
+        if len(payload) > MAX_MESSAGE_BYTES:
+            raise Refused("bus.too_long", f"{len(payload)} bytes, at most {MAX_MESSAGE_BYTES} in one message")
+        try:
+            await self._client.publish(subject, payload, reply, dict(headers) if headers else None)
+        except (nats.errors.BadSubjectError, nats.errors.BadHeaderError) as error:
+            raise Refused("bus.subject", f"{subject!r}: {type(error).__name__}") from None
+        except (nats.errors.Error, OSError, AttributeError) as error:
+            raise Undecided("bus.disconnected", f"{subject}: {type(error).__name__}") from None
+
+    async def subscribe(
+        self, pattern: str, callback: Callable[[Msg], None], *, queue: str = ""
+    ) -> Subscription:
+        """Deliver raw messages. The callback only enqueues: it may neither block nor do costly work."""
+
+        async def deliver(message: Msg) -> None:
+            callback(message)
+
+        try:
+            return await self._client.subscribe(
+                pattern,
+                queue=queue,
+                cb=deliver,
+                pending_msgs_limit=PENDING_MESSAGES,
+                pending_bytes_limit=PENDING_BYTES,
+            )
+        except nats.errors.Error as error:
+            raise Undecided("bus.disconnected", f"{pattern}: {type(error).__name__}") from None
+
+    async def serve(
+        self, pattern: str, handler: Handler, *, limits: FloodLimits, concurrency: int, queue: str = ""
+    ) -> Serving:
+        """Handle what arrives on `pattern`; what the handler returns is the answer, if one was asked for.
+
+        queue: replicas that name the same queue share the messages; without it each gets all.
+        """
+        serving = Serving(pattern, handler, limits=limits, concurrency=concurrency, publish=self.publish)
+        subscription = await self.subscribe(pattern, serving.receive, queue=queue)
+        serving.opened(subscription, lambda: self.servings.remove(serving))
+        self.servings.append(serving)
+        return serving
+
+    async def flush(self) -> None:
+        """Return when the server has seen everything sent so far. Raises `Undecided`."""
+        try:
+            await self._client.flush(FLUSH_S)
+        except (nats.errors.Error, OSError, AttributeError) as error:
+            raise Undecided("bus.disconnected", type(error).__name__) from None
+
+    async def part(self, kind: type[Part], make: Callable[[Bus], Awaitable[Part]]) -> Part:
+        """This connection's one `kind` (a desk of streams), made at first use."""
+        async with self._making:
+            if kind not in self._parts:
+                self._parts[kind] = await make(self)
+            return self._parts[kind]  # type: ignore[no-any-return]
+
+    def spawn(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Run something that ends with this connection."""
+
+        async def run() -> None:
+            await work()
+
+        task = asyncio.get_running_loop().create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _connect(self, within: float) -> None:
+        read_secret(self.settings.nkey_seed_file)  # refuses a seed that others may read
+        first = asyncio.ensure_future(self._client.connect(**self._options()))
+        try:
+            done, _ = await asyncio.wait(
+                {first, self._refused}, timeout=within, return_when=asyncio.FIRST_COMPLETED
+            )
+            for future in done:
+                future.result()
+            if not done:
+                seen = ", ".join(self.errors) or "no answer"
+                raise Undecided("bus.unreachable", f"{self.settings.url}: {seen}")
+        except BaseException:
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
+            await self._client.close()
+            raise
+
+    def _options(self) -> dict[str, Any]:
+        options: dict[str, Any] = {
+            "servers": self.settings.url.split(","),
+            "name": self.settings.name,
+            "nkeys_seed": str(self.settings.nkey_seed_file),
+            "inbox_prefix": self.settings.inbox_prefix,
+            "allow_reconnect": True,
+            "max_reconnect_attempts": -1,
+            "reconnect_time_wait": RECONNECT_WAIT_S,
+            "connect_timeout": CONNECT_ATTEMPT_S,
+            "ping_interval": PING_INTERVAL_S,
+            "max_outstanding_pings": 2,
+            "drain_timeout": DRAIN_S,
+            "pending_size": 0,  # publishing while disconnected raises instead of being sent late
+            "error_cb": self._client_error,
+            "disconnected_cb": self._disconnected,
+            "reconnected_cb": self._reconnected,
+            "closed_cb": self._closed,
+        }
+        if self.settings.ca_file:
+            options["tls"] = _tls(self.settings.ca_file)
+        return options
+
+    def _answered(self, message: Msg) -> None:
+        pending = self._pending.get(message.subject.rpartition(".")[2])
+        if pending and not pending[1].done():
+            pending[1].set_result(message)
+
+    async def _client_error(self, error: Exception) -> None:
+        kind, text = type(error).__name__, str(error).lower()
+        self.errors[kind] += 1
+        if "authorization" in text and not self._refused.done():
+            self._refused.set_exception(Refused("bus.login", f"{self.settings.url}: the login was refused"))
+            self._refused.exception()
+        if "permissions violation for publish" in text:
+            self._not_permitted(text)
+        now = time.monotonic()
+        if now - self._logged.get(kind, -LOG_EVERY_S) >= LOG_EVERY_S:
+            self._logged[kind] = now
+            _log.warning(
+                "bus client error",
+                extra={"bus": self.settings.name, "kind": kind, "count": self.errors[kind]},
+            )
+
+    def _not_permitted(self, text: str) -> None:
+        for subject, future in self._pending.values():
+            if f'"{subject.lower()}"' in text and not future.done():
+                future.set_exception(Refused("bus.not_permitted", f"{subject}: not ours to publish"))
+
+    async def _disconnected(self) -> None:
+        for subject, future in list(self._pending.values()):
+            if not future.done():
+                future.set_exception(Undecided("bus.disconnected", f"{subject}: the connection was lost"))
+        for callback in self._on_disconnect:
+            callback()
+
+    async def _reconnected(self) -> None:
+        self.reconnects += 1
+        self.spawn(self._after_reconnect)
+
+    async def _after_reconnect(self) -> None:
+        for callback in self._on_reconnect:
+            try:
+                await callback()
+            except ComityError as error:
+                _log.warning("after a reconnection: %s", error, extra={"bus": self.settings.name})
+
+    async def _closed(self) -> None:
+        self.closed.set()
+
+
+def _tls(ca_file: Path) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=str(ca_file))
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError("bus.ca_file", f"{ca_file}: {error}") from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return context
+
+
+def _raise_failure(subject: str, message: Msg) -> None:
+    assert message.headers
+    if message.headers.get("Status") == "503":
+        raise Undecided("bus.absent", f"{subject}: nobody serves it")
+    if FAILURE_HEADER in message.headers:
+        raise failure_of(message.headers[FAILURE_HEADER])
