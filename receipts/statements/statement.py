@@ -1,0 +1,145 @@
+"""The in-toto frame of every statement, and the one way to read a signed one (receipts.md 2 to 4).
+
+Order: parse the envelope, check the signature under registered keys, parse the very bytes that
+were signed, check type and subject, then issuer, federation and audience. Nothing is serialised again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final, Generic, TypeVar
+
+from receipts.statements.fields import Camel
+from receipts.statements.receipt import FIRST, MODELS, Drafted, Receipt
+from schemas import envelope
+from schemas.canonical import MAX_JSON_BYTES, Json, read_json, sha256, write_json
+from schemas.errors import Refused, Unreadable
+from schemas.keys import VerifyKey
+
+STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
+COMMITMENT_LABEL: Final = b"comity-commitment-v1\n"
+
+B = TypeVar("B", bound=Camel)
+
+
+@dataclass(frozen=True, slots=True)
+class Statement(Generic[B]):
+    """A statement that was authenticated or, by `parse`, merely read."""
+
+    body: B
+    digest: bytes
+    """Receipt digest: SHA-256 of the PAE, 32 bytes."""
+    signer: str
+    """Thumbprint of the registered key that verified; empty when only parsed."""
+    envelope: bytes = field(repr=False)
+
+
+def commitment_file(commitment: str) -> bytes:
+    """The file that `subject` names: a label and the 32-byte request commitment; it reveals nothing."""
+    return COMMITMENT_LABEL + bytes.fromhex(commitment)
+
+
+def frame(predicate_type: str, name: str, digest: str, predicate: bytes) -> bytes:
+    """Payload bytes of a statement, from a predicate that is JSON already."""
+    head = write_json(
+        {
+            "_type": STATEMENT_TYPE,
+            "subject": [{"name": name, "digest": {"sha256": digest}}],
+            "predicateType": predicate_type,
+        }
+    )
+    return head[:-1] + b',"predicate":' + predicate + b"}"
+
+
+def parse_payload(payload: bytes, predicate_type: str, model: type[B]) -> tuple[str, str, B]:
+    """(subject name, subject SHA-256, predicate) of strictly read payload bytes.
+
+    Raises `Unreadable`, or `Refused` with `receipt.type`, `receipt.predicate_type`,
+    `receipt.subject` or `receipt.crit_unknown`.
+    """
+    match read_json(payload, limit=MAX_JSON_BYTES):
+        case {
+            "_type": kind,
+            "subject": subject,
+            "predicateType": found,
+            "predicate": dict(predicate),
+            **more,
+        }:
+            if more:
+                raise Unreadable("receipt.frame", "a field that in-toto Statement v1 does not have")
+            if kind != STATEMENT_TYPE:
+                raise Refused("receipt.type", "not an in-toto Statement v1")
+            if found != predicate_type:
+                raise Refused("receipt.predicate_type", f"{predicate_type} expected")
+            name, digest = _subject(subject)
+            _check_crit(predicate.get("crit", []), model)
+            return name, digest, model.from_json(predicate)
+    raise Unreadable("receipt.frame", "not an in-toto statement")
+
+
+R = TypeVar("R", bound=Receipt)
+
+
+def read_receipt(
+    data: bytes,
+    model: type[R],
+    *,
+    keys: Iterable[VerifyKey],
+    issuer: str,
+    federation: str,
+    audience: str | None,
+) -> Statement[R]:
+    """A signed Placement, Execution or Acknowledgement.
+
+    `keys`: the issuer's registered keys of role `receipt`. `audience`: the domain that relies on it;
+    None for an auditor, who is nobody's counterparty. Raises `Unreadable`, or `Refused` with
+    `receipt.issuer`, `receipt.federation`, `receipt.audience`, `receipt.subject` or `receipt.first`.
+    """
+    verified = envelope.verify(data, envelope.STATEMENT, keys)
+    body = parse_receipt(verified.payload, model)
+    if body.issuer != issuer:
+        raise Refused("receipt.issuer", f"issued by {body.issuer}, not by {issuer}")
+    if body.federation != federation:
+        raise Refused("receipt.federation", "another federation's receipt")
+    if audience is not None and audience not in body.audience:
+        raise Refused("receipt.audience", f"not meant for {audience}")
+    return Statement(body, verified.digest, verified.signer, data)
+
+
+def parse_receipt(payload: bytes, model: type[R]) -> R:
+    """A receipt's payload, checked within itself: subject, sequence start. Raises as `parse_payload`."""
+    predicate_type = next(name for name, known in MODELS.items() if known is model)
+    name, digest, body = parse_payload(payload, predicate_type, model)
+    if name != body.receipt_id or digest != sha256(commitment_file(body.request.commitment)).hex():
+        raise Refused("receipt.subject", "the subject is not this receipt's request commitment")
+    if (body.seq == 0) != (body.prev == FIRST):
+        raise Refused("receipt.first", "`prev` is zero exactly for sequence number 0")
+    return body
+
+
+def receipt_kind(payload: bytes) -> str:
+    """The predicate type that a payload names, unverified. Raises `Unreadable`."""
+    match read_json(payload, limit=MAX_JSON_BYTES):
+        case {"predicateType": str(kind)}:
+            return kind
+    raise Unreadable("receipt.frame", "not an in-toto statement")
+
+
+def draft_predicate(draft: Drafted, issuance: bytes) -> bytes:
+    """The whole predicate: issuance fields (a JSON object's bytes) spliced before the draft's own."""
+    return issuance[:-1] + b"," + draft.write()[1:]
+
+
+def _subject(value: Json) -> tuple[str, str]:
+    match value:
+        case [{"name": str(name), "digest": {"sha256": str(digest), **others}, **more}]:
+            if not others and not more:
+                return name, digest
+    raise Refused("receipt.subject", "exactly one subject with a name and one SHA-256")
+
+
+def _check_crit(crit: Json, model: type[Camel]) -> None:
+    known = {info.alias or name for name, info in model.model_fields.items()}
+    if isinstance(crit, list) and (unknown := [name for name in crit if name not in known]):
+        raise Refused("receipt.crit_unknown", f"a critical field is not understood: {unknown[0]!r:.80}")
