@@ -8,6 +8,7 @@ pending requests at once and is retried for ever; nothing published meanwhile is
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import ssl
 import time
@@ -71,16 +72,21 @@ class Bus:
         self.reconnects = 0
         self.closed = asyncio.Event()
         """Set when the connection has ended for good: by `close`, or because the login was withdrawn."""
+        self.closing = False
         self.servings: list[Serving] = []
+        self.streams: Counter[str] = Counter()
+        """Streams asked for, and how those that failed did: stream.lost, stream.stalled, failed …"""
         self._client = Client()
         self._inbox = f"{settings.inbox_prefix}.r.{new_token()}"
         self._pending: dict[str, tuple[str, asyncio.Future[Msg]]] = {}
         self._on_reconnect: list[Callback] = []
+        self._on_close: list[Callback] = []
         self._on_disconnect: list[Callable[[], None]] = []
         self._logged: dict[str, float] = {}
         self._parts: dict[type[Any], Any] = {}
         self._making = asyncio.Lock()
         self._refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._up = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -93,11 +99,15 @@ class Bus:
         """Log in. Raises `Refused` (login), `ConfigurationError` (files) or `Undecided` (out of reach)."""
         bus = cls(settings)
         await bus._connect(timeout)
+        bus._up.set()
         await bus.subscribe(f"{bus._inbox}.*", bus._answered)
         return bus
 
     async def close(self) -> None:
         """Let what was received be handled, then disconnect. Harmless when closed."""
+        self.closing = True
+        for callback in self._on_close:
+            await callback()
         for serving in list(self.servings):
             await serving.stop()
         try:
@@ -115,6 +125,10 @@ class Bus:
     def on_reconnect(self, callback: Callback) -> None:
         """Call this, in order of registration, after every reconnection: for example a new snapshot."""
         self._on_reconnect.append(callback)
+
+    def on_close(self, callback: Callback) -> None:
+        """Await this when the connection is about to be closed, while it still works."""
+        self._on_close.append(callback)
 
     def on_disconnect(self, callback: Callable[[], None]) -> None:
         """Call this at once when the connection is lost. It must not block."""
@@ -183,6 +197,11 @@ class Bus:
         except nats.errors.Error as error:
             raise Undecided("bus.disconnected", f"{pattern}: {type(error).__name__}") from None
 
+    async def unsubscribe(self, subscription: Subscription) -> None:
+        """Receive no more of it; harmless when the connection has gone first."""
+        with contextlib.suppress(nats.errors.Error):
+            await subscription.unsubscribe()
+
     async def serve(
         self, pattern: str, handler: Handler, *, limits: FloodLimits, concurrency: int, queue: str = ""
     ) -> Serving:
@@ -195,6 +214,17 @@ class Bus:
         serving.opened(subscription, lambda: self.servings.remove(serving))
         self.servings.append(serving)
         return serving
+
+    async def wait_connected(self, within: float) -> bool:
+        """True as soon as there is a connection; False when there is none for `within` seconds."""
+        if self.closing:
+            return self.connected
+        try:
+            async with asyncio.timeout(within):
+                await self._up.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def flush(self) -> None:
         """Return when the server has seen everything sent so far. Raises `Undecided`."""
@@ -214,7 +244,8 @@ class Bus:
         """Run something that ends with this connection."""
 
         async def run() -> None:
-            await work()
+            with contextlib.suppress(ComityError):  # who needs the outcome keeps it itself
+                await work()
 
         task = asyncio.get_running_loop().create_task(run())
         self._tasks.add(task)
@@ -288,6 +319,7 @@ class Bus:
                 future.set_exception(Refused("bus.not_permitted", f"{subject}: not ours to publish"))
 
     async def _disconnected(self) -> None:
+        self._up.clear()
         for subject, future in list(self._pending.values()):
             if not future.done():
                 future.set_exception(Undecided("bus.disconnected", f"{subject}: the connection was lost"))
@@ -296,6 +328,7 @@ class Bus:
 
     async def _reconnected(self) -> None:
         self.reconnects += 1
+        self._up.set()
         self.spawn(self._after_reconnect)
 
     async def _after_reconnect(self) -> None:

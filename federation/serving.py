@@ -8,6 +8,7 @@ requester of that kind may wait, so that nobody borrows our rights to publish (a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import secrets
@@ -111,10 +112,8 @@ class Serving:
         if self._subscription:
             subscription, self._subscription = self._subscription, None
             self._forget()
-            try:
+            with contextlib.suppress(nats.errors.Error):  # the connection has gone first
                 await subscription.unsubscribe()
-            except nats.errors.Error as error:  # the connection has gone first
-                _log.debug("unsubscribe: %s", type(error).__name__)
         while self._running:
             await asyncio.wait(self._running)
 

@@ -1,0 +1,315 @@
+"""The asking side of a stream: reads frames in order and grants credit as it reads.
+
+All streams of a connection share two subscriptions; what arrives is put to its stream by the exact
+reply subject. Nothing here waits for ever: silence, a lost connection, a gap and a repeat each end
+the stream with their own code, after the frames that had arrived in order were read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+from nats.aio.msg import Msg
+
+from federation.serving import FAILURE_HEADER, failure_of, new_token
+from federation.streaming import frames
+from federation.streaming.frames import WINDOW, Frame
+from schemas.errors import ComityError, Refused, Undecided, Unreadable
+
+if TYPE_CHECKING:
+    from federation.connection import Bus
+
+STALL_S: Final = 30.0  # s of nothing = stalled (session.md 10); three keepalives of the node
+LOST_AFTER_S: Final = 2.0  # s after a lost connection in which frames must go on in order
+CREDIT_EVERY: Final = 8  # frames read between two credits: a quarter of the window
+CREDIT_EVERY_S: Final = 10.0  # s between credits of a reader that lives but does not read
+TICK_S: Final = 0.25  # s between looks at the clock for all streams of a connection
+COUNTED: Final = frozenset(
+    f"stream.{what}" for what in ("cancelled", "gap", "lost", "overrun", "repeat", "stalled")
+)  # codes with a counter of their own: a peer's codes make no new ones
+MAX_OPEN: Final = 512  # streams asked for over one connection
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a stream is opened with."""
+
+    subject: str
+    head: bytes = field(repr=False)
+    body: Sequence[bytes] = field(repr=False)
+    headers: Mapping[str, str] | None
+    stall_s: float
+
+
+class Stream:
+    """One answer as it arrives. Use it with `async with`, then `async for`."""
+
+    def __init__(self, desk: RequesterDesk, ask: Ask) -> None:
+        self._desk = desk
+        self._bus = desk.bus
+        self._ask = ask
+        self._first, self._rest = frames.cut(ask.head, ask.body)
+        self._reply = ""
+        self._ready: deque[bytes] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._received = 0  # answer frames, of any kind
+        self._data = 0  # data frames received
+        self._read = 0  # data frames handed to the reader
+        self._granted = WINDOW
+        self._sent = 0  # control frames
+        self._body_leave = frames.BODY_WINDOW
+        self._control: tuple[str, bytes] | None = None
+        self._finished = False
+        self._told = False  # the responder itself ended the stream, or never was
+        self._left = False
+        self._error: ComityError | None = None
+        self._heard = self._credited = time.monotonic()
+        self._suspect: float | None = None
+
+    async def __aenter__(self) -> Self:
+        """Send the request, and the whole of a long body. Raises as `__anext__` does."""
+        self._reply = await self._desk.enter(self, self._ask.subject)
+        try:
+            await self._bus.publish(
+                self._ask.subject, self._first, headers=self._ask.headers, reply=self._reply
+            )
+            for number, message in enumerate(self._rest):
+                await self._may_send(number)
+                await self._send(frames.BODY, message)
+        except BaseException:
+            await self._leave()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._leave()
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """The next frame's payload.
+
+        Raises `Undecided` (`bus.absent`, `bus.disconnected`, `stream.stalled`, `stream.lost`,
+        `stream.gap`), `Refused` (`stream.repeat`, `stream.overrun`), `Unreadable` (`stream.frame`),
+        or whatever the responder failed with, in its own kind and code.
+        """
+        while not self._ready:
+            if self._finished:
+                if self._error:
+                    raise self._error
+                raise StopAsyncIteration
+            await self._wait()
+        frame = self._ready.popleft()
+        self._read += 1
+        if self._read + WINDOW - self._granted >= CREDIT_EVERY and not self._finished:
+            await self.grant()
+        return frame
+
+    def abort(self) -> None:
+        """Stop reading, from a callback: the reader gets `stream.cancelled` at once."""
+        self._ready.clear()
+        self._finish(Undecided("stream.cancelled", "the reader of this stream went away"))
+
+    async def grant(self) -> None:
+        """Tell the responder how far it may go. A lost connection shows elsewhere."""
+        self._granted = self._read + WINDOW
+        self._credited = time.monotonic()
+        if self._control:
+            try:
+                await self._send(frames.CREDIT, self._granted.to_bytes(4, "big"))
+            except Undecided:
+                return
+
+    def receive(self, message: Msg) -> None:
+        """Called for each message on this stream's reply subject."""
+        if self._finished and not self._left:
+            return
+        try:
+            if message.headers:
+                self._headers_of(message.headers)
+            frame = frames.read_answer(message.data)
+            self._in_order(frame)
+            self._take(frame)
+        except ComityError as error:
+            self._finish(error)
+
+    def tick(self, now: float) -> None:
+        """Judge silence."""
+        if self._suspect is not None and now - self._suspect > LOST_AFTER_S:
+            self._finish(Undecided("stream.lost", "the connection was lost in mid-stream"))
+        elif now - max(self._heard, self._credited) > self._ask.stall_s and not self._ready:
+            self._finish(Undecided("stream.stalled", f"nothing came for {self._ask.stall_s:g} s"))
+        elif self._control and not self._finished and now - self._credited > CREDIT_EVERY_S and self._ready:
+            self._bus.spawn(self.grant)
+
+    def disconnected(self, *, for_good: bool) -> None:
+        if for_good:
+            self._finish(Undecided("stream.lost", "the connection was closed"))
+        elif self._suspect is None:
+            self._suspect = time.monotonic()
+
+    def _headers_of(self, headers: Mapping[str, str]) -> None:
+        self._told = True
+        if headers.get("Status") == "503":
+            raise Undecided("bus.absent", f"{self._ask.subject}: nobody serves it")
+        if FAILURE_HEADER in headers:
+            raise failure_of(headers[FAILURE_HEADER])
+        self._told = False
+
+    def _in_order(self, frame: Frame) -> None:
+        if frame.sequence > self._received:
+            raise Undecided("stream.gap", f"frame {self._received} was lost on the way")
+        if frame.sequence < self._received:
+            raise Refused("stream.repeat", f"frame {frame.sequence} came twice")
+        if (frame.kind == frames.OPENED) != (frame.sequence == 0):
+            raise Unreadable("stream.frame", "a stream opens once, with its first frame")
+        self._received += 1
+        self._heard = time.monotonic()
+        self._suspect = None
+
+    def _take(self, frame: Frame) -> None:
+        if frame.kind == frames.DATA:
+            self._data += 1
+            if self._data > self._granted:
+                raise Refused("stream.overrun", "the responder sent more than it had credit for")
+            self._ready.append(frame.payload)
+        elif frame.kind == frames.OPENED:
+            token, stream = frames.read_opened(frame.payload)
+            self._control = (f"{self._ask.subject.rpartition('.')[0]}.{token}", stream)
+            if self._left:
+                self._bus.spawn(self._cancel)
+        elif frame.kind == frames.WANT:
+            self._body_leave = max(self._body_leave, frames.count(frame.payload))
+        elif frame.kind == frames.END:
+            self._told = True
+            self._finish(None)
+        else:
+            self._told = True
+            self._finish(failure_of(frame.payload.decode("utf-8", "replace")))
+        self._wake()
+
+    def _finish(self, error: ComityError | None) -> None:
+        if not self._finished:
+            self._finished, self._error = True, error
+            if error:
+                self._bus.streams[error.code if error.code in COUNTED else "failed"] += 1
+        self._wake()
+        if self._left:
+            self._desk.forget(self._reply)
+
+    def _wake(self) -> None:
+        if self._waiter and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def _wait(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    async def _may_send(self, number: int) -> None:
+        """Wait until the responder has room for this BODY frame."""
+        while self._control is None or number >= self._body_leave:
+            if self._finished:
+                raise self._error or Undecided("stream.ended", "the stream ended before the body was sent")
+            await self._wait()
+
+    async def _send(self, kind: int, payload: bytes = b"") -> None:
+        assert self._control
+        subject, stream = self._control
+        sequence, self._sent = self._sent, self._sent + 1
+        await self._bus.publish(subject, frames.control(kind, stream, sequence, payload))
+
+    async def _leave(self) -> None:
+        """Forget the stream; if it still runs, tell the responder, now or as soon as it says where."""
+        if self._left:
+            return
+        self._left = True
+        self._ready.clear()
+        if self._told:
+            self._desk.forget(self._reply)
+        elif self._control:
+            await self._cancel()
+
+    async def _cancel(self) -> None:
+        self._desk.forget(self._reply)
+        try:
+            await self._send(frames.CANCEL)
+        except ComityError:
+            return
+
+
+class RequesterDesk:
+    """All streams that one connection asks for."""
+
+    def __init__(self, bus: Bus) -> None:
+        self.bus = bus
+        self._token = new_token()
+        self._inbox = f"{bus.settings.inbox_prefix}.s.{self._token}"
+        self._open: dict[str, Stream] = {}
+        self._nodes = asyncio.Lock()
+        self._hears_nodes = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    @classmethod
+    async def make(cls, bus: Bus) -> Self:
+        desk = cls(bus)
+        await bus.subscribe(f"{desk._inbox}.*", desk._receive)
+        bus.on_disconnect(desk._disconnected)
+        return desk
+
+    @property
+    def open(self) -> int:
+        """Streams that are being read, or wait to be cancelled."""
+        return len(self._open)
+
+    async def enter(self, stream: Stream, subject: str) -> str:
+        """The reply subject for a new stream. Raises `Undecided` when too many are open."""
+        if len(self._open) >= MAX_OPEN:
+            raise Undecided("stream.busy", f"{MAX_OPEN} streams are open already")
+        if subject.startswith("node."):
+            await self._hear_nodes()
+            reply = f"node.{subject.split('.')[1]}.out.stream.{self._token}.{new_token()}"
+        else:
+            reply = f"{self._inbox}.{new_token()}"
+        self._open[reply] = stream
+        self.bus.streams["asked"] += 1
+        if not self._timer:
+            self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+        return reply
+
+    def forget(self, reply: str) -> None:
+        self._open.pop(reply, None)
+
+    async def _hear_nodes(self) -> None:
+        """A node may publish only under its own name, so its answers come there (session.md 10)."""
+        async with self._nodes:
+            if not self._hears_nodes:
+                await self.bus.subscribe(f"node.*.out.stream.{self._token}.*", self._receive)
+                self._hears_nodes = True
+
+    def _receive(self, message: Msg) -> None:
+        stream = self._open.get(message.subject)
+        if stream:
+            stream.receive(message)
+
+    def _disconnected(self) -> None:
+        for stream in list(self._open.values()):
+            stream.disconnected(for_good=self.bus.closing)
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        for stream in list(self._open.values()):
+            stream.tick(now)
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(TICK_S, self._tick) if self._open else None
