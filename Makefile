@@ -18,7 +18,7 @@ help:
 
 install: $(READY)
 
-$(READY): requirements.lock requirements-model.lock pyproject.toml .ci/prepare.py
+$(READY): requirements.lock requirements-source.lock requirements-model.lock pyproject.toml .ci/prepare.py
 	@python="$$(sh .ci/python)" && "$$python" .ci/prepare.py
 
 demo: $(READY)

