@@ -1,0 +1,234 @@
+"""The one door: is this machine what it claims, and do we accept it (DESIGN 5, session.md 1 to 5).
+
+Bytes and a time go in, a result comes out; no I/O, no clock. A broker or an agent appraises for
+itself, with its own expectations and its own challenges: nobody else's verdict counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Literal
+
+from attestation import node
+from attestation.expected import Expectations
+from attestation.node import IssuedChallenge, platform_digest
+from attestation.result import AttestationResult, Check, Verdict, decide, undecided
+from attestation.snp.appraise import appraise_report
+from schemas.errors import Refused, Unreadable
+from schemas.evidence import NodeEvidence, evidence_digest
+from schemas.keys import VerifyKey
+
+__all__ = ["IssuedChallenge", "NodeAppraisal", "appraise_node", "appraise_snp", "platform_digest"]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeAppraisal:
+    """What we hold true of one node after looking at its evidence ourselves.
+
+    Only an `affirming` (or, where policy says so, `warning`) appraisal makes `sign_key` and
+    `seal_key` usable. The caller still compares `evidence.federation`, `.domain` and `.node_id` with
+    the offer: they are bound by the hardware, but this function does not know who was asked.
+    """
+
+    status: Literal["affirming", "warning", "contraindicated", "none"]
+    reason: str | None
+    """Code of the first check that explains the status; None when affirming."""
+    result: AttestationResult
+    """All checks, CPU and node."""
+    evidence_digest: bytes
+    """SHA-256 of the exact NodeEvidence bytes."""
+    expectations_digest: bytes
+    evidence: NodeEvidence
+    sign_key: VerifyKey
+    seal_key: bytes
+    platform: str
+    """E.g. `snp-milan`, `simulated-snp-genoa`, `snp-unknown` where nothing is proven."""
+    platform_digest: bytes | None
+    """None if it cannot be enrolled (VLEK, masked chip) or is not proven."""
+    simulated: bool
+    debug: bool
+    binding_mode: str
+    """How CPU and devices are tied together; `cpu-only` where no device was appraised."""
+    assurance: int
+    """0 not attested, 1 simulated, 2 hardware with `warning`, 3 hardware affirming, 4 with devices bound."""
+    challenged_at: float | None
+    """When we issued the newest challenge that this evidence answers (POSIX seconds, our clock)."""
+    expires_at: float
+    """POSIX seconds after which this appraisal must be made anew."""
+    models: Mapping[str, str]
+    """Capability → model digest, as the node hashed it and the hardware bound it."""
+    engine_in_tee: bool
+
+
+def appraise_node(
+    evidence: bytes,
+    *,
+    expectations: Expectations,
+    challenges: Sequence[IssuedChallenge],
+    enrolments: Mapping[str, frozenset[str]],
+    at: datetime,
+    extra_endorsements: Sequence[bytes] = (),
+) -> NodeAppraisal:
+    """Appraise a node's evidence against what we expect, what we asked, and who has enrolled it.
+
+    challenges: those that we issued recently; the newest that the evidence answers counts.
+    enrolments: domain → hex platform digests, from the manifests that the charter pins.
+    extra_endorsements: collateral that we hold ourselves, such as a fresher CRL.
+    Raises `Unreadable` when the bytes are no NodeEvidence; everything else is in the result.
+
+    1. read; 2. the CPU's report; 3. its report data binds keys, domain, challenges, configuration;
+    4. it answers a challenge of ours, recently; 5. the configuration; 6. the platform's enrolment.
+    """
+    stated = read_node_evidence(evidence)
+    sign_key = _sign_key(stated)
+    cpu = _appraise_cpu(stated, expectations, extra_endorsements, waive_revocation=False, at=at)
+    freshness, challenged_at = node.check_challenge(stated, challenges, expectations.node, at.timestamp())
+    digest = platform_digest(cpu.chip_id) if cpu.chip_id is not None else None
+    checks = [
+        *cpu.result.checks,
+        node.check_expectations(expectations.node),
+        node.check_report_data(stated, cpu.report_data),
+        freshness,
+        *node.check_configuration(stated.configuration, expectations.node),
+        node.check_seal_key(stated),
+        node.check_devices(stated),
+        node.check_enrolment(stated.domain, digest, enrolments, expectations.node),
+    ]
+    result = _node_result(cpu.result, checks, evidence)
+    return NodeAppraisal(
+        status=result.verdict,
+        reason=result.reason,
+        result=result,
+        evidence_digest=result.identity,
+        expectations_digest=expectations.digest,
+        evidence=stated,
+        sign_key=sign_key,
+        seal_key=stated.seal_key,
+        platform=result.platform,
+        platform_digest=digest,
+        simulated=result.simulated,
+        debug=result.debug,
+        binding_mode="cpu-only",
+        assurance=_assurance(result.verdict, simulated=result.simulated),
+        challenged_at=challenged_at,
+        expires_at=node.expiry(result.valid_until, challenged_at, expectations.node, at.timestamp()),
+        models={model.capability: model.digest for model in stated.configuration.models},
+        engine_in_tee=node.runs_inside(stated.configuration),
+    )
+
+
+def read_node_evidence(evidence: bytes) -> NodeEvidence:
+    """Raises `Unreadable` when the bytes are no NodeEvidence."""
+    return NodeEvidence.read(evidence)
+
+
+def _sign_key(stated: NodeEvidence) -> VerifyKey:
+    try:
+        return stated.sign_key
+    except Refused as error:
+        raise Unreadable("node.sign_key", error.text) from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Cpu:
+    """What a CPU's report contributes."""
+
+    result: AttestationResult
+    report_data: bytes | None
+    chip_id: bytes | None
+
+
+def _appraise_cpu(
+    stated: NodeEvidence,
+    expectations: Expectations | None,
+    extra: Sequence[bytes],
+    *,
+    waive_revocation: bool,
+    at: datetime,
+) -> _Cpu:
+    if stated.cpu.tee != "snp":
+        check = undecided("node.tee", "node.tee_unsupported", stated.cpu.tee, "snp", "DESIGN 20")
+        return _Cpu(AttestationResult(stated.cpu.tee, "none", check.code, (check,), at, b""), None, None)
+    appraisal = appraise_report(
+        stated.cpu.report,
+        endorsements=(*stated.cpu.endorsements, *extra),
+        expectations=expectations,
+        nonce=None,
+        waive_revocation=waive_revocation,
+        at=at,
+    )
+    return _Cpu(appraisal.result, appraisal.report.report_data, appraisal.chip_id)
+
+
+def _node_result(cpu: AttestationResult, checks: list[Check], evidence: bytes) -> AttestationResult:
+    verdict, reason = decide(checks)
+    return replace(
+        cpu,
+        tee="node",
+        verdict=verdict,
+        reason=reason,
+        checks=tuple(checks),
+        identity=evidence_digest(evidence),
+    )
+
+
+def _assurance(verdict: Verdict, *, simulated: bool) -> int:
+    """policy-and-negotiation A5. What is not decided or refused proves nothing."""
+    if verdict not in ("affirming", "warning"):
+        return 0
+    if simulated:
+        return 1
+    return 3 if verdict == "affirming" else 2
+
+
+def appraise_snp(
+    evidence: bytes,
+    *,
+    endorsements: Sequence[bytes] = (),
+    expectations: Expectations | None = None,
+    nonce: bytes | None = None,
+    waive_revocation: bool = False,
+    at: datetime,
+) -> AttestationResult:
+    """Appraise a bare SEV-SNP report in any supported form (snp.md 8, 9).
+
+    nonce: the whole report data, 64 bytes. Raises `Unreadable` when the bytes are no report.
+    """
+    return appraise_report(
+        evidence,
+        endorsements=endorsements,
+        expectations=expectations,
+        nonce=nonce,
+        waive_revocation=waive_revocation,
+        at=at,
+    ).result
+
+
+def appraise_node_offline(
+    evidence: bytes,
+    *,
+    endorsements: Sequence[bytes] = (),
+    expectations: Expectations | None = None,
+    challenge: bytes | None = None,
+    waive_revocation: bool = False,
+    at: datetime,
+) -> AttestationResult:
+    """A node's evidence as a person or an auditor looks at it, without being a member of anything.
+
+    challenge: 32 bytes that some domain issued and that the quote must answer; None = freshness is
+    not judged. Enrolment is not judged. Raises `Unreadable`.
+    """
+    stated = read_node_evidence(evidence)
+    _sign_key(stated)
+    cpu = _appraise_cpu(stated, expectations, endorsements, waive_revocation=waive_revocation, at=at)
+    checks = [
+        *cpu.result.checks,
+        node.check_report_data(stated, cpu.report_data),
+        node.check_any_challenge(stated, challenge),
+        *node.check_configuration(stated.configuration, expectations.node if expectations else None),
+        node.check_seal_key(stated),
+        node.check_devices(stated),
+    ]
+    return _node_result(cpu.result, checks, evidence)

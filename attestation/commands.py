@@ -1,0 +1,174 @@
+"""`comity attest verify | show`. The only place in this room that prints or asks the clock."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from attestation import appraise, render
+from attestation.endorsements import MAX_DOCUMENT_BYTES, recognise
+from attestation.expected import Expectations
+from attestation.result import AttestationResult
+from attestation.snp.forms import unwrap
+from attestation.snp.report import read_report
+from attestation.snp.show import state
+from schemas.canonical import Json
+from schemas.errors import ComityError, ConfigurationError, Unreadable
+from schemas.evidence import MAX_EVIDENCE_BYTES, NodeEvidence
+from schemas.primitives import parse_time
+
+TEES: Final = ("snp", "node")
+NOT_BUILT: Final = ("tdx", "sgx", "nvidia")
+MAX_FILES: Final = 1000  # files read from one folder of endorsements
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one `comity attest` command; returns its exit code (DESIGN 7). Raises `ComityError`."""
+    try:
+        arguments = _parser().parse_args(argv)
+    except SystemExit as stop:  # argparse has printed why
+        return stop.code if isinstance(stop.code, int) else 2
+    try:
+        return _verify(arguments) if arguments.command == "verify" else _show(arguments)
+    except ComityError as error:
+        if not arguments.json:
+            raise
+        _print(
+            json.dumps({"verdict": None, "reason": error.code, "error": error.text, "exit": error.exit_code})
+        )
+        return error.exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="comity attest", description="Verify and show hardware evidence.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    verify = commands.add_parser("verify", help="appraise evidence; never touches a network")
+    verify.add_argument("--tee", required=True, metavar="|".join(TEES), help="what kind of evidence this is")
+    verify.add_argument("evidence", type=Path, metavar="EVIDENCE")
+    verify.add_argument("--endorsements", type=Path, action="append", default=[], metavar="PATH",
+                        help="a certificate, CRL, certificate table, or a folder of such files")  # fmt: skip
+    verify.add_argument("--at", metavar="RFC3339", help="the moment to judge at; default now")
+    verify.add_argument("--expect", type=Path, metavar="FILE", help="expected.toml")
+    verify.add_argument("--nonce", metavar="HEX",
+                        help="snp: the whole report data, 64 bytes; node: one domain's challenge, 32 bytes; "
+                             "with a vTPM quote: its nonce")  # fmt: skip
+    verify.add_argument("--waive", action="append", default=[], choices=["revocation"],
+                        help="accept a missing (never a failing) revocation status")  # fmt: skip
+    verify.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    show = commands.add_parser("show", help="print what evidence states, without judging it")
+    show.add_argument("evidence", type=Path, metavar="EVIDENCE")
+    show.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    return parser
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    if arguments.tee not in TEES:
+        built = "is not built yet" if arguments.tee in NOT_BUILT else "is no kind of evidence"
+        raise ConfigurationError(
+            "attest.tee", f"--tee {arguments.tee} {built}; there is {' and '.join(TEES)}"
+        )
+    at = parse_time(arguments.at) if arguments.at else datetime.now(UTC)
+    nonce = _nonce(arguments.nonce)
+    expectations = Expectations.load(arguments.expect) if arguments.expect else None
+    endorsements = [document for path in arguments.endorsements for document in _documents(path)]
+    evidence = _read(arguments.evidence, MAX_EVIDENCE_BYTES)
+    waive = "revocation" in arguments.waive
+    if arguments.tee == "node":
+        result = _verify_node(evidence, endorsements, expectations, nonce, waive, at)
+    else:
+        result = appraise.appraise_snp(
+            evidence, endorsements=endorsements, expectations=expectations, nonce=nonce,
+            waive_revocation=waive, at=at,
+        )  # fmt: skip
+    _print(render.json_text(result) if arguments.json else render.human_text(result))
+    return result.exit_code
+
+
+def _verify_node(  # noqa: PLR0917
+    evidence: bytes,
+    endorsements: list[bytes],
+    expectations: Expectations | None,
+    nonce: bytes | None,
+    waive: bool,
+    at: datetime,
+) -> AttestationResult:
+    if expectations is not None and expectations.node is None:
+        raise ConfigurationError(
+            "expected.unset",
+            f"{expectations.source}: [node] is not set; write a [node] table (docs/attestation-snp.md)",
+        )
+    return appraise.appraise_node_offline(
+        evidence, endorsements=endorsements, expectations=expectations, challenge=nonce,
+        waive_revocation=waive, at=at,
+    )  # fmt: skip
+
+
+def _nonce(text: str | None) -> bytes | None:
+    if text is None:
+        return None
+    try:
+        nonce = bytes.fromhex(text)
+    except ValueError:
+        nonce = b""
+    if not 1 <= len(nonce) <= 64:
+        raise ConfigurationError("attest.nonce", "--nonce is 1 to 64 bytes in hex")
+    return nonce
+
+
+def _documents(path: Path) -> list[bytes]:
+    """The documents of a file, or of a folder, where what is no endorsement is passed over."""
+    if not path.is_dir():
+        data = _read(path, MAX_DOCUMENT_BYTES)
+        recognise(data)
+        return [data]
+    found: list[bytes] = []
+    for file in sorted(each for each in path.rglob("*") if each.is_file())[:MAX_FILES]:
+        data = _read(file, MAX_DOCUMENT_BYTES)
+        try:
+            recognise(data)
+        except Unreadable as error:
+            print(f"{file}: passed over: {error.text}", file=sys.stderr)  # noqa: T201
+            continue
+        found.append(data)
+    return found
+
+
+def _read(path: Path, limit: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise ConfigurationError("attest.file", f"{path}: {error.strerror}") from None
+    if len(data) > limit:
+        raise Unreadable("attest.file", f"{path}: more than {limit} bytes")
+    return data
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    data = _read(arguments.evidence, MAX_EVIDENCE_BYTES)
+    stated = _stated(data)
+    _print(
+        json.dumps(stated, ensure_ascii=False, indent=2)
+        if arguments.json
+        else "\n".join(render.stated_lines(stated))
+    )
+    return 0
+
+
+def _stated(data: bytes) -> dict[str, Json]:
+    if data.lstrip()[:1] == b"{":
+        evidence = NodeEvidence.read(data)
+        stated = evidence.as_json()
+        if evidence.cpu.tee == "snp":
+            stated["report"] = state(read_report(unwrap(evidence.cpu.report).report))
+        return stated
+    return state(read_report(unwrap(data).report))
+
+
+def _print(text: str) -> None:
+    print(text)  # noqa: T201

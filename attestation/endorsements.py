@@ -1,0 +1,185 @@
+"""Endorsements recognised by their content: certificates, CRLs, AMD certificate tables.
+
+The host, a peer or a folder may offer anything: a document is recognised by what it is, never by
+its name, and nothing in it is believed before a chain holds. Pure; fetching is in collateral.py.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, Literal
+
+from schemas.errors import Unreadable
+
+MAX_DOCUMENT_BYTES: Final = 1024 * 1024
+MAX_TABLE_BYTES: Final = 256 * 1024  # the extended report's data is at most a few pages
+MAX_TABLE_ENTRIES: Final = 32
+MAX_CERTIFICATES: Final = 64  # offered with one report, duplicates not counted
+MAX_CRLS: Final = 16
+CACHED_DOCUMENTS: Final = 512
+
+Kind = Literal["certificate", "crl", "vcek", "vlek", "ask", "ark"]
+
+TABLE_GUIDS: Final[dict[bytes, Kind | None]] = {
+    uuid.UUID("63da758d-e664-4564-adc5-f4b93be8accd").bytes: "vcek",
+    uuid.UUID("a8074bc2-a25a-483e-aae6-39c045a0b8a1").bytes: "vlek",
+    uuid.UUID("4ab7b379-bbac-4fe4-a02f-05aef327c782").bytes: "ask",
+    uuid.UUID("c0b406a4-a803-4952-9743-3fb6014cd0ae").bytes: "ark",
+    uuid.UUID("ecae0c0f-9502-43b1-afa2-0ae2e0d565b6").bytes: None,  # extra platform information
+}
+"""GHCB specification (56421) 4.1.8.1; bytes in the order of the text form."""
+
+_ENTRY = 24  # GUID, u32 offset, u32 length
+_PEM = re.compile(
+    rb"-----BEGIN (?P<label>CERTIFICATE|X509 CRL)-----\s(?P<body>[A-Za-z0-9+/=\s]*?)-----END (?P=label)-----"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Endorsements:
+    """What was offered, sorted by what it is. DER bytes, not yet read."""
+
+    certificates: tuple[bytes, ...] = ()
+    crls: tuple[bytes, ...] = ()
+    foreign: int = 0
+    """Documents of other kinds (JSON, XML, OCSP): collateral of another TEE."""
+
+
+NOTHING: Final = Endorsements()
+
+
+@lru_cache(maxsize=CACHED_DOCUMENTS)
+def recognise(data: bytes) -> Endorsements:
+    """Sort one document. Raises `Unreadable`."""
+    if len(data) > MAX_DOCUMENT_BYTES:
+        raise Unreadable("endorsement.unrecognised", f"more than {MAX_DOCUMENT_BYTES} bytes")
+    if data[:1] == b"\x30":
+        return _der(data)
+    if b"-----BEGIN " in data[:4096]:
+        return _pem(data)
+    if _is_table(data):
+        return read_table(data)
+    if data.lstrip()[:1] in (b"{", b"[", b"<"):
+        return Endorsements(foreign=1)
+    raise Unreadable("endorsement.unrecognised", "neither a certificate, a CRL, nor a certificate table")
+
+
+def gather(documents: Iterable[bytes]) -> Endorsements:
+    """All that the documents offer, each thing once, in the order offered. Raises as `recognise`."""
+    certificates: dict[bytes, None] = {}
+    crls: dict[bytes, None] = {}
+    foreign = 0
+    for document in documents:
+        found = recognise(document)
+        certificates.update(dict.fromkeys(found.certificates))
+        crls.update(dict.fromkeys(found.crls))
+        foreign += found.foreign
+    if len(certificates) > MAX_CERTIFICATES or len(crls) > MAX_CRLS:
+        raise Unreadable("endorsement.too_many", f"at most {MAX_CERTIFICATES} certificates, {MAX_CRLS} CRLs")
+    return Endorsements(tuple(certificates), tuple(crls), foreign)
+
+
+def _der(data: bytes) -> Endorsements:
+    """A certificate's content opens with [0] version, a CRL's with INTEGER version (RFC 5280 4.1, 5.1)."""
+    match _content_tag(data):
+        case 0xA0:
+            return Endorsements(certificates=(data,))
+        case 0x02:
+            return Endorsements(crls=(data,))
+        case 0x0A | None:  # OCSPResponse opens with an ENUMERATED at the first level
+            return Endorsements(foreign=1) if _first_tag(data) == 0x0A else _unrecognised()
+        case _:
+            return _unrecognised()
+
+
+def _unrecognised() -> Endorsements:
+    raise Unreadable("endorsement.unrecognised", "DER, but neither a certificate nor a CRL")
+
+
+def _inside(data: bytes) -> bytes:
+    """What stands behind a tag and its length octets."""
+    if len(data) < 2:
+        return b""
+    return data[2 + (data[1] & 0x7F if data[1] & 0x80 else 0) :]
+
+
+def _first_tag(data: bytes) -> int | None:
+    inside = _inside(data)
+    return inside[0] if inside else None
+
+
+def _content_tag(data: bytes) -> int | None:
+    inside = _inside(data)
+    return _first_tag(inside) if inside[:1] == b"\x30" else None
+
+
+def _pem(data: bytes) -> Endorsements:
+    certificates: list[bytes] = []
+    crls: list[bytes] = []
+    for block in _PEM.finditer(data):
+        try:
+            der = base64.b64decode(b"".join(block["body"].split()), validate=True)
+        except binascii.Error:
+            raise Unreadable("endorsement.unrecognised", "a PEM block that is not base64") from None
+        (certificates if block["label"] == b"CERTIFICATE" else crls).append(der)
+    if data.count(b"-----BEGIN ") != len(certificates) + len(crls):
+        raise Unreadable("endorsement.unrecognised", "a PEM block that is neither certificate nor CRL")
+    return Endorsements(tuple(certificates), tuple(crls))
+
+
+def _is_table(data: bytes) -> bool:
+    first = data[:16]
+    return first in TABLE_GUIDS or (len(data) >= _ENTRY and not any(data[:_ENTRY]))
+
+
+def read_table(data: bytes) -> Endorsements:
+    """The certificates of an AMD certificate table (GHCB 4.1.8.1). Raises `Unreadable`.
+
+    Unknown GUIDs are passed over; overlap, repetition and anything outside the table refuse.
+    """
+    if len(data) > MAX_TABLE_BYTES:
+        raise _bad_table(f"more than {MAX_TABLE_BYTES} bytes")
+    entries = _entries(data)
+    header = _ENTRY * (len(entries) + 1)
+    end = header
+    certificates: list[bytes] = []
+    for offset, length, guid in sorted((offset, length, guid) for guid, offset, length in entries):
+        if offset < header or offset + length > len(data) or offset < end:
+            raise _bad_table("an entry points into the header, outside the table, or into another entry")
+        end = offset + length
+        if TABLE_GUIDS.get(guid) is not None:
+            certificates += _blob(data[offset:end])
+    return Endorsements(tuple(certificates))
+
+
+def _entries(data: bytes) -> list[tuple[bytes, int, int]]:
+    entries: list[tuple[bytes, int, int]] = []
+    for at in range(0, _ENTRY * (MAX_TABLE_ENTRIES + 1), _ENTRY):
+        entry = data[at : at + _ENTRY]
+        if len(entry) < _ENTRY:
+            break
+        if not any(entry):
+            return entries
+        guid = entry[:16]
+        if guid in TABLE_GUIDS and any(guid == known for known, _, _ in entries):
+            raise _bad_table("a GUID is repeated")
+        entries.append((guid, int.from_bytes(entry[16:20], "little"), int.from_bytes(entry[20:], "little")))
+    raise _bad_table("no terminating entry")
+
+
+def _blob(blob: bytes) -> tuple[bytes, ...]:
+    if not blob:
+        return ()
+    if b"-----BEGIN " in blob[:4096]:
+        return _pem(blob).certificates
+    return (blob,)
+
+
+def _bad_table(why: str) -> Unreadable:
+    return Unreadable("snp.endorsement.table_malformed", why)

@@ -1,0 +1,136 @@
+"""`expected.toml`: what a relying party demands of evidence, complete or refused (DESIGN 14).
+
+Parsing is pure; only `load` touches a file. The digest of the exact bytes names the expectations in
+every result, so that an auditor can ask what was demanded.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from attestation.snp.chain import AMD_ROOTS, Roots
+from attestation.snp.deny import Denial, read_denials
+from attestation.snp.expected import SnpPolicy, read_snp
+from attestation.snp.products import PRODUCTS, Pin
+from attestation.toml import ANY, Table
+from schemas.canonical import sha256
+from schemas.errors import ConfigurationError
+
+MAX_FILE_BYTES: Final = 4 * 1024 * 1024  # ten thousand measurements with room to spare
+DEFAULT_MAX_AGE: Final = 300  # seconds, session.md 2
+MAX_MAX_AGE: Final = 86_400  # seconds: a day-old challenge proves nothing about now
+_DIGEST: Final = r"[0-9a-f]{64}"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeExpectations:
+    """What is asked of a node's configuration (`[node]`). None = waived."""
+
+    engine_digests: frozenset[str] | None
+    models: Mapping[str, frozenset[str] | None] | None
+    """Capability → allowed digests of its model file."""
+    engine: str
+    """`in-tee`, or `any`."""
+    enrolment: str
+    """`required`, or `any`."""
+    max_attestation_age: int
+    """Seconds from the issue of our challenge."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expectations:
+    """One relying party's demands, frozen."""
+
+    source: str
+    digest: bytes
+    """SHA-256 of the file's bytes."""
+    snp: Mapping[str, SnpPolicy] | None
+    """Per accepted product line; None when the file says nothing about SNP."""
+    node: NodeExpectations | None
+    roots: Roots
+    denials: tuple[Denial, ...]
+    waived: tuple[str, ...]
+    """`table.key` of everything waived with "any"."""
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a file. Raises `ConfigurationError`, naming file, key and what to write."""
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise ConfigurationError("expected.file", f"{path}: {error.strerror}") from None
+        return cls.parse(data, source=str(path))
+
+    @classmethod
+    def parse(cls, data: bytes, *, source: str = "expected.toml") -> Self:
+        """Read the bytes of a file. Raises `ConfigurationError`."""
+        waived: list[str] = []
+        top = Table(_toml(data, source), "", source, waived)
+        snp = read_snp(top.child("snp")) if "snp" in top.values else None
+        node = _node(top.child("node")) if "node" in top.values else None
+        simulated = [_simulated_root(table) for table in top.children("simulated_root")]
+        denials = read_denials(top.children("deny"))
+        top.finish(except_for={"snp", "node"})
+        return cls(
+            source=source,
+            digest=sha256(data),
+            snp=snp,
+            node=node,
+            roots=Roots.amd(simulated) if simulated else AMD_ROOTS,
+            denials=denials,
+            waived=tuple(dict.fromkeys(waived)),
+        )
+
+
+def _toml(data: bytes, source: str) -> dict[str, object]:
+    if len(data) > MAX_FILE_BYTES:
+        raise ConfigurationError("expected.file", f"{source}: more than {MAX_FILE_BYTES} bytes")
+    try:
+        return tomllib.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError("expected.file", f"{source}: {error}") from None
+
+
+def _simulated_root(table: Table) -> tuple[str, Pin]:
+    """A made-up vendor's root that this relying party accepts, by name and digest (DESIGN 15)."""
+    name = table.text("name", r"[\x21-\x7e]{1,64}", write='name = "demo"')
+    product = table.text("product", "|".join(PRODUCTS), write='product = "Milan"')
+    digest = table.text("sha256", _DIGEST, write='sha256 = "<SHA-256 of the root\'s DER, 64 hex digits>"')
+    table.finish()
+    if digest in AMD_ROOTS.pins:
+        raise table.error("sha256", "is a root of AMD's", "the digest of the simulated root")
+    return product, Pin(digest, None, simulated=True, name=name)
+
+
+def _node(table: Table) -> NodeExpectations:
+    node = NodeExpectations(
+        engine_digests=_engine_digests(table),
+        models=_models(table),
+        engine=table.choice("engine", ("in-tee", ANY), "in-tee"),
+        enrolment=table.choice("enrolment", ("required", ANY), "required"),
+        max_attestation_age=table.integer("max_attestation_age", 1, MAX_MAX_AGE, DEFAULT_MAX_AGE)
+        or MAX_MAX_AGE,
+    )
+    table.finish(except_for={"models"})
+    return node
+
+
+def _engine_digests(table: Table) -> frozenset[str] | None:
+    digests = table.digests("engine_digests", 32)
+    return None if digests is None else frozenset(digest.hex() for digest in digests)
+
+
+def _models(table: Table) -> dict[str, frozenset[str] | None] | None:
+    value = table.take("models", write='a table [node.models] with "<capability>" = ["<64 hex digits>"]')
+    if table.is_any("models", value):
+        return None
+    inside = table.child("models")
+    models: dict[str, frozenset[str] | None] = {}
+    for capability in inside.values:
+        digests = inside.digests(capability, 32)
+        models[capability] = None if digests is None else frozenset(digest.hex() for digest in digests)
+    return models

@@ -1,0 +1,102 @@
+"""Deny-lists: what a relying party no longer believes, whatever signs for it (`[[deny]]`).
+
+A published result says that Milan's root secret can be extracted by software; floors do not help
+against that. So a product line, a chip, a key, a measurement, a cloud provider or one report can be
+denied or down-ranked, each with reason, author, date, and effect from a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from attestation.result import Check, downranked, failed, passed, undecided
+from attestation.snp.chain import Chain
+from attestation.snp.leaf import LeafClaims
+from attestation.snp.report import Report
+from attestation.toml import Table
+from schemas.errors import Unreadable
+from schemas.primitives import parse_time
+
+NAME: Final = "snp.deny"
+_CLAUSE: Final = "relying party's deny-list"
+KINDS: Final = ("product", "chip", "key", "measurement", "csp", "report")
+_VALUES: Final = {"product": r"[A-Za-z]{1,16}", "csp": r"[\x20-\x7e]{1,127}"}
+_HEX: Final = r"[0-9a-f]{16,128}"
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """One entry of a deny-list."""
+
+    kind: str
+    value: str
+    effect: str
+    """`deny` or `downrank`."""
+    effective_from: float
+    """POSIX seconds."""
+    reason: str
+    author: str
+    date: str
+
+
+def read_denials(tables: Sequence[Table]) -> tuple[Denial, ...]:
+    """Raises `ConfigurationError`: an entry without reason, author or date helps nobody later."""
+    denials: list[Denial] = []
+    for table in tables:
+        kind = table.text("kind", "|".join(KINDS), write=f'kind = "{KINDS[0]}"')
+        denials.append(
+            Denial(
+                kind=kind,
+                value=table.text("value", _VALUES.get(kind, _HEX), write=f'value = "<the {kind}>"'),
+                effect=table.text("effect", "deny|downrank", write='effect = "deny" or effect = "downrank"'),
+                effective_from=_time(table),
+                reason=table.text("reason", r"[^\n]{1,500}", write='reason = "<why>"'),
+                author=table.text("author", r"[^\n]{1,200}", write='author = "<who>"'),
+                date=table.text("date", r"\d{4}-\d\d-\d\d", write='date = "2026-01-31"'),
+            )
+        )
+        table.finish()
+    return tuple(denials)
+
+
+def _time(table: Table) -> float:
+    text = table.text("from", r"\S+", write='from = "2026-01-31T00:00:00Z"')
+    try:
+        return parse_time(text).timestamp()
+    except Unreadable as error:
+        raise table.error("from", error.text, 'from = "2026-01-31T00:00:00Z"') from None
+
+
+def check_denials(
+    report: Report, chain: Chain | None, claims: LeafClaims | None, denials: Sequence[Denial], at: float
+) -> list[Check]:
+    """One check over all entries in force, the worst effect first."""
+    names = _names(report, chain, claims)
+    lowered: list[Check] = []
+    gap: list[Check] = []
+    for denial in denials:
+        if at < denial.effective_from:
+            continue
+        code = f"snp.deny.{denial.kind}"
+        seen = f"{denial.value[:32]}: {denial.reason} ({denial.author}, {denial.date})"
+        if denial.value == names[denial.kind]:
+            if denial.effect == "deny":
+                return [failed(NAME, code, seen, "not denied", _CLAUSE)]
+            lowered.append(downranked(NAME, code, seen, "not denied", _CLAUSE))
+        elif names[denial.kind] is None:
+            gap = [undecided(NAME, "snp.deny.undecidable", f"{denial.kind} is hidden", "named", _CLAUSE)]
+    return [*gap, *lowered] or [passed(NAME, f"{len(denials)} entries", "not denied", _CLAUSE)]
+
+
+def _names(report: Report, chain: Chain | None, claims: LeafClaims | None) -> dict[str, str | None]:
+    """What this evidence is called in each list; None where it hides its name."""
+    return {
+        "product": chain.product.name if chain else "",
+        "chip": report.chip_id.hex() if any(report.chip_id) else None,
+        "key": chain.leaf.spki_fingerprint if chain else "",
+        "measurement": report.measurement.hex(),
+        "csp": (claims.csp_id or "") if claims else "",
+        "report": report.report_id.hex(),
+    }
