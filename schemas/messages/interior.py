@@ -91,12 +91,6 @@ class Hold(Wire):
     hold_ms: Ms
     queue_ms: Ms
     headroom: Annotated[int, Field(ge=0, le=10)]
-    assurance: Annotated[int, Field(ge=0, le=4)]
-    """The agent's own appraisal of the node: what the provider's policy decides on."""
-    simulated: bool
-    engine_in_tee: bool
-    challenged_at: Seconds
-    """When this domain issued the challenge that the node's evidence answers."""
 
 
 class NoHold(Wire):
