@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from schemas.errors import Unreadable
 
-Json: TypeAlias = "None | bool | int | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = "bool | int | str | list[Json] | dict[str, Json] | None"
 
 MAX_JSON_BYTES = 128 * 1024  # in base64 it still fits one NATS message of 256 KiB
 MAX_DEPTH = 32  # levels; our deepest object has 9
@@ -38,7 +38,7 @@ def _integer(text: str) -> int:
     return value
 
 
-def _no_float(text: str) -> NoReturn:
+def _no_float(_text: str) -> NoReturn:
     raise Unreadable("json.float", "a number has a fraction, an exponent, or is not finite")
 
 

@@ -81,6 +81,9 @@ class Charter(Wire):
             raise ValueError("a domain is a member twice")
         if self.threshold > len(self.members):
             raise ValueError("the threshold exceeds the number of members")
+        roots = [(key.x, key.y) for member in self.members for key in member.roots.keys]
+        if len(set(roots)) != len(roots):
+            raise ValueError("a root key stands twice: one signature would count for two")
         return self
 
 

@@ -89,7 +89,7 @@ class NodeEvidence(Wire):
     challenges: Annotated[list[ChallengeProof], Field(min_length=1, max_length=binding.MAX_CHALLENGES)]
     configuration: NodeConfiguration
     cpu: CpuEvidence
-    devices: Annotated[list[DeviceEvidence], Items] = []
+    devices: Annotated[list[DeviceEvidence], Items] = Field(default_factory=list)
     device_challenge_root: Digest | None = None
     event_log: Bytes64 | None = None
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -67,7 +67,7 @@ class VerifyKey:
         """From DER SubjectPublicKeyInfo. Raises `Unreadable` or `Refused`."""
         try:
             public = serialization.load_der_public_key(der)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, UnsupportedAlgorithm):
             raise Unreadable("keys.spki", "not a public key in DER") from None
         if not isinstance(public, ec.EllipticCurvePublicKey):
             raise Refused("keys.curve", "P-256 is required")
@@ -107,8 +107,11 @@ class SigningKey:
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read an unencrypted PKCS#8 PEM that only its owner may read. Raises `ConfigurationError`."""
-        private = serialization.load_pem_private_key(read_secret(path), password=None)
-        if not isinstance(private, ec.EllipticCurvePrivateKey):
+        try:
+            private = serialization.load_pem_private_key(read_secret(path), password=None)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            raise ConfigurationError("keys.file", f"{path}: not an unencrypted PKCS#8 PEM") from None
+        if not isinstance(private, ec.EllipticCurvePrivateKey) or private.key_size != 256:
             raise ConfigurationError("keys.curve", f"{path}: a P-256 key is required")
         return cls(private, VerifyKey.of(private.public_key()))
 

@@ -67,7 +67,7 @@ class DomainManifest(Wire):
     logs: Annotated[list[LogKey], Field(max_length=8)]
     platforms: Annotated[list[Digest], Field(max_length=4096)]
     """Digests of CHIP_IDs, platform ids and GPU UEIDs (attestation.appraise.platform_digest)."""
-    revoked: Annotated[list[RevokedKey], Field(max_length=256)] = []
+    revoked: list[RevokedKey] = Field(default_factory=list, max_length=256)
 
     @model_validator(mode="after")
     def _one_key_one_role(self) -> DomainManifest:

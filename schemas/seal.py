@@ -94,7 +94,7 @@ def seal_secret(secret: bytes, seal_key: bytes, header_digest: bytes) -> bytes:
 
 
 def input_commitment(secret: bytes, body: bytes) -> bytes:
-    """Keyed commitment to a request body (32 bytes). Derives from the secret alone: it stands in the header."""
+    """Keyed commitment to a request body (32 bytes), from the secret alone: it stands in the header."""
     return hmac.digest(_derive(secret, b"", b"comity commit in"), body, "sha256")
 
 
@@ -138,7 +138,7 @@ class ChunkSealer:
         self._aead = AESGCM(self._key)
 
     def seal(self, content: bytes, *, final: bool = False) -> bytes:
-        """The next chunk: final flag ‖ AES-256-GCM(padded content). Content is at most `MAX_CHUNK_TEXT` bytes."""
+        """The next chunk: final flag ‖ AES-256-GCM(padded content of at most `MAX_CHUNK_TEXT` bytes)."""
         if self._done:
             raise Refused("seal.after_final", "nothing follows the final chunk")
         associated = _associated(self._header_digest, self._direction, self._index, final)
@@ -156,6 +156,7 @@ class ChunkOpener:
     _header_digest: bytes
     _direction: Direction
     _index: int = 0
+    _broken: bool = False
     done: bool = False
     """True once the final chunk was opened; until then the content is not complete."""
     _aead: AESGCM = field(init=False, repr=False)
@@ -167,6 +168,9 @@ class ChunkOpener:
         """The next chunk's content. Raises `Refused` when it is not exactly the next one of this attempt."""
         if self.done:
             raise Refused("seal.after_final", "a chunk after the final one")
+        if self._broken:
+            raise Refused("seal.broken", "a wrong chunk came before; nothing after it counts")
+        self._broken = True  # until this one is found right
         if len(chunk) < CHUNK_OVERHEAD or chunk[0] > 1:
             raise Unreadable("seal.chunk", "not a sealed chunk")
         final = chunk[0] == 1
@@ -176,6 +180,7 @@ class ChunkOpener:
         except InvalidTag:
             raise Refused("seal.chunk_invalid", f"chunk {self._index} is not what was sealed") from None
         self._index += 1
+        self._broken = False
         self.done = final
         return content
 

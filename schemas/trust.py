@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from schemas import envelope
-from schemas.charter import Charter, ReferenceValue, verify_charter, verify_reference_values
+from schemas.charter import Charter, ReferenceValue, ReferenceValues, verify_charter, verify_reference_values
 from schemas.errors import Refused
 from schemas.keys import VerifyKey
 from schemas.manifest import DomainManifest, LogKey, Role, RoleKey, verify_manifest
@@ -50,7 +50,7 @@ class FederationTrust:
             pin,
             held,
             {member.domain: bytes.fromhex(member.manifest_digest) for member in verified.members},
-            tuple(value for listed in values for value in listed.values),
+            tuple(value for listed in _newest(values) for value in listed.values),
             _register(held),
         )
 
@@ -103,6 +103,20 @@ class FederationTrust:
             for value in self.reference_values
             if value.valid_from <= now < value.valid_until and not value.revoked
         ]
+
+
+def _newest(lists: Iterable[ReferenceValues]) -> list[ReferenceValues]:
+    """Each publisher's highest version alone: an older list must not bring back what a newer revoked."""
+    newest: dict[str, ReferenceValues] = {}
+    for listed in lists:
+        held = newest.get(listed.publisher)
+        if held is not None and held.version == listed.version and held != listed:
+            raise Refused(
+                "trust.reference_values_fork", f"{listed.publisher} signed two lists as one version"
+            )
+        if held is None or listed.version > held.version:
+            newest[listed.publisher] = listed
+    return list(newest.values())
 
 
 def _register(

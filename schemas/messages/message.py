@@ -124,7 +124,8 @@ class ReplayCache:
         key, seconds = (message.iss, message.nonce), int(now.timestamp())
         if key in self._seen:
             raise Refused("message.replayed", "this nonce was used before")
-        if seconds >= self._swept + CLOCK_SKEW_S or len(self._seen) >= MAX_REPLAY_ENTRIES:
+        full = len(self._seen) >= MAX_REPLAY_ENTRIES
+        if seconds >= self._swept + CLOCK_SKEW_S or (full and seconds > self._swept):
             self._seen = {k: until for k, until in self._seen.items() if until >= seconds}
             self._swept = seconds
         if len(self._seen) >= MAX_REPLAY_ENTRIES:
