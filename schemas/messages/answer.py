@@ -19,7 +19,7 @@ from schemas.primitives import Count, Token
 RUN: Final = b"R"  # the node's 32 random bytes; first of all
 CHUNK: Final = b"C"  # a sealed chunk
 STATEMENT: Final = b"S"  # NodeStatement envelope, node → own border only
-EXECUTION: Final = b"E"  # JSON ExecutionDelivery, provider's border → consumer
+EXECUTION: Final = b"E"  # JSON ReceiptDelivery, provider's border → consumer
 PROBLEM: Final = b"P"  # JSON Problem, unsealed: something failed before or beside the node
 
 TEXT: Final = b"t"  # part: UTF-8 delta of the only choice
@@ -58,12 +58,14 @@ class EndOfRun(Wire):
     finish_reason: Annotated[str, Field(pattern=r"^[a-z_]{1,32}$")]
 
 
-class ExecutionDelivery(Wire):
+class ReceiptDelivery(Wire):
     """The provider's Execution receipt with its log's promise, as envelopes in JSON text."""
 
     receipt_id: Token
     execution: str
     promise: str
+    proof: str | None = None
+    """tlog-proof text, once a checkpoint covers the receipt."""
 
 
 @dataclass(frozen=True, slots=True)
