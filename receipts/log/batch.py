@@ -1,0 +1,267 @@
+"""What one transaction of the log does: number, sign, append, keep, record (receipts.md 10).
+
+Everything here runs in the writer's thread, inside one transaction. State in memory changes only
+after the commit: a failed batch gives its numbers back and leaves no hole.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from receipts import leaf
+from receipts.checkpoint import Checkpoint
+from receipts.log.draft import Issued, Keep, LogIdentity, LogKeys, Prepared, Recorded
+from receipts.log.tiles import Tree
+from receipts.statements.promise import MAX_MERGE_DELAY_S, InclusionPromise, promise_payload
+from receipts.statements.receipt import FIRST
+from receipts.statements.statement import frame
+from schemas import envelope
+from schemas.canonical import sha256, write_json
+from schemas.errors import Refused
+from schemas.primitives import format_time
+
+PARALLEL_FROM: Final = 8  # receipts in a batch; below it, handing over costs more than two signatures
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+MAX_STEP_BACK_S: Final = 30  # seconds the clock may fall behind the last leaf before we refuse to sign
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One caller's wish; all of it happens in one transaction, or none of it."""
+
+    drafts: Sequence[Prepared] = ()
+    keep: Keep | None = None
+    records: Sequence[Recorded] = ()
+    settled: Sequence[tuple[str, str]] = ()
+    commitment_keys: Sequence[tuple[bytes, bytes]] = ()
+    checkpoint: bool = False
+
+
+@dataclass(slots=True)
+class State:
+    """What the writer knows without asking the database."""
+
+    tree: Tree
+    chains: dict[str, tuple[int, bytes]]
+    """Peer → (next number, receipt digest of the last)."""
+    last_ms: int
+    """Time of the newest leaf."""
+    checkpoint: tuple[int, bytes]
+    """Size and note of the newest stored checkpoint; (-1, b"") before the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Numbered:
+    """A receipt with its place, ready to be signed."""
+
+    prepared: Prepared
+    seq: int
+    index: int
+    digest: bytes
+    salt: bytes
+    record: leaf.Record
+    payload: bytes = field(repr=False)
+    promise: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """Turns prepared drafts into numbered, signed receipts."""
+
+    identity: LogIdentity
+    keys: LogKeys
+    pool: Executor
+
+    def number(self, drafts: Sequence[Prepared], state: State, at: datetime) -> list[_Numbered]:
+        """Give each receipt its sequence number, predecessor and leaf index."""
+        heads: dict[str, tuple[int, bytes]] = {}
+        numbered: list[_Numbered] = []
+        for draft in drafts:
+            seq, last = heads.get(draft.peer) or state.chains.get(draft.peer) or (0, bytes.fromhex(FIRST))
+            one = self._number(draft, seq, last, state.tree.size + len(numbered), at)
+            heads[draft.peer] = (seq + 1, one.digest)
+            numbered.append(one)
+        return numbered
+
+    def _number(self, draft: Prepared, seq: int, last: bytes, index: int, at: datetime) -> _Numbered:
+        payload = frame(
+            draft.predicate_type, draft.receipt_id, draft.subject, self._predicate(draft, seq, last)
+        )
+        digest = envelope.digest(envelope.STATEMENT, payload)
+        salt = secrets.token_bytes(leaf.SALT_BYTES)
+        record = leaf.make(draft.kind, salt, digest, self.keys.receipt.thumbprint)
+        promise = self.promise(draft.receipt_id, digest, record.hash, index, at)
+        return _Numbered(draft, seq, index, digest, salt, record, payload, promise)
+
+    def _predicate(self, draft: Prepared, seq: int, last: bytes) -> bytes:
+        issuance = write_json(
+            {
+                "receiptId": draft.receipt_id,
+                "issuer": self.identity.domain,
+                "role": draft.role,
+                "federation": self.identity.federation,
+                "seq": seq,
+                "prev": last.hex(),
+                "manifest": self.identity.manifest.as_json(),
+                "log": {"origin": self.identity.origin},
+            }
+        )
+        return issuance[:-1] + b"," + draft.body[1:]
+
+    def promise(self, receipt_id: str, digest: bytes, leaf_hash: bytes, index: int, at: datetime) -> bytes:
+        """Payload of the inclusion promise: a pure function of what is stored, so it can be made again."""
+        return promise_payload(
+            InclusionPromise(
+                federation=self.identity.federation,
+                issuer=self.identity.domain,
+                origin=self.identity.origin,
+                receipt_id=receipt_id,
+                receipt_digest=digest.hex(),
+                leaf_hash=leaf_hash.hex(),
+                index=index,
+                time=format_time(at),
+                deadline=format_time(at + timedelta(seconds=MAX_MERGE_DELAY_S)),
+            )
+        )
+
+    def sign(self, numbered: Sequence[_Numbered]) -> list[Issued]:
+        """Sign receipts and promises; side by side when there are many (the library frees the GIL)."""
+        if len(numbered) < PARALLEL_FROM:
+            return [self._sign(one) for one in numbered]
+        return list(self.pool.map(self._sign, numbered, chunksize=1))
+
+    def _sign(self, one: _Numbered) -> Issued:
+        return Issued(
+            one.prepared.receipt_id,
+            one.digest,
+            one.index,
+            envelope.sign(envelope.STATEMENT, one.payload, self.keys.receipt),
+            envelope.sign(envelope.STATEMENT, one.promise, self.keys.promise),
+        )
+
+
+def append(
+    connection: sqlite3.Connection, state: State, signer: Signer, drafts: Sequence[Prepared], at: datetime
+) -> tuple[list[Issued], Callable[[], None]]:
+    """Sign and insert; returns the receipts and what to do to `state` once the commit has returned."""
+    time_ms = check_clock(state, at)
+    numbered = signer.number(drafts, state, at)
+    issued = signer.sign(numbered)
+    tree = Tree(state.tree.range, [list(edge) for edge in state.tree.edges])
+    filled = tree.append([one.record.hash for one in numbered])
+    connection.executemany(
+        "INSERT INTO leaf (idx, record, salt, time_ms) VALUES (?, ?, ?, ?)",
+        [(one.index, one.record.write(), one.salt, time_ms) for one in numbered],
+    )
+    connection.executemany(
+        "INSERT INTO statement (idx, receipt_id, kind, peer, seq, digest, request_id, envelope, disclosures)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [_statement_row(one, ready) for one, ready in zip(numbered, issued, strict=True)],
+    )
+    heads = {one.prepared.peer: (one.seq + 1, one.digest) for one in numbered}
+    connection.executemany(
+        "INSERT INTO chain (peer, seq, digest) VALUES (?, ?, ?)"
+        " ON CONFLICT (peer) DO UPDATE SET seq = excluded.seq, digest = excluded.digest",
+        [(peer, seq, digest) for peer, (seq, digest) in heads.items()],
+    )
+    connection.executemany(
+        "INSERT INTO tile (level, n, hashes, root) VALUES (?, ?, ?, ?)",
+        [(tile.level, tile.n, tile.hashes, tile.root) for tile in filled],
+    )
+
+    def committed() -> None:
+        state.tree, state.last_ms = tree, max(state.last_ms, time_ms)
+        state.chains.update(heads)
+
+    return issued, committed
+
+
+def _statement_row(one: _Numbered, issued: Issued) -> tuple[object, ...]:
+    prepared = one.prepared
+    return (
+        one.index, prepared.receipt_id, int(prepared.kind), prepared.peer, one.seq, one.digest,
+        prepared.request_id, issued.envelope, prepared.disclosures,
+    )  # fmt: skip
+
+
+def milliseconds(at: datetime) -> int:
+    """POSIX milliseconds, exact."""
+    return (at - _EPOCH) // timedelta(milliseconds=1)
+
+
+def moment(time_ms: int) -> datetime:
+    """The inverse of `milliseconds`."""
+    return _EPOCH + timedelta(milliseconds=time_ms)
+
+
+def check_clock(state: State, at: datetime) -> int:
+    """Milliseconds of `at`. Raises `Refused` when the clock has jumped back behind the log."""
+    time_ms = milliseconds(at)
+    if time_ms < state.last_ms - MAX_STEP_BACK_S * 1000:
+        raise Refused("log.clock", "the clock stands before the newest receipt; set it right and try again")
+    return time_ms
+
+
+def sign_checkpoint(
+    connection: sqlite3.Connection, state: State, keys: LogKeys, origin: str, at: datetime
+) -> Callable[[], None]:
+    """Sign the committed state and store the note; nothing to do when that size was signed before."""
+    if state.checkpoint[0] == state.tree.size:
+        return lambda: None
+    size = state.tree.size
+    note = keys.note.sign(Checkpoint(origin, size, state.tree.range.root()).text)
+    connection.execute(
+        "INSERT INTO checkpoint (size, note, time_ms) VALUES (?, ?, ?)",
+        (size, note, milliseconds(at)),
+    )
+
+    def committed() -> None:
+        state.checkpoint = (size, note)
+
+    return committed
+
+
+def keep(connection: sqlite3.Connection, kept: Keep) -> None:
+    """Store foreign statements, their proofs, and blobs. The same again changes nothing."""
+    connection.executemany(
+        "INSERT OR IGNORE INTO foreign_statement (digest, request_id, envelope) VALUES (?, ?, ?)",
+        [(envelope.read(data).digest, kept.request_id, data) for data in kept.envelopes],
+    )
+    connection.executemany(
+        "UPDATE foreign_statement SET proof = ? WHERE digest = ?",
+        [(proof, digest) for digest, proof in kept.proofs.items()],
+    )
+    keep_blobs(connection, kept.evidence)
+
+
+def keep_blobs(connection: sqlite3.Connection, blobs: Sequence[bytes]) -> None:
+    connection.executemany(
+        "INSERT OR IGNORE INTO blob (digest, data) VALUES (?, ?)", [(sha256(data), data) for data in blobs]
+    )
+
+
+def keep_commitment_keys(connection: sqlite3.Connection, keys: Sequence[tuple[bytes, bytes]]) -> None:
+    """(commitment, key) pairs, apart from the statements that hold the commitments (receipts.md 14)."""
+    connection.executemany("INSERT OR IGNORE INTO commitment_key (commitment, key) VALUES (?, ?)", keys)
+
+
+def record(connection: sqlite3.Connection, rows: Sequence[Recorded], at: datetime) -> None:
+    """Write-ahead rows. Raises `Refused` (`log.recorded`) when the point was passed before."""
+    for row in rows:
+        written = connection.execute(
+            "INSERT OR IGNORE INTO ahead (kind, key, data, time_ms, settled) VALUES (?, ?, ?, ?, 0)",
+            (row.kind, row.key, row.data, milliseconds(at)),
+        )
+        if written.rowcount == 0:
+            raise Refused("log.recorded", f"{row.kind} {row.key} was recorded before")
+
+
+def settle(connection: sqlite3.Connection, keys: Sequence[tuple[str, str]]) -> None:
+    """Mark write-ahead rows as done. The rows stay for a day: they still refuse a second run."""
+    connection.executemany("UPDATE ahead SET settled = 1 WHERE kind = ? AND key = ?", keys)

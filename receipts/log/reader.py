@@ -1,0 +1,163 @@
+"""What the log shows: receipts, proofs, and the files of an auditor's bundle. Reads only.
+
+Runs in one thread of its own with its own connection: a long bundle delays no receipt.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass, field
+
+from receipts import proof
+from receipts.bundle import Bundle, Disclosures
+from receipts.log.batch import Signer, moment
+from receipts.log.draft import Documents, Issued, Recorded
+from receipts.log.tiles import TileSource
+from receipts.merkle import inclusion_proof, leaf_hash
+from receipts.proof import Proof
+from schemas import envelope
+from schemas.canonical import Json, read_json
+from schemas.errors import Refused
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One of our own receipts as it stands in the database."""
+
+    index: int
+    receipt_id: str
+    request_id: str
+    digest: bytes
+    envelope: bytes = field(repr=False)
+    disclosures: bytes | None = field(repr=False)
+
+
+_COLUMNS = "idx, receipt_id, request_id, digest, envelope, disclosures"
+
+
+@dataclass(slots=True)
+class Reader:
+    """Owned by one thread."""
+
+    connection: sqlite3.Connection
+    signer: Signer
+    tiles: TileSource = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tiles = TileSource(self.connection)
+
+    def find(self, name: str) -> list[Stored]:
+        """Our receipts of a request id, or of the request that a receipt id belongs to."""
+        found = self._select("receipt_id = ?", name)
+        return self._select("request_id = ?", found[0].request_id if found else name)
+
+    def issued(self, receipt_id: str) -> Issued | None:
+        """A receipt as it was first given out, promise included, byte for byte."""
+        for stored in self._select("receipt_id = ?", receipt_id):
+            return Issued(
+                stored.receipt_id, stored.digest, stored.index, stored.envelope, self._promise(stored)
+            )
+        return None
+
+    def proof(self, receipt_id: str) -> bytes | None:
+        """tlog-proof text under the newest checkpoint; None until one covers the receipt."""
+        for stored in self._select("receipt_id = ?", receipt_id):
+            return self._proof(stored.index)
+        raise Refused("log.unknown_receipt", f"no receipt {receipt_id} in this log")
+
+    def bundle(self, name: str, documents: Documents) -> Bundle:
+        """Everything that an auditor needs of one request (receipts.md 16.1).
+
+        `name`: a request id or receipt id. Raises `Refused` (`log.unknown_receipt`).
+        """
+        own = self.find(name)
+        if not own:
+            raise Refused("log.unknown_receipt", f"no receipt or request {name} in this log")
+        foreign = self._foreign(own[0].request_id)
+        envelopes = {stored.digest: stored.envelope for stored in own}
+        proofs = {stored.digest: text for stored in own if (text := self._proof(stored.index))}
+        for stored in own:
+            if stored.digest not in proofs:
+                promise = self._promise(stored)
+                envelopes[envelope.read(promise).digest] = promise
+        envelopes |= {digest: data for digest, data, _ in foreign}
+        proofs |= {digest: text for digest, _, text in foreign if text}
+        disclosures = {
+            stored.receipt_id: Disclosures.read(stored.disclosures) for stored in own if stored.disclosures
+        }
+        wanted = {digest for disclosed in disclosures.values() for digest in disclosed.collateral}
+        wanted |= {digest for data in envelopes.values() for digest in evidence_digests(data)}
+        return Bundle(
+            envelopes=dict(sorted(envelopes.items())),
+            proofs=proofs,
+            charter=documents.charter,
+            manifests=tuple(documents.manifests[domain] for domain in sorted(documents.manifests)),
+            reference_values=tuple(documents.reference_values),
+            blobs=self._blobs(wanted),
+            disclosures=disclosures,
+        )
+
+    def unsettled(self, kind: str) -> list[Recorded]:
+        """Write-ahead rows of this kind whose outcome is unknown, oldest first."""
+        rows = self.connection.execute(
+            "SELECT key, data FROM ahead WHERE kind = ? AND settled = 0 ORDER BY time_ms, key", (kind,)
+        )
+        return [Recorded(kind, key, data) for key, data in rows]
+
+    def _select(self, where: str, value: str) -> list[Stored]:
+        rows = self.connection.execute(
+            f"SELECT {_COLUMNS} FROM statement WHERE {where} ORDER BY idx",  # noqa: S608  # fixed texts
+            (value,),
+        )
+        return [Stored(*row) for row in rows]
+
+    def _foreign(self, request_id: str) -> list[tuple[bytes, bytes, bytes | None]]:
+        return self.connection.execute(
+            "SELECT digest, envelope, proof FROM foreign_statement WHERE request_id = ? ORDER BY digest",
+            (request_id,),
+        ).fetchall()
+
+    def _proof(self, index: int) -> bytes | None:
+        row = self.connection.execute(
+            "SELECT size, note FROM checkpoint ORDER BY size DESC LIMIT 1"
+        ).fetchone()
+        if row is None or index >= row[0]:
+            return None
+        salt = self.connection.execute("SELECT salt FROM leaf WHERE idx = ?", (index,)).fetchone()[0]
+        path = inclusion_proof(index, row[0], self.tiles.node)
+        return proof.write(Proof(index, tuple(path), row[1], salt))
+
+    def _promise(self, stored: Stored) -> bytes:
+        """Signed again from what is stored: deterministic signatures give the same bytes (RFC 6979)."""
+        record, time_ms = self.connection.execute(
+            "SELECT record, time_ms FROM leaf WHERE idx = ?", (stored.index,)
+        ).fetchone()
+        payload = self.signer.promise(
+            stored.receipt_id, stored.digest, leaf_hash(record), stored.index, moment(time_ms)
+        )
+        return envelope.sign(envelope.STATEMENT, payload, self.signer.keys.promise)
+
+    def _blobs(self, wanted: set[str]) -> dict[bytes, bytes]:
+        rows = [
+            self.connection.execute(
+                "SELECT digest, data FROM blob WHERE digest = ?", (bytes.fromhex(digest),)
+            ).fetchone()
+            for digest in sorted(wanted)
+        ]
+        return dict(row for row in rows if row is not None)
+
+
+def evidence_digests(data: bytes) -> set[str]:
+    """The evidence that a stored statement names, found by key: the statement was verified when kept."""
+    found: set[str] = set()
+    pending: list[Json] = [read_json(envelope.read(data).payload)]
+    while pending:
+        match pending.pop():
+            case dict(fields):
+                digest = fields.get("evidenceDigest")
+                if isinstance(digest, str):
+                    found.add(digest)
+                pending += fields.values()
+            case list(items):
+                pending += items
+    return found

@@ -1,0 +1,190 @@
+"""The log's tables. The writer speaks plain SQL to them; nothing else writes.
+
+What a crash leaves behind: SQLite in WAL mode with `synchronous=FULL` keeps a transaction whole or
+not at all, and a commit that returned is on disk.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import ClassVar, Final
+
+from sqlalchemy.orm import registry
+from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlmodel import Field, SQLModel
+
+from schemas.errors import ConfigurationError
+
+SCHEMA_VERSION: Final = 1
+BUSY_TIMEOUT_S: Final = 5.0  # seconds to wait for a reader's lock while tables are made
+
+
+class LogRow(SQLModel, registry=registry()):
+    """Tables of the log have their own registry: other rooms' tables stay out of this database."""
+
+
+class MetaRow(LogRow, table=True):
+    """Whose log this is."""
+
+    __tablename__: ClassVar[str] = "meta"
+    name: str = Field(primary_key=True)
+    value: str
+
+
+class HolderRow(LogRow, table=True):
+    """Who may append: one row, whose epoch is checked in every transaction (session.md 11)."""
+
+    __tablename__: ClassVar[str] = "holder"
+    id: int = Field(primary_key=True)
+    epoch: int
+    holder: str
+
+
+class LeafRow(LogRow, table=True):
+    """What the tree is made of. The salt may be erased, the record never."""
+
+    __tablename__: ClassVar[str] = "leaf"
+    idx: int = Field(primary_key=True)
+    record: bytes
+    salt: bytes | None = None
+    time_ms: int
+    """When it was appended; the promise's time."""
+
+
+class StatementRow(LogRow, table=True):
+    """Our own receipts."""
+
+    __tablename__: ClassVar[str] = "statement"
+    idx: int = Field(primary_key=True)
+    receipt_id: str = Field(unique=True)
+    kind: int
+    peer: str
+    seq: int
+    digest: bytes
+    request_id: str = Field(index=True)
+    envelope: bytes
+    disclosures: bytes | None = None
+
+
+class ChainRow(LogRow, table=True):
+    """Where the sequence with each peer stands."""
+
+    __tablename__: ClassVar[str] = "chain"
+    peer: str = Field(primary_key=True)
+    seq: int
+    """The next number."""
+    digest: bytes
+    """Receipt digest of the last one."""
+
+
+class TileRow(LogRow, table=True):
+    """A full tile of 256 hashes, and the hash that it becomes one level up."""
+
+    __tablename__: ClassVar[str] = "tile"
+    level: int = Field(primary_key=True)
+    n: int = Field(primary_key=True)
+    hashes: bytes
+    root: bytes
+
+
+class CheckpointRow(LogRow, table=True):
+    """Every checkpoint that was ever signed, stored before it was shown."""
+
+    __tablename__: ClassVar[str] = "checkpoint"
+    size: int = Field(primary_key=True)
+    note: bytes
+    time_ms: int
+
+
+class ForeignRow(LogRow, table=True):
+    """Statements of others."""
+
+    __tablename__: ClassVar[str] = "foreign_statement"
+    digest: bytes = Field(primary_key=True)
+    request_id: str = Field(index=True)
+    envelope: bytes
+    proof: bytes | None = None
+
+
+class BlobRow(LogRow, table=True):
+    """Evidence, collateral and trust documents, by SHA-256."""
+
+    __tablename__: ClassVar[str] = "blob"
+    digest: bytes = Field(primary_key=True)
+    data: bytes
+
+
+class CommitmentKeyRow(LogRow, table=True):
+    """Keys of commitments, apart from the statements that hold the commitments."""
+
+    __tablename__: ClassVar[str] = "commitment_key"
+    commitment: bytes = Field(primary_key=True)
+    key: bytes
+
+
+class AheadRow(LogRow, table=True):
+    """Points of no return that were passed, and whether their outcome is known."""
+
+    __tablename__: ClassVar[str] = "ahead"
+    kind: str = Field(primary_key=True)
+    key: str = Field(primary_key=True)
+    data: bytes
+    time_ms: int
+    settled: bool
+
+
+def connect(database: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """A connection in autocommit mode. Raises `ConfigurationError`."""
+    mode = "ro" if read_only else "rwc"
+    try:
+        connection = sqlite3.connect(
+            f"file:{_quoted(database)}?mode={mode}",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=BUSY_TIMEOUT_S,
+        )
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    except sqlite3.Error as error:
+        raise ConfigurationError("log.database", f"{database}: {error}") from None
+    return connection
+
+
+def prepare_for_writing(connection: sqlite3.Connection, database: Path) -> None:
+    """Durability settings and tables. Raises `ConfigurationError`."""
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA wal_autocheckpoint=0")  # the writer does it when it is idle
+        if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
+            _create(connection)
+    except sqlite3.Error as error:
+        raise ConfigurationError("log.database", f"{database}: {error}") from None
+    if read_meta(connection).get("schema") != str(SCHEMA_VERSION):
+        raise ConfigurationError("log.schema", f"{database}: not a log of schema version {SCHEMA_VERSION}")
+
+
+def read_meta(connection: sqlite3.Connection) -> dict[str, str]:
+    """Name → value; empty when this is no log."""
+    try:
+        return dict(connection.execute("SELECT name, value FROM meta").fetchall())
+    except sqlite3.Error:
+        return {}
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    from sqlalchemy.dialects import sqlite
+
+    connection.execute("BEGIN IMMEDIATE")
+    for table in LogRow.metadata.sorted_tables:
+        connection.execute(str(CreateTable(table).compile(dialect=sqlite.dialect())))
+        for index in table.indexes:
+            connection.execute(str(CreateIndex(index).compile(dialect=sqlite.dialect())))
+    connection.execute("INSERT INTO meta VALUES ('schema', ?)", (str(SCHEMA_VERSION),))
+    connection.execute("INSERT INTO holder VALUES (1, 0, '')")
+    connection.execute("COMMIT")
+
+
+def _quoted(path: Path) -> str:
+    return str(path.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")

@@ -1,0 +1,184 @@
+"""The tree on disk: C2SP tlog-tiles, 256 hashes a tile (receipts.md 9).
+
+Full tiles are stored once and never change. The growing right edge lives in memory and is rebuilt
+from leaf records and tile roots when the log opens.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Final
+
+from receipts.merkle import EMPTY_RANGE, CompactRange, leaf_hash, node_hash
+from schemas.errors import Refused
+
+WIDTH: Final = 256  # hashes in a full tile
+_BITS: Final = 8  # levels of the tree in one tile
+CACHED_TILES: Final = 512  # expanded full tiles of 511 hashes, about 32 kB each
+
+
+@dataclass(frozen=True, slots=True)
+class NewTile:
+    """A tile that an append has filled."""
+
+    level: int
+    n: int
+    hashes: bytes
+    root: bytes
+
+
+@dataclass(slots=True)
+class Tree:
+    """The right edge of the growing tree. Owned by the writer's thread."""
+
+    range: CompactRange = EMPTY_RANGE
+    edges: list[list[bytes]] = field(default_factory=lambda: [[]])
+    """Per tile level, the hashes of the tile that is not full yet."""
+
+    @property
+    def size(self) -> int:
+        return self.range.size
+
+    def append(self, leaves: list[bytes]) -> list[NewTile]:
+        """Add leaf hashes; returns the tiles that became full."""
+        filled: list[NewTile] = []
+        size = self.range.size
+        for leaf in leaves:
+            size += 1
+            self._push(0, leaf, size, filled)
+        self.range = self.range.append(leaves)
+        return filled
+
+    def _push(self, level: int, value: bytes, size: int, filled: list[NewTile]) -> None:
+        if level == len(self.edges):
+            self.edges.append([])
+        edge = self.edges[level]
+        edge.append(value)
+        if len(edge) == WIDTH:
+            root = expand(edge)[-1][0]
+            number = (size >> (_BITS * (level + 1))) - 1
+            filled.append(NewTile(level, number, b"".join(edge), root))
+            self.edges[level] = []
+            self._push(level + 1, root, size, filled)
+
+
+def load(connection: sqlite3.Connection) -> Tree:
+    """Rebuild the right edge from what is stored. Raises `Refused` when leaves are missing."""
+    count, last = connection.execute("SELECT count(*), max(idx) FROM leaf").fetchone()
+    if count and last != count - 1:
+        raise Refused("log.leaves_missing", f"{count} leaves, but the last has index {last}")
+    tree, source = Tree(EMPTY_RANGE, []), TileSource(connection)
+    level, width = 0, count
+    while width or not tree.edges:
+        tree.edges.append(source.hashes(level, width // WIDTH, width % WIDTH))
+        level, width = level + 1, width // WIDTH
+    tree.range = CompactRange(count, tuple(_range_roots(tree.edges)))
+    return tree
+
+
+def _range_roots(edges: list[list[bytes]]) -> list[bytes]:
+    """Roots of the perfect subtrees along the right edge, largest first."""
+    roots: list[bytes] = []
+    for edge in reversed(edges):
+        at = 0
+        for bit in range(_BITS - 1, -1, -1):
+            if len(edge) >> bit & 1:
+                roots.append(expand(edge[at : at + (1 << bit)])[-1][0])
+                at += 1 << bit
+    return roots
+
+
+def expand(hashes: list[bytes]) -> list[list[bytes]]:
+    """All levels above a row of hashes, as far as pairs are whole: rows[k][i] covers 2^k of them."""
+    rows = [hashes]
+    while len(rows[-1]) > 1:
+        row = rows[-1]
+        rows.append([node_hash(row[i], row[i + 1]) for i in range(0, len(row) - 1, 2)])
+    return rows
+
+
+class TileSource:
+    """Reads hashes of the stored tree: `node` serves proofs at any size up to the stored one."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._full: OrderedDict[tuple[int, int], list[list[bytes]]] = OrderedDict()
+        self._edge: dict[int, tuple[int, int, list[list[bytes]]]] = {}
+
+    def node(self, level: int, index: int) -> bytes:
+        """Hash of the perfect subtree over leaves [index·2^level, (index+1)·2^level)."""
+        tile_level, row = divmod(level, _BITS)
+        number, at = divmod(index << row, WIDTH)
+        rows = self._rows(tile_level, number, at + (1 << row))
+        return rows[row][at >> row]
+
+    def hashes(self, level: int, number: int, width: int) -> list[bytes]:
+        """The first `width` hashes of a tile. Raises `Refused` when they are not all stored."""
+        found = self._full_tile(level, number) if width == WIDTH else None
+        if found is None:
+            found = self._leaf_hashes(number, width) if level == 0 else self._roots(level, number, width)
+        if len(found) != width:
+            raise Refused("log.tile_missing", f"tile {level}/{number} has {len(found)} of {width} hashes")
+        return found
+
+    def _rows(self, level: int, number: int, needed: int) -> list[list[bytes]]:
+        key = (level, number)
+        if (rows := self._full.get(key)) is not None:
+            self._full.move_to_end(key)
+            return rows
+        if (stored := self._full_tile(level, number)) is not None:
+            rows = self._full[key] = expand(stored)
+            if len(self._full) > CACHED_TILES:
+                self._full.popitem(last=False)
+            return rows
+        return self._edge_rows(level, number, needed)
+
+    def _edge_rows(self, level: int, number: int, needed: int) -> list[list[bytes]]:
+        """The unfilled tile: kept until a wider one is asked for."""
+        known = self._edge.get(level)
+        if known is None or known[0] != number or known[1] < needed:
+            rows = expand(self.hashes(level, number, needed))
+            known = self._edge[level] = (number, needed, rows)
+        return known[2]
+
+    def _full_tile(self, level: int, number: int) -> list[bytes] | None:
+        row = self._connection.execute(
+            "SELECT hashes FROM tile WHERE level = ? AND n = ?", (level, number)
+        ).fetchone()
+        if row is None:
+            return None
+        return [row[0][at : at + 32] for at in range(0, WIDTH * 32, 32)]
+
+    def _leaf_hashes(self, number: int, width: int) -> list[bytes]:
+        first = number * WIDTH
+        rows = self._connection.execute(
+            "SELECT record FROM leaf WHERE idx >= ? AND idx < ? ORDER BY idx", (first, first + width)
+        )
+        return [leaf_hash(record) for (record,) in rows]
+
+    def _roots(self, level: int, number: int, width: int) -> list[bytes]:
+        first = number * WIDTH
+        rows = self._connection.execute(
+            "SELECT root FROM tile WHERE level = ? AND n >= ? AND n < ? ORDER BY n",
+            (level - 1, first, first + width),
+        )
+        return [root for (root,) in rows]
+
+
+def tile_path(number: int) -> str:
+    """Path element of tile `number`: groups of three digits, all but the last marked with `x`."""
+    groups = [f"{number % 1000:03d}"]
+    while number := number // 1000:
+        groups.append(f"x{number % 1000:03d}")
+    return "/".join(reversed(groups))
+
+
+def tiles_at(size: int) -> list[tuple[int, int]]:
+    """Per tile level, (number of full tiles, width of the partial one) for a tree of `size` leaves."""
+    levels: list[tuple[int, int]] = []
+    while size:
+        levels.append(divmod(size, WIDTH))
+        size //= WIDTH
+    return levels

@@ -1,0 +1,246 @@
+"""The log as its program uses it: issue, keep, record, prove. One holder per database.
+
+A crash at any line leaves: what was answered is on disk; what was not answered either is or is not,
+whole; numbers of a failed batch are given again; no checkpoint was shown that is not stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Self, TypeVar
+
+from receipts import bundle, checkpoint
+from receipts.log import batch, store, tiles, writer
+from receipts.log.batch import Signer, State, Work
+from receipts.log.draft import Documents, Draft, Issued, Keep, LogIdentity, LogKeys, Recorded, prepare
+from receipts.log.holder import Holder
+from receipts.log.reader import Reader
+from receipts.log.writer import Writer
+from receipts.merkle import range_root
+from receipts.statements.fields import ManifestRef
+from schemas.errors import ComityError, ConfigurationError, Refused
+
+CHECKPOINT_DELAY_S: Final = 0.3  # seconds from an append to its checkpoint; the proof is due within one
+SETTLED_KEPT_MS: Final = 24 * 3600 * 1000  # settled rows refuse a second run for as long as a header lives
+
+T = TypeVar("T")
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class TransparencyLog:
+    """An open log. Belongs to one event loop; `open` and `close` it there."""
+
+    def __init__(self, write: Writer, reader: Reader, reading: ThreadPoolExecutor) -> None:
+        """Use `open`."""
+        self._writer = write
+        self._reader = reader
+        self._reading = reading
+        self._identity = write.signer.identity
+        self._dirty = asyncio.Event()
+        self._failed: asyncio.Future[ComityError] = asyncio.get_running_loop().create_future()
+        self._publisher = asyncio.create_task(self._publish(), name="comity-log-checkpoints")
+
+    @classmethod
+    async def open(
+        cls,
+        database: Path | str,
+        *,
+        identity: LogIdentity,
+        keys: LogKeys,
+        clock: Callable[[], datetime] = _utc_now,
+    ) -> Self:
+        """Become the log's holder and read where it stands.
+
+        Raises `Refused` (`log.held`, `log.contradicts_checkpoint`, `log.leaves_missing`) or
+        `ConfigurationError` (`log.database`, `log.schema`, `log.identity`, `log.keys`).
+        """
+        path, loop = Path(database), asyncio.get_running_loop()
+        connection, holder, state = await asyncio.to_thread(_open, path, identity, keys, clock)
+        signer = Signer(identity, keys, writer.new_pool())
+        log: Self
+
+        def on_failure(error: ComityError) -> None:
+            loop.call_soon_threadsafe(log._note_failure, error)
+
+        write = Writer(path, connection, holder, state, signer, clock, on_failure)
+        reader = Reader(store.connect(path, read_only=True), signer)
+        log = cls(write, reader, ThreadPoolExecutor(1, thread_name_prefix="comity-log-read"))
+        write.start()
+        await log._submit(Work(checkpoint=True))
+        return log
+
+    async def issue(
+        self,
+        drafts: Sequence[Draft],
+        *,
+        keep: Keep | None = None,
+        record: Sequence[Recorded] = (),
+        settle: Sequence[tuple[str, str]] = (),
+    ) -> list[Issued]:
+        """Number, sign and append receipts; with them, in one transaction, whatever else must be durable.
+
+        Returns after the commit. Raises `Refused` (`log.clock`, `log.recorded`, `log.queue_full`;
+        nothing of the call happened) or, for good, what `failed` reports.
+        """
+        work = Work([prepare(draft) for draft in drafts], keep, record, settle)
+        issued = await self._submit(work)
+        if drafts:
+            self._dirty.set()
+        return issued
+
+    async def keep(self, kept: Keep) -> None:
+        """Store statements of others, their proofs, and evidence. Idempotent."""
+        await self._submit(Work(keep=kept))
+
+    async def keep_commitment_keys(self, keys: Sequence[tuple[bytes, bytes]]) -> None:
+        """Store (commitment, key) pairs, apart from what they open."""
+        await self._submit(Work(commitment_keys=keys))
+
+    async def record(self, kind: str, key: str, data: bytes) -> None:
+        """Pass a point of no return: durable when this returns. Raises `Refused` (`log.recorded`)."""
+        await self._submit(Work(records=[Recorded(kind, key, data)]))
+
+    async def settle(self, kind: str, key: str) -> None:
+        """The outcome of a recorded point is known."""
+        await self._submit(Work(settled=[(kind, key)]))
+
+    async def unsettled(self, kind: str) -> list[Recorded]:
+        """Points of no return whose outcome nobody wrote down: ask `status`, never run again."""
+        return await self._read(lambda reader: reader.unsettled(kind))
+
+    async def checkpoint(self) -> bytes:
+        """A signed checkpoint over everything committed so far, stored before it is returned."""
+        await self._submit(Work(checkpoint=True))
+        return self.latest_checkpoint
+
+    @property
+    def latest_checkpoint(self) -> bytes:
+        """The newest stored checkpoint's note."""
+        return self._writer.state.checkpoint[1]
+
+    @property
+    def size(self) -> int:
+        """Leaves committed so far."""
+        return self._writer.state.tree.size
+
+    async def issued(self, receipt_id: str) -> Issued | None:
+        """One of our receipts as it was first given out, byte for byte; None for a stranger."""
+        return await self._read(lambda reader: reader.issued(receipt_id))
+
+    async def proof(self, receipt_id: str) -> bytes | None:
+        """tlog-proof text; None until a checkpoint covers the receipt. Raises `Refused` for a stranger."""
+        return await self._read(lambda reader: reader.proof(receipt_id))
+
+    async def bundle(self, name: str) -> bytes:
+        """The auditor's bundle (zip) of a request id or receipt id. Raises `Refused`."""
+        documents = self._identity.documents
+        return await self._read(lambda reader: bundle.write(reader.bundle(name, documents)))
+
+    def update_manifest(self, manifest: ManifestRef, documents: Documents) -> None:
+        """From the next receipt on, this manifest is in force."""
+        self._identity = replace(self._identity, manifest=manifest, documents=documents)
+        self._writer.signer = replace(self._writer.signer, identity=self._identity)
+
+    async def failed(self) -> ComityError:
+        """Wait until the log can no longer be written: then the program must exit, it is no holder any more."""
+        return await asyncio.shield(self._failed)
+
+    async def close(self) -> None:
+        """Write what is queued, sign a last checkpoint, give up the role."""
+        self._publisher.cancel()
+        await asyncio.gather(self._publisher, return_exceptions=True)
+        if self._writer.failure is None:
+            await self._submit(Work(checkpoint=True))
+        await asyncio.to_thread(self._writer.stop)
+        await asyncio.to_thread(self._reading.shutdown)
+        self._reader.connection.close()
+
+    def _note_failure(self, error: ComityError) -> None:
+        if not self._failed.done():
+            self._failed.set_result(error)
+
+    async def _submit(self, work: Work) -> list[Issued]:
+        return await asyncio.wrap_future(self._writer.submit(work))
+
+    async def _read(self, ask: Callable[[Reader], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._reading, ask, self._reader)
+
+    async def _publish(self) -> None:
+        """Sign a checkpoint soon after appends. Ends when the log has failed."""
+        while self._writer.failure is None:
+            await self._dirty.wait()
+            await asyncio.sleep(CHECKPOINT_DELAY_S)
+            self._dirty.clear()
+            with contextlib.suppress(ComityError):  # `failed` tells the program
+                await self._submit(Work(checkpoint=True))
+
+
+def _open(
+    database: Path, identity: LogIdentity, keys: LogKeys, clock: Callable[[], datetime]
+) -> tuple[sqlite3.Connection, Holder, State]:
+    """1. take the role; 2. is it this log; 3. rebuild the tree; 4. does it continue what was shown."""
+    if keys.note.key.name != identity.origin:
+        raise ConfigurationError(
+            "log.keys", f"the note key is named {keys.note.key.name}, not {identity.origin}"
+        )
+    connection = store.connect(database)
+    try:
+        store.prepare_for_writing(connection, database)
+        holder = Holder.acquire(database, connection)
+        try:
+            _claim(connection, identity)
+            state = _load(connection)
+            _prune(connection, clock())
+        except BaseException:
+            holder.release()
+            raise
+    except BaseException:
+        connection.close()
+        raise
+    return connection, holder, state
+
+
+def _claim(connection: sqlite3.Connection, identity: LogIdentity) -> None:
+    """Write whose log this is, or find it written. Raises `ConfigurationError`."""
+    wanted = {"federation": identity.federation, "domain": identity.domain, "origin": identity.origin}
+    held = store.read_meta(connection)
+    for name, value in wanted.items():
+        if held.get(name, value) != value:
+            raise ConfigurationError("log.identity", f"this database belongs to {name} {held[name]}")
+    connection.executemany("INSERT OR IGNORE INTO meta (name, value) VALUES (?, ?)", wanted.items())
+
+
+def _load(connection: sqlite3.Connection) -> State:
+    """The writer's state from the tables. Raises `Refused` when they contradict a shown checkpoint."""
+    tree = tiles.load(connection)
+    newest = connection.execute("SELECT size, note FROM checkpoint ORDER BY size DESC LIMIT 1").fetchone()
+    if newest is not None:
+        _check_continues(connection, tree.size, newest[1])
+    last_ms = connection.execute("SELECT max(time_ms) FROM leaf").fetchone()[0] or 0
+    chains = {row[0]: (row[1], row[2]) for row in connection.execute("SELECT peer, seq, digest FROM chain")}
+    return State(tree, chains, last_ms, newest or (-1, b""))
+
+
+def _check_continues(connection: sqlite3.Connection, size: int, note: bytes) -> None:
+    """A log that was set back must not sign again (receipts.md 7.4)."""
+    shown = checkpoint.read(note).checkpoint
+    if shown.size > size:
+        raise Refused("log.rolled_back", f"a checkpoint of {shown.size} leaves was signed, {size} are here")
+    source = tiles.TileSource(connection)
+    if shown.size and range_root(0, shown.size, source.node) != shown.root:
+        raise Refused("log.contradicts_checkpoint", "the stored tree is not the one that was signed")
+
+
+def _prune(connection: sqlite3.Connection, now: datetime) -> None:
+    oldest = batch.milliseconds(now) - SETTLED_KEPT_MS
+    connection.execute("DELETE FROM ahead WHERE settled = 1 AND time_ms < ?", (oldest,))

@@ -1,0 +1,193 @@
+"""The one thread that writes the log: group commit without waiting (receipts.md 10, session.md 11).
+
+What arrives while a commit is on its way to disk goes into the next one together; an idle writer
+commits at once, so that no window ever delays a lone request. After a failure that leaves the disk
+in doubt the writer is dead for good: its program must exit and open the log anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from receipts.log import batch
+from receipts.log.batch import Signer, State, Work
+from receipts.log.draft import Issued
+from receipts.log.holder import Holder
+from receipts.log.store import connect
+from schemas.errors import ComityError, Refused, Undecided
+
+MAX_BATCH: Final = 256  # works in one transaction; a commit stays below some 20 ms
+MAX_QUEUED: Final = 8192  # works waiting; beyond it callers are refused instead of piling up
+SIGNER_THREADS: Final = 2  # two threads sign at close to twice the rate; more gain nothing on two cores
+WORKS_UNTIL_MOVED: Final = 500  # works, about 20 MB of write-ahead log, between moves into the database
+
+_logger = logging.getLogger(__name__)
+_Job: TypeAlias = "tuple[Work, Future[list[Issued]]]"
+
+
+@dataclass(slots=True)
+class Writer:
+    """Owns the connection, the state and the keys; nobody else touches them while it runs."""
+
+    database: Path
+    connection: sqlite3.Connection
+    holder: Holder
+    state: State
+    signer: Signer
+    clock: Callable[[], datetime]
+    on_failure: Callable[[ComityError], None]
+    failure: ComityError | None = None
+    _queue: queue.SimpleQueue[_Job | None] = field(default_factory=queue.SimpleQueue)
+    _thread: threading.Thread = field(init=False)
+    _since_moved: int = 0
+    _moving: Future[None] | None = None
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="comity-log", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Work) -> Future[list[Issued]]:
+        """Queue a work. The future ends after the commit, or with the reason why there was none."""
+        if self.failure is not None:
+            raise self.failure
+        if self._queue.qsize() >= MAX_QUEUED:
+            raise Refused("log.queue_full", "too many receipts are waiting to be written")
+        future: Future[list[Issued]] = Future()
+        self._queue.put((work, future))
+        return future
+
+    def stop(self) -> None:
+        """Finish what is queued, then end the thread and close the connection. Blocks."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        going = True
+        while going:
+            jobs, going = self._collect()
+            if jobs and self.failure is None:
+                self._commit(jobs)
+            for _, future in jobs:
+                if not future.done():
+                    future.set_exception(self.failure or Undecided("log.closed", "the log is closed"))
+            self._tidy()
+        self._close()
+
+    def _collect(self) -> tuple[list[_Job], bool]:
+        """Wait for a first work, then take what else is there already."""
+        jobs: list[_Job] = []
+        job = self._queue.get()
+        while job is not None:
+            if job[1].set_running_or_notify_cancel():
+                jobs.append(job)
+            if len(jobs) == MAX_BATCH or self._queue.empty():
+                return jobs, True
+            job = self._queue.get()
+        return jobs, False
+
+    def _commit(self, jobs: Sequence[_Job]) -> None:
+        """One transaction for all jobs; on success their futures are done."""
+        try:
+            self._transact(jobs)
+        except sqlite3.Error as error:
+            self._fail(Undecided("log.cannot_commit", f"the log cannot be written: {error}"))
+        except ComityError as error:
+            self._fail(error)
+        except Exception as error:
+            _logger.exception("the log's writer failed")
+            self._fail(Undecided("log.defect", f"the log's writer failed: {type(error).__name__}"))
+
+    def _transact(self, jobs: Sequence[_Job]) -> None:
+        connection, now = self.connection, self.clock()
+        connection.execute("BEGIN IMMEDIATE")
+        self.holder.check(connection)
+        after: list[Callable[[], None]] = []
+        if any(work.checkpoint for work, _ in jobs):
+            signer = self.signer
+            after.append(
+                batch.sign_checkpoint(connection, self.state, signer.keys, signer.identity.origin, now)
+            )
+        accepted = [job for job in jobs if self._prepare(job, now)]
+        drafts = [draft for work, _ in accepted for draft in work.drafts]
+        issued: list[Issued] = []
+        if drafts:
+            issued, committed = batch.append(connection, self.state, self.signer, drafts, now)
+            after.append(committed)
+        connection.execute("COMMIT")  # synchronous=FULL: on disk when this returns
+        for action in after:
+            action()
+        self._since_moved += len(jobs)
+        _deliver(accepted, issued)
+
+    def _prepare(self, job: _Job, now: datetime) -> bool:
+        """Everything but the receipts. A refusal concerns this job alone and leaves nothing of it."""
+        work, future = job
+        connection = self.connection
+        connection.execute("SAVEPOINT work")
+        try:
+            if work.drafts:
+                batch.check_clock(self.state, now)
+            batch.record(connection, work.records, now)
+            batch.settle(connection, work.settled)
+            if work.keep is not None:
+                batch.keep(connection, work.keep)
+            batch.keep_commitment_keys(connection, work.commitment_keys)
+        except ComityError as error:
+            connection.execute("ROLLBACK TO work")
+            connection.execute("RELEASE work")
+            future.set_exception(error)
+            return False
+        connection.execute("RELEASE work")
+        return True
+
+    def _fail(self, error: ComityError) -> None:
+        """Whether the last commit is on disk is unknown: nothing of it may leave, nothing may follow."""
+        self.failure = error
+        with contextlib.suppress(sqlite3.Error):  # no transaction may be open any more
+            self.connection.execute("ROLLBACK")
+        self.on_failure(error)
+
+    def _tidy(self) -> None:
+        """Have the write-ahead log moved into the database now and then, beside the commits."""
+        if self._moving is not None and self._moving.done():
+            if error := self._moving.exception():
+                self._fail(Undecided("log.cannot_commit", f"the log cannot be written: {error}"))
+            self._moving = None
+        if self._since_moved >= WORKS_UNTIL_MOVED and self._moving is None:
+            self._since_moved = 0
+            self._moving = self.signer.pool.submit(self._move)
+
+    def _move(self) -> None:
+        """PASSIVE waits for nobody and holds nobody up (SQLite, wal_checkpoint)."""
+        connection = connect(self.database)
+        try:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        finally:
+            connection.close()
+
+    def _close(self) -> None:
+        self.signer.pool.shutdown()
+        self.connection.close()
+        self.holder.release()
+
+
+def new_pool() -> ThreadPoolExecutor:
+    """Threads that sign large batches."""
+    return ThreadPoolExecutor(SIGNER_THREADS, thread_name_prefix="comity-log-sign")
+
+
+def _deliver(jobs: Sequence[_Job], issued: Sequence[Issued]) -> None:
+    at = 0
+    for work, future in jobs:
+        future.set_result(list(issued[at : at + len(work.drafts)]))
+        at += len(work.drafts)
