@@ -57,7 +57,7 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
-class _Numbered:
+class Numbered:
     """A receipt with its place, ready to be signed."""
 
     prepared: Prepared
@@ -66,8 +66,8 @@ class _Numbered:
     digest: bytes
     salt: bytes
     record: leaf.Record
+    at: datetime
     payload: bytes = field(repr=False)
-    promise: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +78,10 @@ class Signer:
     keys: LogKeys
     pool: Executor
 
-    def number(self, drafts: Sequence[Prepared], state: State, at: datetime) -> list[_Numbered]:
+    def number(self, drafts: Sequence[Prepared], state: State, at: datetime) -> list[Numbered]:
         """Give each receipt its sequence number, predecessor and leaf index."""
         heads: dict[str, tuple[int, bytes]] = {}
-        numbered: list[_Numbered] = []
+        numbered: list[Numbered] = []
         for draft in drafts:
             seq, last = heads.get(draft.peer) or state.chains.get(draft.peer) or (0, bytes.fromhex(FIRST))
             one = self._number(draft, seq, last, state.tree.size + len(numbered), at)
@@ -89,15 +89,14 @@ class Signer:
             numbered.append(one)
         return numbered
 
-    def _number(self, draft: Prepared, seq: int, last: bytes, index: int, at: datetime) -> _Numbered:
+    def _number(self, draft: Prepared, seq: int, last: bytes, index: int, at: datetime) -> Numbered:
         payload = frame(
             draft.predicate_type, draft.receipt_id, draft.subject, self._predicate(draft, seq, last)
         )
         digest = envelope.digest(envelope.STATEMENT, payload)
         salt = secrets.token_bytes(leaf.SALT_BYTES)
         record = leaf.make(draft.kind, salt, digest, self.keys.receipt.thumbprint)
-        promise = self.promise(draft.receipt_id, digest, record.hash, index, at)
-        return _Numbered(draft, seq, index, digest, salt, record, payload, promise)
+        return Numbered(draft, seq, index, digest, salt, record, at, payload)
 
     def _predicate(self, draft: Prepared, seq: int, last: bytes) -> bytes:
         issuance = write_json(
@@ -114,9 +113,25 @@ class Signer:
         )
         return issuance[:-1] + b"," + draft.body[1:]
 
+    def receipts(self, numbered: Sequence[Numbered]) -> list[bytes]:
+        """Signed envelopes; made side by side when there are many (the library frees the GIL)."""
+        if len(numbered) < PARALLEL_FROM:
+            return [self._receipt(one) for one in numbered]
+        return list(self.pool.map(self._receipt, numbered))
+
+    def _receipt(self, one: Numbered) -> bytes:
+        return envelope.sign(envelope.STATEMENT, one.payload, self.keys.receipt)
+
+    def promises(self, numbered: Sequence[Numbered]) -> list[bytes]:
+        """Inclusion promises, in order. They may leave only after the commit."""
+        return [
+            self.promise(one.prepared.receipt_id, one.digest, one.record.hash, one.index, one.at)
+            for one in numbered
+        ]
+
     def promise(self, receipt_id: str, digest: bytes, leaf_hash: bytes, index: int, at: datetime) -> bytes:
-        """Payload of the inclusion promise: a pure function of what is stored, so it can be made again."""
-        return promise_payload(
+        """One promise: a pure function of what is stored (RFC 6979), so it can be made again."""
+        payload = promise_payload(
             InclusionPromise(
                 federation=self.identity.federation,
                 issuer=self.identity.domain,
@@ -129,30 +144,31 @@ class Signer:
                 deadline=format_time(at + timedelta(seconds=MAX_MERGE_DELAY_S)),
             )
         )
+        return envelope.sign(envelope.STATEMENT, payload, self.keys.promise)
 
-    def sign(self, numbered: Sequence[_Numbered]) -> list[Issued]:
-        """Sign receipts and promises; side by side when there are many (the library frees the GIL)."""
-        if len(numbered) < PARALLEL_FROM:
-            return [self._sign(one) for one in numbered]
-        return list(self.pool.map(self._sign, numbered, chunksize=1))
 
-    def _sign(self, one: _Numbered) -> Issued:
-        return Issued(
-            one.prepared.receipt_id,
-            one.digest,
-            one.index,
-            envelope.sign(envelope.STATEMENT, one.payload, self.keys.receipt),
-            envelope.sign(envelope.STATEMENT, one.promise, self.keys.promise),
-        )
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """Receipts that are in the transaction but not yet committed."""
+
+    numbered: Sequence[Numbered]
+    envelopes: Sequence[bytes] = field(repr=False)
+
+    def issued(self, promises: Sequence[bytes]) -> list[Issued]:
+        """What the callers get once the commit has returned."""
+        return [
+            Issued(one.prepared.receipt_id, one.digest, one.index, data, promise)
+            for one, data, promise in zip(self.numbered, self.envelopes, promises, strict=True)
+        ]
 
 
 def append(
     connection: sqlite3.Connection, state: State, signer: Signer, drafts: Sequence[Prepared], at: datetime
-) -> tuple[list[Issued], Callable[[], None]]:
+) -> tuple[Appended, Callable[[], None]]:
     """Sign and insert; returns the receipts and what to do to `state` once the commit has returned."""
     time_ms = check_clock(state, at)
     numbered = signer.number(drafts, state, at)
-    issued = signer.sign(numbered)
+    appended = Appended(numbered, signer.receipts(numbered))
     tree = Tree(state.tree.range, [list(edge) for edge in state.tree.edges])
     filled = tree.append([one.record.hash for one in numbered])
     connection.executemany(
@@ -162,7 +178,7 @@ def append(
     connection.executemany(
         "INSERT INTO statement (idx, receipt_id, kind, peer, seq, digest, request_id, envelope, disclosures)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [_statement_row(one, ready) for one, ready in zip(numbered, issued, strict=True)],
+        [_statement_row(one, data) for one, data in zip(numbered, appended.envelopes, strict=True)],
     )
     heads = {one.prepared.peer: (one.seq + 1, one.digest) for one in numbered}
     connection.executemany(
@@ -179,14 +195,14 @@ def append(
         state.tree, state.last_ms = tree, max(state.last_ms, time_ms)
         state.chains.update(heads)
 
-    return issued, committed
+    return appended, committed
 
 
-def _statement_row(one: _Numbered, issued: Issued) -> tuple[object, ...]:
+def _statement_row(one: Numbered, data: bytes) -> tuple[object, ...]:
     prepared = one.prepared
     return (
         one.index, prepared.receipt_id, int(prepared.kind), prepared.peer, one.seq, one.digest,
-        prepared.request_id, issued.envelope, prepared.disclosures,
+        prepared.request_id, data, prepared.disclosures,
     )  # fmt: skip
 
 

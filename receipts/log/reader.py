@@ -132,10 +132,9 @@ class Reader:
         record, time_ms = self.connection.execute(
             "SELECT record, time_ms FROM leaf WHERE idx = ?", (stored.index,)
         ).fetchone()
-        payload = self.signer.promise(
+        return self.signer.promise(
             stored.receipt_id, stored.digest, leaf_hash(record), stored.index, moment(time_ms)
         )
-        return envelope.sign(envelope.STATEMENT, payload, self.signer.keys.promise)
 
     def _blobs(self, wanted: set[str]) -> dict[bytes, bytes]:
         rows = [

@@ -152,7 +152,7 @@ class TransparencyLog:
         self._writer.signer = replace(self._writer.signer, identity=self._identity)
 
     async def failed(self) -> ComityError:
-        """Wait until the log can no longer be written: then the program must exit, it is no holder any more."""
+        """Wait until the log can no longer be written: then the program must exit, it holds nothing."""
         return await asyncio.shield(self._failed)
 
     async def close(self) -> None:
