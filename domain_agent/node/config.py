@@ -1,0 +1,168 @@
+"""What `comity node run --config F` reads (`examples/node.toml` documents every key)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from domain_agent.membership import Membership, read_membership
+from domain_agent.node.engine.client import EngineAddress
+from domain_agent.node.engine.serving import PrefixCache
+from domain_agent.node.engine_llamacpp import CONTEXT_TOKENS, THREADS
+from domain_agent.toml_file import DIGEST, TOKEN, Section, open_toml
+from schemas.errors import ConfigurationError
+from schemas.keys import read_secret
+
+MAX_SLOTS: Final = 1024  # requests that one engine works on at once
+CAPABILITY: Final = r"[a-z0-9][a-z0-9._-]{0,63}/[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+DEFAULT_DRAIN_S: Final = 30
+
+Placement = Literal["in-tee", "outside-tee"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tee:
+    """[tee]: where evidence comes from."""
+
+    kind: Literal["configfs-tsm", "simulated"]
+    chip: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaEngine:
+    """[engine] kind = "llama.cpp": the node starts it itself."""
+
+    slots: int
+    context: int
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttachedEngine:
+    """[engine] kind = "openai": it runs already, started with the node inside the same TEE."""
+
+    name: str
+    address: EngineAddress
+    placement: Placement
+    binary: Path | None
+    flags: tuple[str, ...]
+    slots: int
+    prefix_cache: PrefixCache
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """[[models]]: one capability that this node realises."""
+
+    capability: str
+    name: str
+    """What the engine calls it."""
+    file: Path | None
+    digest: str | None
+    """Claimed, only for an engine outside the TEE."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """The whole file."""
+
+    file: Path
+    membership: Membership
+    node_id: str
+    tee: Tee
+    engine: LlamaEngine | AttachedEngine
+    models: tuple[Model, ...]
+    drain_s: int
+
+
+def load(path: Path) -> NodeConfig:
+    """Read the file. Raises `ConfigurationError`, naming file, key and what to write."""
+    top = open_toml(path)
+    node_id = top.text("node_id", TOKEN, write='node_id = "<letters, digits, _ and ->"')
+    federation = top.section("federation")
+    membership = read_membership(top, federation, f"node.{node_id}")
+    federation.finish()
+    tee = _tee(top.section("tee"))
+    engine = _engine(top.section("engine"))
+    models = tuple(_model(section, engine) for section in top.sections("models", least=1))
+    drain_s = top.integer("drain_s", 0, 3600, unit="seconds", default=DEFAULT_DRAIN_S)
+    top.finish()
+    if len({model.capability for model in models}) != len(models):
+        raise ConfigurationError("config.value", f"{path}: [[models]] names a capability twice")
+    if isinstance(engine, LlamaEngine) and len(models) != 1:
+        raise ConfigurationError("config.value", f"{path}: a llama.cpp engine serves one of [[models]]")
+    return NodeConfig(path, membership, node_id, tee, engine, models, drain_s)
+
+
+def _tee(section: Section) -> Tee:
+    kind = section.choice("kind", ("configfs-tsm", "simulated"))
+    chip = (
+        section.path("chip", write='chip = "<folder of a simulated chip>"') if kind == "simulated" else None
+    )
+    section.finish()
+    return Tee("simulated" if chip else "configfs-tsm", chip)
+
+
+def _engine(section: Section) -> LlamaEngine | AttachedEngine:
+    kind = section.choice("kind", ("llama.cpp", "openai"))
+    slots = section.integer("slots", 1, MAX_SLOTS, unit="requests at once")
+    if kind == "llama.cpp":
+        llama = LlamaEngine(
+            slots,
+            section.integer("context", 256, 2**24, unit="tokens for all slots", default=CONTEXT_TOKENS),
+            section.integer("threads", 1, 1024, unit="threads", default=THREADS),
+        )
+        section.finish()
+        return llama
+    return _attached(section, slots)
+
+
+def _attached(section: Section, slots: int) -> AttachedEngine:
+    write = 'address = "http://127.0.0.1:8000" or "unix:/run/engine.sock"'
+    url = section.text("address", r"(https?://[^/?#]+|unix:/.+)/?", write=write)
+    key = ""
+    if section.has("key_file"):
+        key = _key(section.path("key_file", write='key_file = "<file with the engine\'s bearer token>"'))
+    address = EngineAddress(url, key)
+    placement: Placement = "in-tee"
+    if section.choice("placement", ("in-tee", "outside-tee"), default="in-tee") == "outside-tee":
+        placement = "outside-tee"
+    if placement == "in-tee" and not address.is_local:
+        raise section.error("address", "leaves this machine", f'{write}, or placement = "outside-tee"')
+    binary = None
+    if placement == "in-tee":
+        binary = section.path("binary", write='binary = "<the engine\'s executable, to be hashed>"')
+    cache = section.choice("prefix_cache", ("off", "salted", "slots"))
+    engine = AttachedEngine(
+        name=section.text("name", r"[a-z0-9._-]{1,32}", write='name = "vllm"'),
+        address=address,
+        placement=placement,
+        binary=binary,
+        flags=tuple(section.texts("flags", r"[\x20-\x7e]{1,256}", write='flags = ["--max-model-len=8192"]')),
+        slots=slots,
+        prefix_cache="off" if cache == "off" else "salted" if cache == "salted" else "slots",
+    )
+    section.finish()
+    return engine
+
+
+def _model(section: Section, engine: LlamaEngine | AttachedEngine) -> Model:
+    capability = section.text("capability", CAPABILITY, write='capability = "<class>/<variant>"')
+    name = section.text("name", r"[\x21-\x7e]{1,128}", write='name = "model"', default=capability)
+    outside = isinstance(engine, AttachedEngine) and engine.placement == "outside-tee"
+    file = digest = None
+    if outside and section.has("digest"):
+        digest = section.text("digest", DIGEST, write='digest = "<64 hex digits>"')
+    else:
+        file = section.path("file", write='file = "<the model file, to be hashed and served>"')
+    section.finish()
+    return Model(capability, name, file, digest)
+
+
+def _key(path: Path) -> str:
+    text = read_secret(path).decode("ascii", "replace").strip()
+    if not re.fullmatch(r"[\x21-\x7e]{1,512}", text):
+        raise ConfigurationError("config.value", f"{path}: a bearer token is one line of visible ASCII")
+    return text

@@ -1,0 +1,238 @@
+"""Any OpenAI-compatible engine, beside the node: streamed chat completions over loopback or a socket.
+
+Yields what the engine said as typed events. An engine that ends without saying how is an error
+(`engine.lost`), never a normal end. Leaving the iteration closes the connection, which every engine
+takes as a cancellation.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from schemas.errors import ConfigurationError, Refused, Undecided
+
+MAX_EVENT_BYTES: Final = 1024 * 1024  # one server-sent event: a delta with logprobs is a few KiB
+MAX_ERROR_BYTES: Final = 64 * 1024  # of an error answer
+MAX_TELEMETRY_BYTES: Final = 1024 * 1024  # of /metrics or /slots
+CONNECT_S: Final = 2.0  # s; the engine is on this machine
+STALL_S: Final = 120.0  # s of silence from the engine: a long prompt on one slow core takes a minute
+TELEMETRY_S: Final = 2.0  # s for one reading
+
+
+@dataclass(frozen=True, slots=True)
+class EngineAddress:
+    """Where the engine listens."""
+
+    url: str
+    """`http://host:port` or `unix:/path`."""
+    key: str = field(default="", repr=False)
+
+    @property
+    def is_local(self) -> bool:
+        """Loopback or a Unix socket: reachable from this machine alone."""
+        if self.url.startswith("unix:"):
+            return True
+        host = urlsplit(self.url).hostname or ""
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return False  # a name may resolve to anything
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """Text of the only choice."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What is not plain text: OpenAI choices as the engine sent them, known members only."""
+
+    choices: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """How it ended, and what it cost. The last event."""
+
+    finish_reason: str
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    prefill_tps: float | None
+    decode_tps: float | None
+
+
+Event: TypeAlias = Delta | Choices | Finished
+
+
+class EngineClient:
+    """One engine. Owns a connection pool; `close` ends it."""
+
+    def __init__(self, address: EngineAddress, *, connections: int) -> None:
+        self.address = address
+        split = urlsplit(address.url)
+        if address.url.startswith("unix:"):
+            connector: aiohttp.BaseConnector = aiohttp.UnixConnector(split.path, limit=connections)
+            self._base = "http://engine"
+        elif split.scheme in ("http", "https") and split.hostname:
+            connector, self._base = aiohttp.TCPConnector(limit=connections), address.url.rstrip("/")
+        else:
+            raise ConfigurationError("engine.address", 'address = "http://127.0.0.1:8000" or "unix:/path"')
+        headers = {"Authorization": f"Bearer {address.key}"} if address.key else {}
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=STALL_S)
+        self._session = aiohttp.ClientSession(connector=connector, headers=headers, timeout=timeout)
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def chat(self, body: Mapping[str, Any], *, plain: bool) -> AsyncGenerator[Event, None]:
+        """Stream one chat completion of one choice.
+
+        Raises `Refused` (`engine.context_length`, `engine.rejected`) when the engine will not run
+        it, and `Undecided` (`engine.lost`, `engine.failed`, `engine.busy`) when it cannot.
+        """
+        reading = _Reading(plain)
+        try:
+            async with self._session.post(f"{self._base}/v1/chat/completions", json=body) as response:
+                if response.status != 200:
+                    raise _refusal(response.status, await response.content.read(MAX_ERROR_BYTES))
+                async with aclosing(_events(response)) as events:
+                    async for data in events:
+                        for event in reading.take(data):
+                            yield event
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Undecided("engine.lost", f"the engine broke off: {type(error).__name__}") from None
+        yield reading.end()
+
+    async def get(self, path: str) -> bytes | None:
+        """A telemetry page; None where the engine has none. Raises `Undecided` when it does not answer."""
+        try:
+            timeout = aiohttp.ClientTimeout(total=TELEMETRY_S)
+            async with self._session.get(f"{self._base}{path}", timeout=timeout) as response:
+                if response.status != 200:
+                    return None
+                return await response.content.read(MAX_TELEMETRY_BYTES)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Undecided("engine.silent", f"{path}: {type(error).__name__}") from None
+
+    async def erase(self, slot: int) -> None:
+        """Empty one slot of a llama.cpp server. Raises `Undecided`."""
+        try:
+            timeout = aiohttp.ClientTimeout(total=STALL_S)
+            url = f"{self._base}/slots/{slot}?action=erase"
+            async with self._session.post(url, json={}, timeout=timeout) as response:
+                if response.status != 200:
+                    raise Undecided("engine.erase", f"the engine answered {response.status}")
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Undecided("engine.erase", type(error).__name__) from None
+
+
+@dataclass(slots=True)
+class _Reading:
+    """The state of one stream while it is being read."""
+
+    plain: bool
+    _finish: str | None = None
+    _usage: dict[str, Any] = field(default_factory=dict)
+    _timings: dict[str, Any] = field(default_factory=dict)
+    _deltas: int = 0
+    _done: bool = False
+
+    def take(self, data: bytes) -> list[Event]:
+        """The events in one `data:` line."""
+        if data == b"[DONE]":
+            self._done = True
+            return []
+        try:
+            chunk = json.loads(data)
+        except (ValueError, RecursionError):
+            raise Undecided("engine.failed", "the engine sent something that is not JSON") from None
+        if not isinstance(chunk, dict) or "error" in chunk:
+            raise Undecided("engine.failed", "the engine failed while it answered")
+        self._usage = _dict(chunk.get("usage")) or self._usage
+        self._timings = _dict(chunk.get("timings")) or self._timings
+        choices = chunk.get("choices")
+        found = [self._event(choice) for choice in choices if isinstance(choice, dict)] if choices else []
+        return [event for event in found if event]
+
+    def _event(self, choice: dict[str, Any]) -> Event | None:
+        if reason := choice.get("finish_reason"):
+            self._finish = str(reason)
+        delta = {key: value for key, value in _dict(choice.get("delta")).items() if value is not None}
+        if delta.keys() - {"role"}:
+            self._deltas += 1
+        if self.plain and delta.keys() <= {"role", "content"}:
+            return Delta(str(delta["content"])) if delta.get("content") else None
+        return Choices([{"index": 0, "delta": delta, **_beside(choice)}])
+
+    def end(self) -> Finished:
+        """What the whole stream said. Raises `Undecided` when it did not say how it ended."""
+        if not self._done or self._finish is None:
+            raise Undecided("engine.lost", "the engine's answer broke off")
+        details = _dict(self._usage.get("prompt_tokens_details"))
+        return Finished(
+            finish_reason=_reason(self._finish),
+            input_tokens=_count(self._usage.get("prompt_tokens")),
+            output_tokens=_count(self._usage.get("completion_tokens", self._deltas)),
+            cached_tokens=_count(details.get("cached_tokens", self._timings.get("cache_n"))),
+            prefill_tps=_rate(self._timings.get("prompt_per_second")),
+            decode_tps=_rate(self._timings.get("predicted_per_second")),
+        )
+
+
+async def _events(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+    """The `data:` lines of a server-sent event stream."""
+    rest = b""
+    async for piece in response.content.iter_any():
+        lines = (rest + piece).split(b"\n")
+        rest = lines.pop()
+        if len(rest) > MAX_EVENT_BYTES:
+            raise Undecided("engine.failed", "the engine sent an event without end")
+        for line in lines:
+            if line.startswith(b"data:"):
+                yield line[5:].strip()
+            elif line.startswith(b"error:"):
+                raise Undecided("engine.failed", "the engine failed while it answered")
+
+
+def _refusal(status: int, body: bytes) -> Refused | Undecided:
+    """The engine's refusal by kind; its text may quote the prompt and goes nowhere."""
+    if status in (429, 503):
+        return Undecided("engine.busy", f"the engine answered {status}")
+    if status >= 500:
+        return Undecided("engine.failed", f"the engine answered {status}")
+    if b"exceed_context_size" in body or b"context_length_exceeded" in body or b"maximum context" in body:
+        return Refused("engine.context_length", "the request is longer than the engine's context")
+    return Refused("engine.rejected", f"the engine answered {status}")
+
+
+def _beside(choice: dict[str, Any]) -> dict[str, Any]:
+    return {key: choice[key] for key in ("logprobs", "finish_reason") if choice.get(key) is not None}
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else 0
+
+
+def _rate(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and 0 < value < 1e7 else None
+
+
+def _reason(text: str) -> str:
+    known = ("stop", "length", "tool_calls", "content_filter", "function_call")
+    return text if text in known else "other"
