@@ -16,6 +16,7 @@ from attestation.expected import Expectations
 from attestation.node import IssuedChallenge, platform_digest
 from attestation.result import AttestationResult, Check, Verdict, decide, undecided
 from attestation.snp.appraise import appraise_report
+from attestation.snp.forms import Evidence
 from schemas.errors import Refused, Unreadable
 from schemas.evidence import NodeEvidence, evidence_digest
 from schemas.keys import VerifyKey
@@ -184,7 +185,7 @@ def _assurance(verdict: Verdict, *, simulated: bool) -> int:
 
 
 def appraise_snp(
-    evidence: bytes,
+    evidence: bytes | Evidence,
     *,
     endorsements: Sequence[bytes] = (),
     expectations: Expectations | None = None,
@@ -194,7 +195,8 @@ def appraise_snp(
 ) -> AttestationResult:
     """Appraise a bare SEV-SNP report in any supported form (snp.md 8, 9).
 
-    nonce: the whole report data, 64 bytes. Raises `Unreadable` when the bytes are no report.
+    nonce: the whole report data (64 bytes), or the nonce of a vTPM quote. Raises `Unreadable` when the
+    bytes are no report.
     """
     return appraise_report(
         evidence,

@@ -1,4 +1,4 @@
-"""`comity attest verify | show`. The only place in this room that prints or asks the clock."""
+"""`comity attest verify | show | fetch`. The only place in this room that prints or asks the clock."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from attestation import appraise, render
 from attestation.endorsements import MAX_DOCUMENT_BYTES, recognise
 from attestation.expected import Expectations
 from attestation.result import AttestationResult
-from attestation.snp.forms import unwrap
+from attestation.snp.forms import FOLDER_FILES, Evidence, from_folder, unwrap
+from attestation.snp.products import PRODUCTS
 from attestation.snp.report import read_report
 from attestation.snp.show import state
-from schemas.canonical import Json
+from schemas.canonical import Json, read_json
 from schemas.errors import ComityError, ConfigurationError, Unreadable
 from schemas.evidence import MAX_EVIDENCE_BYTES, NodeEvidence
 from schemas.primitives import parse_time
@@ -34,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
     except SystemExit as stop:  # argparse has printed why
         return stop.code if isinstance(stop.code, int) else 2
     try:
-        return _verify(arguments) if arguments.command == "verify" else _show(arguments)
+        return _COMMANDS[arguments.command](arguments)
     except ComityError as error:
         if not arguments.json:
             raise
@@ -63,6 +64,13 @@ def _parser() -> argparse.ArgumentParser:
     show = commands.add_parser("show", help="print what evidence states, without judging it")
     show.add_argument("evidence", type=Path, metavar="EVIDENCE")
     show.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    fetch = commands.add_parser("fetch", help="collect the endorsements of evidence for offline use")
+    fetch.add_argument("evidence", type=Path, metavar="EVIDENCE")
+    fetch.add_argument("--out", type=Path, required=True, metavar="DIR", help="the bundle; also a cache")
+    fetch.add_argument("--from", dest="base_url", metavar="URL", help="a mirror of AMD's service")
+    fetch.add_argument("--product", choices=sorted(PRODUCTS), help="for a version 2 report")
+    fetch.add_argument("--expect", type=Path, metavar="FILE", help="expected.toml, for its simulated roots")
+    fetch.add_argument("--json", action="store_true", help="one JSON object on stdout")
     return parser
 
 
@@ -76,17 +84,25 @@ def _verify(arguments: argparse.Namespace) -> int:
     nonce = _nonce(arguments.nonce)
     expectations = Expectations.load(arguments.expect) if arguments.expect else None
     endorsements = [document for path in arguments.endorsements for document in _documents(path)]
-    evidence = _read(arguments.evidence, MAX_EVIDENCE_BYTES)
     waive = "revocation" in arguments.waive
     if arguments.tee == "node":
+        evidence = _read(arguments.evidence, MAX_EVIDENCE_BYTES)
         result = _verify_node(evidence, endorsements, expectations, nonce, waive, at)
     else:
         result = appraise.appraise_snp(
-            evidence, endorsements=endorsements, expectations=expectations, nonce=nonce,
+            _evidence(arguments.evidence), endorsements=endorsements, expectations=expectations, nonce=nonce,
             waive_revocation=waive, at=at,
         )  # fmt: skip
     _print(render.json_text(result) if arguments.json else render.human_text(result))
     return result.exit_code
+
+
+def _evidence(path: Path) -> bytes | Evidence:
+    """A file in any form, or a folder as configfs-tsm or an Azure guest leaves it."""
+    if not path.is_dir():
+        return _read(path, MAX_EVIDENCE_BYTES)
+    present = [path / name for name in FOLDER_FILES if (path / name).is_file()]
+    return from_folder({file.name: _read(file, MAX_DOCUMENT_BYTES) for file in present})
 
 
 def _verify_node(  # noqa: PLR0917
@@ -150,8 +166,7 @@ def _read(path: Path, limit: int) -> bytes:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    data = _read(arguments.evidence, MAX_EVIDENCE_BYTES)
-    stated = _stated(data)
+    stated = _stated(_evidence(arguments.evidence))
     _print(
         json.dumps(stated, ensure_ascii=False, indent=2)
         if arguments.json
@@ -160,15 +175,57 @@ def _show(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _stated(data: bytes) -> dict[str, Json]:
-    if data.lstrip()[:1] == b"{":
+def _fetch(arguments: argparse.Namespace) -> int:
+    """The network is loaded only here: verifying must work where there is none."""
+    import asyncio
+
+    import httpx
+
+    from attestation.collateral import AMD, KeyDistribution
+
+    expectations = Expectations.load(arguments.expect) if arguments.expect else None
+    report = _report(_evidence(arguments.evidence))
+
+    async def fetch() -> list[Path]:
+        async with httpx.AsyncClient() as client:
+            service = KeyDistribution(
+                arguments.out, client, (arguments.base_url or AMD).rstrip("/"), expectations
+            )
+            return await service.endorse(report, product=arguments.product)
+
+    files = [str(file) for file in asyncio.run(fetch())]
+    _print(json.dumps({"files": files}) if arguments.json else "\n".join(files))
+    return 0
+
+
+def _report(data: bytes | Evidence) -> bytes:
+    """The bare report in any form, a node's evidence included."""
+    if isinstance(data, Evidence):
+        return data.report
+    if _is_node(data):
+        return unwrap(NodeEvidence.read(data).cpu.report).report
+    return unwrap(data).report
+
+
+def _is_node(data: bytes) -> bool:
+    """A JSON object that names no form of its own is a node's evidence."""
+    if data.lstrip()[:1] != b"{":
+        return False
+    stated = read_json(data, limit=MAX_EVIDENCE_BYTES)
+    return isinstance(stated, dict) and "form" not in stated
+
+
+def _stated(data: bytes | Evidence) -> dict[str, Json]:
+    if not isinstance(data, Evidence) and _is_node(data):
         evidence = NodeEvidence.read(data)
-        stated = evidence.as_json()
-        if evidence.cpu.tee == "snp":
-            stated["report"] = state(read_report(unwrap(evidence.cpu.report).report))
-        return stated
-    return state(read_report(unwrap(data).report))
+        if evidence.cpu.tee != "snp":
+            return evidence.as_json()
+        return {**evidence.as_json(), "report": state(read_report(_report(data)))}
+    return state(read_report(_report(data)))
 
 
 def _print(text: str) -> None:
     print(text)  # noqa: T201
+
+
+_COMMANDS: Final = {"verify": _verify, "show": _show, "fetch": _fetch}

@@ -10,12 +10,14 @@ from typing import Final
 from attestation.endorsements import NOTHING, Endorsements, gather
 from attestation.expected import Expectations
 from attestation.result import AttestationResult, Check, compared, decide, failed, not_evaluated
+from attestation.snp.azure import check_azure
 from attestation.snp.chain import AMD_ROOTS
 from attestation.snp.deny import check_denials
+from attestation.snp.expected import SnpPolicy
 from attestation.snp.format import check_format
 from attestation.snp.forms import Evidence, unwrap
 from attestation.snp.policy import advisories, check_debug, check_nonce, check_policy
-from attestation.snp.products import PRODUCTS, product_of_cpuid
+from attestation.snp.products import PRODUCTS, Product, product_of_cpuid
 from attestation.snp.report import Report, read_report
 from attestation.snp.show import state
 from attestation.snp.verify import Authentication, authenticate, unreached
@@ -35,7 +37,7 @@ class SnpAppraisal:
 
 
 def appraise_report(
-    evidence: bytes,
+    evidence: bytes | Evidence,
     *,
     endorsements: Sequence[bytes],
     expectations: Expectations | None,
@@ -45,10 +47,10 @@ def appraise_report(
 ) -> SnpAppraisal:
     """Appraise a report in any supported form at the time `at`.
 
-    nonce: the whole report data that the caller demands (64 bytes), or None.
+    nonce: the whole report data that the caller demands (64 bytes), or the nonce of a vTPM quote.
     Raises `Unreadable` when the bytes are no report; everything else is in the result.
     """
-    form = unwrap(evidence)
+    form = evidence if isinstance(evidence, Evidence) else unwrap(evidence)
     report = read_report(form.report)
     checks = check_format(report)
     offered = _gather(form, endorsements, checks)
@@ -60,7 +62,13 @@ def appraise_report(
             revocation_waived=_revocation_waived(expectations, waive_revocation),
         )  # fmt: skip
     checks += authentication.checks
-    checks += _demands(report, authentication, expectations, nonce, at.timestamp())
+    policy = _policy(report, authentication, expectations)
+    if form.azure is not None:
+        wanted = policy.pcrs if policy else {}
+        checks += check_azure(form.azure, report.report_data, nonce=nonce, wanted=wanted)
+    elif nonce is not None:
+        checks.append(check_nonce(report, nonce))
+    checks += _demands(report, authentication, expectations, policy, at.timestamp())
     waived = ("revocation",) if waive_revocation else ()
     return _concluded(report, authentication, checks, expectations, waived, at)
 
@@ -85,33 +93,41 @@ def _revocation_waived(expectations: Expectations | None, waived: bool) -> froze
     return frozenset(name for name, policy in expectations.snp.items() if policy.revocation == "any")
 
 
+def _product(report: Report, found: Authentication) -> Product | None:
+    """As the verified chain says; before that, as the CPUID says."""
+    return found.chain.product if found.chain else product_of_cpuid(*report.cpuid[:2])
+
+
+def _policy(report: Report, found: Authentication, expectations: Expectations | None) -> SnpPolicy | None:
+    product = _product(report, found)
+    if expectations is None or expectations.snp is None or product is None:
+        return None
+    return expectations.snp.get(product.name)
+
+
 def _demands(
-    report: Report, found: Authentication, expectations: Expectations | None, nonce: bytes | None, at: float
+    report: Report,
+    found: Authentication,
+    expectations: Expectations | None,
+    policy: SnpPolicy | None,
+    at: float,
 ) -> list[Check]:
-    checks: list[Check] = [] if nonce is None else [check_nonce(report, nonce)]
+    debug = check_debug(report, allowed=policy is not None and policy.debug == "any")
     if expectations is None:
-        return [*checks, check_debug(report, allowed=False)]
-    product = found.chain.product if found.chain else product_of_cpuid(*report.cpuid[:2])
-    policies = expectations.snp
-    if policies is None:
-        checks.append(check_debug(report, allowed=False))
-        checks.append(failed("snp.product_allowed", "snp.deny.product", "SNP", "no [snp] is expected", ""))
-    elif product is None:
-        checks.append(check_debug(report, allowed=False))
-        checks.append(not_evaluated("snp.product_allowed", "the product is not known"))
-    elif product.name not in policies:
-        checks.append(check_debug(report, allowed=False))
-        checks.append(
-            failed(
-                "snp.product_allowed", "snp.deny.product", product.name, ", ".join(policies), "[snp] products"
-            )
-        )
-    else:
-        policy = policies[product.name]
-        checks.append(check_debug(report, allowed=policy.debug == "any"))
-        checks.append(compared("snp.product_allowed", "snp.deny.product", True, product.name, "", ""))
+        return [debug]
+    checks = [debug, _product_allowed(_product(report, found), expectations)]
+    if policy is not None:
         checks += check_policy(report, policy, found.chain, found.claims)
     return [*checks, *check_denials(report, found.chain, found.claims, expectations.denials, at)]
+
+
+def _product_allowed(product: Product | None, expectations: Expectations) -> Check:
+    name, clause, accepted = "snp.product_allowed", "[snp] products", expectations.snp or {}
+    wanted = ", ".join(accepted) or "no [snp] is expected"
+    if product is None and accepted:
+        return not_evaluated(name, "the product is not known", clause)
+    seen = product.name if product else "unknown"
+    return compared(name, "snp.deny.product", seen in accepted, seen, wanted, clause)
 
 
 def _concluded(  # noqa: PLR0917

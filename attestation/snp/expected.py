@@ -17,6 +17,7 @@ from attestation.toml import ANY, Table, is_integer
 Floor = Mapping[str, int] | None
 Digests = frozenset[bytes] | None
 
+_PCR_KEYS: Final = frozenset(map(str, range(24)))
 TCB_NAMES: Final = ("reported", "committed", "current", "launch")
 
 
@@ -53,6 +54,8 @@ class SnpPolicy:
     csp_ids: frozenset[str] | None
     """Cloud providers whose VLEK is accepted; empty = none is."""
     revocation: str
+    pcrs: Mapping[int, Digests]
+    """vTPM PCRs that a quote must cover, with their allowed values; None = any value."""
 
 
 def read_snp(table: Table) -> dict[str, SnpPolicy]:
@@ -100,6 +103,7 @@ def _policy(table: Table, product: Product) -> SnpPolicy:
         current_mitigation_required=_mask(table, "current_mitigation_required"),
         csp_ids=table.texts("csp_ids", [], write='csp_ids = ["CN=cc-us-east-2.amazonaws.com"]'),
         revocation=table.choice("revocation", ("required", ANY), "required"),
+        pcrs=_pcrs(table),
     )
 
 
@@ -114,6 +118,16 @@ def _floor(table: Table, key: str, product: Product) -> Floor:
     if not all(is_integer(level, 0, 255) for level in value.values()):
         raise table.error(key, "has a level outside 0..255", write)
     return {part: int(value[part]) for part in parts}
+
+
+def _pcrs(table: Table) -> dict[int, Digests]:
+    inside = table.child("pcrs")
+    found: dict[int, Digests] = {}
+    for key in inside.values:
+        if key not in _PCR_KEYS:
+            raise inside.error(key, "is no PCR", '0 to 23 as a key, e.g. 7 = ["<64 hex digits>"]')
+        found[int(key)] = inside.digests(key, 32)
+    return found
 
 
 def _bits(table: Table, key: str, known: Mapping[str, int]) -> frozenset[str]:
