@@ -104,6 +104,13 @@ class Reader:
         )
         return [Recorded(kind, key, data) for key, data in rows]
 
+    def recorded(self, kind: str, key: str) -> bytes | None:
+        """A write-ahead row's data, settled or not; None when there is none."""
+        row = self.connection.execute(
+            "SELECT data FROM ahead WHERE kind = ? AND key = ?", (kind, key)
+        ).fetchone()
+        return None if row is None else bytes(row[0])
+
     def _select(self, where: str, value: str) -> list[Stored]:
         rows = self.connection.execute(
             f"SELECT {_COLUMNS} FROM statement WHERE {where} ORDER BY idx",  # noqa: S608  # fixed texts

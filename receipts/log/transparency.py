@@ -118,6 +118,10 @@ class TransparencyLog:
         """Points of no return whose outcome nobody wrote down: ask `status`, never run again."""
         return await self._read(lambda reader: reader.unsettled(kind))
 
+    async def recorded(self, kind: str, key: str) -> bytes | None:
+        """What was recorded under this key, settled or not; None when nothing was."""
+        return await self._read(lambda reader: reader.recorded(kind, key))
+
     async def checkpoint(self) -> bytes:
         """A signed checkpoint over everything committed so far, stored before it is returned."""
         await self._submit(Work(checkpoint=True))

@@ -1,0 +1,58 @@
+"""What a domain expects, cut down to what its charter allows (session.md 3, DESIGN 17).
+
+A domain may narrow the charter, never widen it: a simulated root that the charter does not list is
+a configuration error, and a measurement, engine or model counts only while a publisher that the
+charter names stands behind it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from attestation.expected import Expectations, NodeExpectations
+from attestation.snp.expected import SnpPolicy
+from schemas.errors import ConfigurationError
+from schemas.trust import FederationTrust
+
+
+def narrow(expectations: Expectations, trust: FederationTrust, at: datetime) -> Expectations:
+    """The expectations that hold in this federation at this time. Raises `ConfigurationError`.
+
+    "any" becomes "anything that is published": the charter's publishers are the outer bound.
+    """
+    check_roots(expectations, trust)
+    published = trust.reference_values_at(at)
+    measurements = frozenset(bytes.fromhex(value.measurement) for value in published)
+    engines = frozenset(digest for value in published for digest in value.engine_digests)
+    models = frozenset(digest for value in published for digest in value.model_digests)
+    snp = {name: _snp(policy, measurements) for name, policy in (expectations.snp or {}).items()}
+    node = None if expectations.node is None else _node(expectations.node, engines, models)
+    return replace(expectations, snp=snp if expectations.snp is not None else None, node=node)
+
+
+def check_roots(expectations: Expectations, trust: FederationTrust) -> None:
+    """Every simulated root that a domain accepts must stand in the charter, by digest (DESIGN 15)."""
+    listed = {root.sha256 for root in trust.charter.simulated_roots}
+    for digest, (_, pin) in expectations.roots.pins.items():
+        if pin.simulated and digest not in listed:
+            raise ConfigurationError(
+                "expected.simulated_root",
+                f"{expectations.source}: simulated root {pin.name!r} is not listed in the charter",
+            )
+
+
+def _snp(policy: SnpPolicy, measurements: frozenset[bytes]) -> SnpPolicy:
+    own = policy.measurement
+    return replace(policy, measurement=measurements if own is None else own & measurements)
+
+
+def _node(node: NodeExpectations, engines: frozenset[str], models: frozenset[str]) -> NodeExpectations:
+    allowed = None
+    if node.models is not None:
+        allowed = {name: models if own is None else own & models for name, own in node.models.items()}
+    return replace(
+        node,
+        engine_digests=engines if node.engine_digests is None else node.engine_digests & engines,
+        models=allowed,
+    )

@@ -1,0 +1,274 @@
+"""Steps 2 to 6: from everything in the directory to one node that is proved and allowed.
+
+Each candidate that falls away keeps its reason; the Placement receipt commits to all of them. What
+was held and not taken is released, explicitly, before the story goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from attestation.appraise import NodeAppraisal
+from broker.appraisals import Appraisals
+from broker.attempt import Sealed, new_commitment, seal_attempt
+from broker.decide import ConsumerPolicy
+from broker.directory import Directory
+from broker.edge.exchange import Model
+from broker.journey import Journey, Segment
+from broker.negotiate import Declined, Offered, call_for_offers, release
+from broker.peers import Peers
+from broker.placements import Choice, Considered, Placements
+from broker.problems import Shed, Upstream
+from broker.refusals import infeasible
+from broker.select.candidates import Feasibility, feasible
+from broker.select.cost import Weights
+from broker.select.rank import Plan, rank
+from broker.spans import span
+from receipts.log import Issued
+from schemas.errors import ComityError, Refused
+from schemas.messages.execute import MAX_BODY_BYTES, Limits
+from schemas.policy.layers import Decision
+from schemas.seal import PADDING_BUCKETS
+
+MAX_ROUNDS: Final = 3  # of calls to finalists before we say that nobody could serve it
+RETRY_MS: Final = 1_000  # milliseconds to suggest where no provider suggested more
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """One attempt, ready to run: proved, allowed, durable, sealed."""
+
+    domain: str
+    offered: Offered = field(repr=False)
+    appraisal: NodeAppraisal = field(repr=False)
+    receipt: Issued = field(repr=False)
+    sealed: Sealed = field(repr=False)
+
+    def segment(self) -> Segment:
+        offer = self.offered.body
+        return Segment(
+            domain=self.domain,
+            node_sign=offer.node_sign,
+            receipt_id=self.receipt.receipt_id,
+            placement=self.receipt.digest,
+            promise=self.receipt.promise.decode(),
+            model=offer.capability,
+            model_digest=offer.model_digest,
+            engine_class=f"cpu/{self.appraisal.evidence.configuration.engine_kind}",
+            header_digest=self.sealed.header_digest,
+            nid=offer.nid,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One round of calls: all finalists see the same commitment, and only the winner gets the secret."""
+
+    journey: Journey
+    considered: Considered
+    secret: bytes = field(repr=False)
+    commitment: str
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What this broker asks for when it calls (broker.toml [negotiation])."""
+
+    finalists: int
+    hold_ms: int
+    run_ms: int
+    """How long one run may take, milliseconds."""
+
+
+@dataclass(slots=True)
+class Placing:
+    """Finds a node for a journey. One per broker, on its event loop."""
+
+    peers: Peers
+    directory: Directory
+    appraisals: Appraisals
+    policy: ConsumerPolicy
+    placements: Placements
+    weights: dict[str, Weights]
+    terms: Terms
+    rtts_ms: dict[str, int]
+    """Round trips that were measured, by domain."""
+
+    async def place(self, journey: Journey) -> Placed:
+        """One node for the next attempt. Raises `Infeasible`, `Shed` or `Upstream`.
+
+        Everything that was held on the way and not taken has been released.
+        """
+        began = time.perf_counter_ns()
+        try:
+            return await self._place(journey)
+        finally:
+            journey.agreement_ns += time.perf_counter_ns() - began
+
+    async def _place(self, journey: Journey) -> Placed:
+        considered = self.consider(journey)
+        plans = [plan for plan in considered.plans if plan.domain not in journey.excluded_domains]
+        reasons: dict[str, tuple[str, ...]] = {}
+        retry_ms = 0
+        k = self.terms.finalists
+        for at in range(0, min(len(plans), k * MAX_ROUNDS), k):
+            finalists = plans[at : at + k]
+            secret, commitment = new_commitment(journey.body())
+            # 4. Agree: one round trip; every finalist that offers holds a slot for us.
+            with span("agree", finalists=len(finalists)):
+                answers = await self._call(journey, finalists, commitment)
+            # 5. Prove and 6. decide, in rank order; the first that passes both is taken.
+            attempt = Attempt(journey, considered, secret, commitment)
+            chosen = await self._choose(attempt, finalists, answers, reasons)
+            retry_ms = max([retry_ms, *(a.retry_after_ms for a in answers if isinstance(a, Declined))])
+            if chosen is not None:
+                return chosen
+        raise self._nobody(plans, reasons, retry_ms)
+
+    def consider(self, journey: Journey) -> Considered:
+        """Steps 2 and 3. Raises `Infeasible` when nothing may serve this request."""
+        accepted, now = journey.accepted, datetime.now(UTC)
+        with span("feasible"):
+            snapshot = self.directory.snapshot(now)
+            layer = accepted.tenant.policy_layer
+            found: Feasibility = feasible(
+                accepted.descriptor,
+                self.policy.context(accepted),
+                snapshot.entries,
+                {local: self.policy.layers(layer, local=local) for local in (True, False)},
+                local_domain=self.peers.domain,
+                rtts_ms=self.rtts_ms,
+                at=now,
+            )
+        if not found.candidates:
+            raise infeasible(accepted.descriptor, found)
+        with span("rank"):
+            plans = rank(accepted.descriptor, found.candidates, self.weights[accepted.tenant.weights])
+        return Considered(plans, found.rejected, snapshot.digest)
+
+    def models(self) -> list[Model]:
+        """Every class and class/variant that some domain lists now, with the domains."""
+        owners: dict[str, set[str]] = {}
+        for listing in self.directory.snapshot(datetime.now(UTC)).entries:
+            for cell in listing.summary.cells:
+                for name in {cell.cls, cell.label}:
+                    owners.setdefault(name, set()).add(listing.domain)
+        return [Model(name, tuple(sorted(domains))) for name, domains in sorted(owners.items())]
+
+    async def _call(
+        self, journey: Journey, finalists: Sequence[Plan], commitment: str
+    ) -> list[Offered | Declined]:
+        descriptor = journey.descriptor
+        length = next((size for size in PADDING_BUCKETS if len(journey.body()) <= size), MAX_BODY_BYTES)
+        terms: dict[str, Any] = {
+            "capability": descriptor.capability.partition("@")[0],
+            "model_digest": journey.model_digest,
+            "tags": descriptor.policy,
+            "tags_digest": descriptor.policy_digest.hex(),
+            "tenant_policy_digest": self.policy.tenant_digest(journey.accepted.tenant.policy_layer),
+            "request_commitment": commitment,
+            "input_length": length,
+            "input_tokens": descriptor.input_tokens,
+            "max_output_tokens": descriptor.max_output_tokens,
+            "max_price": descriptor.budget.max_price,
+            "hold_ms": self.terms.hold_ms,
+            "exclude_nodes": list(journey.excluded_nodes),
+        }
+        return await call_for_offers(self.peers, [plan.domain for plan in finalists], terms)
+
+    async def _choose(
+        self,
+        attempt: Attempt,
+        finalists: Sequence[Plan],
+        answers: Sequence[Offered | Declined],
+        reasons: dict[str, tuple[str, ...]],
+    ) -> Placed | None:
+        taken: Placed | None = None
+        offers = [answer for answer in answers if isinstance(answer, Offered)]
+        try:
+            for plan, answer in zip(finalists, answers, strict=True):
+                if isinstance(answer, Declined):
+                    reasons[plan.domain] = answer.rules or (answer.code,)
+                    continue
+                try:
+                    taken = await self._take(attempt, plan, answer)
+                    break
+                except ComityError as error:
+                    reasons[plan.domain] = (error.code,)
+        finally:
+            losers = [offer for offer in offers if taken is None or offer is not taken.offered]
+            await asyncio.gather(*(release(self.peers, offer, "not-chosen") for offer in losers))
+        return taken
+
+    async def _take(self, attempt: Attempt, plan: Plan, offered: Offered) -> Placed:
+        """Prove, decide, record, seal. Raises `ComityError` with why this offer cannot be taken."""
+        journey, evidence = attempt.journey, offered.body.evidence
+        # 5. Prove: our own appraisal of the evidence that the offer names.
+        with span("prove", domain=offered.domain):
+            epoch = self.appraisals.trust_epoch
+            appraisal = await self.appraisals.appraise(offered.domain, evidence)
+            if appraisal.status not in ("affirming", "warning"):
+                raise Refused(appraisal.reason or "evidence.not_affirmed", f"the node is {appraisal.status}")
+        # 6. Decide: every layer of policy, over what we proved.
+        with span("decide", domain=offered.domain):
+            decision = self._decide(journey, offered, appraisal)
+        choice = Choice(plan, attempt.considered, offered, appraisal, decision, attempt.commitment)
+        receipt = await self.placements.issue(journey, choice, self.appraisals.document(evidence))
+        sealed = self._seal(attempt, offered, appraisal, receipt)
+        # The last look before the first byte leaves (session.md 5).
+        self.appraisals.usable(appraisal, epoch)
+        return Placed(offered.domain, offered, appraisal, receipt, sealed)
+
+    def _decide(self, journey: Journey, offered: Offered, appraisal: NodeAppraisal) -> Decision:
+        offer, descriptor = offered.body, journey.descriptor
+        price = offer.rates.total(
+            input_tokens=descriptor.input_tokens, output_tokens=descriptor.max_output_tokens
+        )
+        profile = self.directory.profile(offered.domain)
+        decision = self.policy.decide(journey.accepted, offer, profile, appraisal, price)
+        if decision.verdict != "allow":
+            raise Refused(decision.reasons[0], f"{offered.domain}: {', '.join(decision.reasons)}")
+        return decision
+
+    def _seal(self, attempt: Attempt, offered: Offered, appraisal: NodeAppraisal, receipt: Issued) -> Sealed:
+        journey = attempt.journey
+        descriptor, body = journey.descriptor, journey.body()
+        return seal_attempt(
+            self.peers,
+            offered,
+            appraisal,
+            secret=attempt.secret,
+            body=body,
+            placement=receipt.digest.hex(),
+            request_id=journey.wire_id,
+            attempt=len(journey.segments),
+            parent=journey.parent,
+            tags_digest=descriptor.policy_digest.hex(),
+            cache_scope="none",
+            retention_s=offered.body.retention_s,
+            limits=Limits(
+                output_tokens=descriptor.max_output_tokens,
+                body_bytes=max(1, len(body)),
+                time_ms=self.terms.run_ms,
+            ),
+        )
+
+    def _nobody(
+        self,
+        plans: Sequence[Plan],
+        reasons: dict[str, tuple[str, ...]],
+        retry_ms: int,
+    ) -> ComityError:
+        """All finalists fell away: full is `Shed`, anything else is upstream, with each one's reason."""
+        told = {domain: list(codes) for domain, codes in reasons.items()}
+        if reasons and all(codes == ("NO_CAPACITY",) for codes in reasons.values()):
+            return Shed("capacity.none", "every allowed domain is full", retry_after_ms=retry_ms or RETRY_MS)
+        if not plans:
+            return Upstream("agree.exhausted", "no allowed domain is left to go on with")
+        text = "; ".join(f"{domain}: {', '.join(codes)}" for domain, codes in told.items())
+        return Upstream("agree.no_offer", f"no allowed domain could serve this: {text}"[:512])

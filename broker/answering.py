@@ -1,0 +1,154 @@
+"""Step 7: carry the sealed body to the node, open what comes back, and tell a loss from an end.
+
+Everything that ends a run without the node's verified statement is `Interrupted`; dispatch decides
+whether another node may go on. The Execution receipt follows the answer and is filed in the
+background: the application does not wait for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from broker.agreement import Placed
+from broker.appraisals import Appraisals
+from broker.attempt import AnswerReader
+from broker.border import Border
+from broker.edge.exchange import Choices, Event, Started, Text
+from broker.journey import Journey, Segment
+from broker.peers import Peers
+from broker.shelf import Shelf
+from broker.spans import span, trace_headers
+from federation.stream import open_stream
+from schemas.errors import ComityError, Refused, Undecided
+from schemas.messages import answer
+from schemas.primitives import subject_token
+
+FRAMES: Final = answer.RUN + answer.CHUNK + answer.EXECUTION + answer.PROBLEM
+DELIVERY_S: Final = 5.0  # seconds that the Execution may take after the end before it counts as withheld
+log = logging.getLogger("comity.receipts")
+
+
+class Interrupted(ComityError):
+    """The run ended without the node's word that it is complete."""
+
+
+@dataclass(slots=True)
+class Answering:
+    """Runs placed attempts. One per broker; each stream belongs to the task that reads it."""
+
+    peers: Peers
+    border: Border
+    appraisals: Appraisals
+    shelf: Shelf
+    _filing: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def stream(self, journey: Journey, placed: Placed) -> AsyncGenerator[Event, None]:
+        """The answer's events. Raises `Interrupted` when the run is lost."""
+        segment = placed.segment()
+        journey.segments.append(segment)
+        reader, frames = AnswerReader(placed.sealed, placed.appraisal), self._frames(placed)
+        began = time.perf_counter_ns()
+        filed = False
+        try:
+            with span("execute", domain=placed.domain):
+                async for data in frames:
+                    for event in self._events(journey, segment, reader, answer.untag(data, FRAMES)):
+                        yield event
+                    if reader.ended is not None:
+                        break
+            if reader.ended is None:
+                raise Undecided("attempt.no_statement", "the stream ended without the node's statement")
+            segment.ended = reader.ended
+            self._file(journey, placed, segment, frames)
+            filed = True
+        except ComityError as error:
+            raise Interrupted(error.code, error.text) from error
+        finally:
+            journey.run_ns += time.perf_counter_ns() - began
+            if not filed:
+                await frames.aclose()
+
+    def _events(
+        self, journey: Journey, segment: Segment, reader: AnswerReader, frame: answer.Tagged
+    ) -> list[Event]:
+        """What one frame tells the application. Raises `ComityError` for a frame that ends the run."""
+        if frame.kind == answer.PROBLEM:
+            problem = answer.Problem.read(frame.content)
+            raise Undecided(problem.code, problem.text)
+        if frame.kind == answer.EXECUTION:
+            raise Undecided("attempt.no_statement", "the provider ended the run without the node's statement")
+        if self.appraisals.revocation(segment.domain, segment.node_sign) == "compromise":
+            raise Refused("trust.node_revoked", "the node was revoked while it answered")
+        delta = reader.read(frame)
+        events: list[Event] = []
+        if not journey.started:
+            journey.started = True
+            events.append(Started(segment.domain, segment.receipt_id))
+        if delta is None:
+            return events
+        journey.delivered = True
+        if delta.text is None:
+            return [*events, Choices(delta.choices or [])]
+        journey.text += delta.text.encode()
+        return [*events, Text(delta.text)]
+
+    async def _frames(self, placed: Placed) -> AsyncGenerator[bytes, None]:
+        """The road: through our own border in process, or over the bus to a peer's."""
+        sealed, domain = placed.sealed, placed.domain
+        if domain == self.peers.domain:
+            frames = self.border.run(domain, sealed.head, sealed.chunks)
+            try:
+                async for frame in frames:
+                    yield frame
+            finally:
+                await frames.aclose()
+            return
+        subject = f"peer.{subject_token(domain)}.execute"
+        async with open_stream(
+            self.peers.bus, subject, sealed.head, sealed.chunks, headers=trace_headers()
+        ) as stream:
+            async for frame in stream:
+                yield frame
+
+    def _file(
+        self, journey: Journey, placed: Placed, segment: Segment, frames: AsyncGenerator[bytes, None]
+    ) -> None:
+        task = asyncio.create_task(self._receive_execution(journey.wire_id, placed, segment, frames))
+        self._filing.add(task)
+        task.add_done_callback(self._filing.discard)
+
+    async def _receive_execution(
+        self, request_id: str, placed: Placed, segment: Segment, frames: AsyncGenerator[bytes, None]
+    ) -> None:
+        """Read on to the Execution, verify and keep it; ask for it when it does not come."""
+        assert segment.ended is not None
+        await self.shelf.keep(request_id, statement=segment.ended.statement.envelope)
+        try:
+            async with asyncio.timeout(DELIVERY_S):
+                delivery = await _first(frames, answer.EXECUTION)
+            await self.shelf.file(request_id, placed.domain, segment.placement, delivery)
+        except (ComityError, TimeoutError) as error:
+            code = error.code if isinstance(error, ComityError) else "attempt.execution_late"
+            log.warning(
+                "execution not delivered with the answer", extra={"code": code, "peer": placed.domain}
+            )
+            await self.shelf.fetch(request_id, placed.domain)
+        finally:
+            await frames.aclose()
+
+    async def settle(self) -> None:
+        """Wait until everything that was being filed is filed."""
+        await asyncio.gather(*self._filing, return_exceptions=True)
+
+
+async def _first(frames: AsyncIterator[bytes], kind: bytes) -> bytes:
+    async for data in frames:
+        frame = answer.untag(data, FRAMES)
+        if frame.kind == kind:
+            return frame.content
+    raise Undecided("attempt.no_execution", "the stream ended without an Execution")

@@ -1,0 +1,149 @@
+"""Is a node what it claims, by our own check, right now? Prove before decide (session.md 5).
+
+A provider's verdict is a hint; the evidence comes by digest and is appraised here against our own
+expectations and our own challenge. The cache holds an appraisal no longer than the earliest of
+challenge age, collateral and certificates allows, and a revocation empties it at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final, Literal, TypeVar
+
+from attestation.appraise import IssuedChallenge, NodeAppraisal, appraise_node
+from attestation.expected import Expectations
+from attestation.narrow import narrow
+from schemas.errors import Refused
+from schemas.evidence import MAX_EVIDENCE_BYTES, evidence_digest
+from schemas.messages.interior import OwnAdvert
+from schemas.trust import FederationTrust
+
+MAX_CACHED: Final = 4096  # appraisals; one per node and epoch in sight
+MAX_CHALLENGES: Final = 64  # an hour of one a minute; older ones are past any accepted age
+
+Fetch = Callable[[str, str], Awaitable[bytes]]
+"""(domain, evidence digest in hex) → the document's bytes."""
+ReasonClass = Literal["compromise", "stale"]
+V = TypeVar("V")
+
+
+class ChallengeBook:
+    """The challenges that our own agent issued. Their age counts from here, on our clock."""
+
+    def __init__(self, domain: str) -> None:
+        self._domain = domain
+        self._issued: dict[str, float] = {}
+
+    def note(self, advert: OwnAdvert) -> None:
+        """Remember a challenge when it is first heard of."""
+        self._issued.setdefault(advert.challenge, float(advert.issued_at))
+        while len(self._issued) > MAX_CHALLENGES:
+            del self._issued[next(iter(self._issued))]
+
+    def issued(self) -> list[IssuedChallenge]:
+        return [
+            IssuedChallenge(domain=self._domain, value=bytes.fromhex(value), issued_at=at)
+            for value, at in self._issued.items()
+        ]
+
+
+@dataclass(slots=True)
+class Appraisals:
+    """The broker's verdicts on nodes. One per process, on its event loop; nothing here outlives it."""
+
+    trust: FederationTrust
+    expectations: Expectations
+    challenges: ChallengeBook
+    fetch: Fetch
+    trust_epoch: int = 0
+    """Rises with everything that may turn a good verdict bad; re-read before the first byte leaves."""
+    _cached: dict[str, NodeAppraisal] = field(default_factory=dict)
+    _documents: dict[str, bytes] = field(default_factory=dict)
+    _revoked: dict[tuple[str, str], ReasonClass] = field(default_factory=dict)
+    _running: dict[str, asyncio.Task[NodeAppraisal]] = field(default_factory=dict)
+
+    async def appraise(self, domain: str, digest: str) -> NodeAppraisal:
+        """Our verdict on the evidence `domain` named. One check at a time per document.
+
+        Raises `Undecided` when the document cannot be had, `Refused` when it is not what was named.
+        """
+        held = self._cached.get(digest)
+        if held is not None and held.evidence.domain == domain and held.expires_at > _seconds():
+            return held
+        task = self._running.get(digest)
+        if task is None:
+            task = asyncio.create_task(self._appraise(domain, digest))
+            self._running[digest] = task
+            task.add_done_callback(lambda _: self._running.pop(digest, None))
+        return await asyncio.shield(task)
+
+    async def _appraise(self, domain: str, digest: str) -> NodeAppraisal:
+        document = self._documents.get(digest) or await self.fetch(domain, digest)
+        if len(document) > MAX_EVIDENCE_BYTES or evidence_digest(document).hex() != digest:
+            raise Refused("evidence.digest", f"{domain} sent another document than it named")
+        now = datetime.now(UTC)
+        appraisal = await asyncio.to_thread(
+            appraise_node,
+            document,
+            expectations=narrow(self.expectations, self.trust, now),
+            challenges=self.challenges.issued(),
+            enrolments=self.trust.enrolments(),
+            at=now,
+        )
+        if appraisal.evidence.domain != domain:
+            raise Refused("evidence.foreign", f"a node of {appraisal.evidence.domain}, offered by {domain}")
+        _bounded(self._documents, digest, document)
+        if appraisal.status in ("affirming", "warning"):
+            _bounded(self._cached, digest, appraisal)
+        return appraisal
+
+    def document(self, digest: str) -> bytes | None:
+        """The raw evidence behind an appraisal, for the receipt's bundle."""
+        return self._documents.get(digest)
+
+    def usable(self, appraisal: NodeAppraisal, epoch: int) -> NodeAppraisal:
+        """The same appraisal, if nothing has changed since `epoch`. Raises `Refused`.
+
+        This is the last look before the first byte leaves.
+        """
+        reason = self.revocation(appraisal.evidence.domain, appraisal.sign_key.thumbprint)
+        if reason is not None:
+            raise Refused("trust.node_revoked", f"the node was revoked ({reason})")
+        if appraisal.expires_at <= _seconds():
+            raise Refused("trust.appraisal_expired", "the proof is too old")
+        if epoch != self.trust_epoch and appraisal.evidence_digest.hex() not in self._cached:
+            raise Refused("trust.epoch_changed", "trust changed since the proof; prove again")
+        return appraisal
+
+    def revoke(self, domain: str, thumbprints: list[str], reason: ReasonClass) -> None:
+        """Never trust these node keys of this domain again. A domain speaks for its own nodes alone."""
+        self.trust_epoch += 1
+        for thumbprint in thumbprints:
+            self._revoked[domain, thumbprint] = reason
+        self._cached = {
+            digest: held
+            for digest, held in self._cached.items()
+            if held.evidence.domain != domain or held.sign_key.thumbprint not in thumbprints
+        }
+
+    def distrust(self, domain: str) -> None:
+        """Forget every verdict on this domain's nodes: its trust epoch moved and we do not know why."""
+        self.trust_epoch += 1
+        self._cached = {d: held for d, held in self._cached.items() if held.evidence.domain != domain}
+
+    def revocation(self, domain: str, thumbprint: str) -> ReasonClass | None:
+        """Why this node key of this domain is out, if it is."""
+        return self._revoked.get((domain, thumbprint))
+
+
+def _seconds() -> float:
+    return datetime.now(UTC).timestamp()
+
+
+def _bounded(held: dict[str, V], key: str, value: V) -> None:
+    held[key] = value
+    while len(held) > MAX_CACHED:
+        del held[next(iter(held))]

@@ -1,0 +1,88 @@
+"""What each domain says it can do right now, as far as we could verify who says it.
+
+The directory ranks, it never permits: policy reads the charter's endorsed profiles, and TEE facts
+come from our own appraisal. Owned by the broker's event loop; a restart begins empty and fills from
+snapshots within a heartbeat.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from broker.select.candidates import Listing
+from federation.register import Accepted, Advert, AdvertRegister, Equivocation
+from schemas.canonical import length_prefixed, sha256
+from schemas.descriptors.profile import DomainProfile
+from schemas.errors import Refused
+from schemas.messages.advert import ReceivedAdvert, receive_advert
+from schemas.trust import FederationTrust
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The directory at one moment: what a decision was based on, by digest."""
+
+    entries: tuple[Listing, ...]
+    digest: bytes
+
+
+class Directory:
+    """Adverts by domain: newest wins, stale ones go, equivocation suspends."""
+
+    def __init__(self, trust: FederationTrust) -> None:
+        self._trust = trust
+        self._register = AdvertRegister()
+        self._entries: dict[str, Listing] = {}
+        self._suspended: set[str] = set()
+        self._profiles = {member.domain: member.endorsed.profile for member in trust.charter.members}
+
+    def apply(self, sender: str, data: bytes, now: datetime) -> Listing | None:
+        """Verify and file an advert; None when it is older than what we hold.
+
+        Raises `Unreadable` or `Refused`; two different adverts under one (epoch, seq) suspend the
+        domain and raise `Refused` (`directory.equivocation`).
+        """
+        keys = self._trust.keys(sender, "advert", now)
+        advert = receive_advert(data, keys=keys, sender=sender, federation=self._trust.federation, now=now)
+        match self._register.apply(_numbered(advert), now.timestamp()):
+            case Accepted():
+                entry = Listing(sender, advert.summary, advert.digest, self.profile(sender), now.timestamp())
+                self._entries[sender] = entry
+                return entry
+            case Equivocation():
+                self._suspended.add(sender)
+                raise Refused("directory.equivocation", f"{sender} signed two adverts under one number")
+        return None
+
+    def profile(self, domain: str) -> DomainProfile:
+        """The charter-endorsed profile. Raises `Refused` for a stranger."""
+        try:
+            return self._profiles[domain]
+        except KeyError:
+            raise Refused("directory.unknown_domain", f"{domain} is no member") from None
+
+    def snapshot(self, now: datetime) -> Snapshot:
+        """Every entry that is still alive, by domain name."""
+        alive = [advert.domain for advert in self._register.live(now.timestamp())]
+        entries = tuple(self._entries[domain] for domain in alive if domain not in self._suspended)
+        parts = [part for entry in entries for part in (entry.domain.encode(), entry.digest)]
+        return Snapshot(entries, sha256(length_prefixed(b"comity directory v1", *parts)))
+
+    def get(self, domain: str, now: datetime) -> Listing | None:
+        """One domain's current entry."""
+        advert = self._register.current(domain, now.timestamp())
+        return self._entries[domain] if advert and domain not in self._suspended else None
+
+
+def _numbered(advert: ReceivedAdvert) -> Advert:
+    summary = advert.summary
+    return Advert(
+        domain=summary.iss,
+        epoch=summary.epoch,
+        seq=summary.seq,
+        digest=advert.digest,
+        issued_at=summary.iat,
+        ttl_s=summary.ttl_s,
+        envelope=advert.envelope,
+    )

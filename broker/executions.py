@@ -1,0 +1,175 @@
+"""What our domain signs about runs: the durable commitment before, the Execution receipt after.
+
+The commitment *is* the Execution as it would read if we crashed now (`failed`, nothing stated). So a
+crash leaves nothing to reconstruct: what is unsettled at the next start is issued as it stands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from broker.policy_block import policy_block
+from receipts.log import Draft, Issued, Keep, TransparencyLog
+from receipts.statements.fields import (
+    Attestation,
+    Capability,
+    Commitment,
+    Link,
+    NodeRecord,
+    Price,
+    RequestRef,
+    Times,
+    Usage,
+)
+from receipts.statements.node import NodeStatement, verify_node_statement
+from receipts.statements.receipt import ExecutionDraft, Outcome
+from receipts.statements.statement import Statement
+from schemas.errors import Refused
+from schemas.keys import VerifyKey
+from schemas.messages.answer import ReceiptDelivery
+from schemas.messages.execute import Execute
+from schemas.messages.message import Received
+from schemas.messages.negotiation import Offer
+from schemas.policy.layers import Decision
+from schemas.primitives import format_time
+
+COMMITMENT: Final = "commitment"
+CRASHED: Final = "run.crashed"
+MAX_RECENT: Final = 50_000  # receipts that consumers may still come for by request id
+NO_USAGE: Final = Usage(input_tokens=0, output_tokens=0, cached_tokens=0, queue_ms=0, compute_ms=0)
+
+
+@dataclass(slots=True)
+class Run:
+    """One run as the border sees it from outside the seal."""
+
+    order: Received[Execute]
+    offer: Offer
+    decision: Decision
+    node_key: VerifyKey
+    attestation: Attestation | None
+    """What our agent's evidence of the node was, by digest."""
+    trace: str | None
+    started: datetime
+    statement: Statement[NodeStatement] | None = None
+    failure: str | None = None
+    cancelled: bool = False
+
+    def note_statement(self, data: bytes) -> None:
+        """The node's word in the clear. One about another order, or by another key, counts as none."""
+        statement = verify_node_statement(data, self.node_key)
+        if statement.body.header == self.order.digest.hex():
+            self.statement = statement
+
+    @property
+    def outcome(self) -> Outcome:
+        if self.statement is not None:
+            return self.statement.body.outcome
+        return "cancelled" if self.cancelled else "failed"
+
+    @property
+    def code(self) -> str:
+        if self.statement is not None:
+            return self.statement.body.code
+        return self.failure or ("run.cancelled" if self.cancelled else "run.no_statement")
+
+
+@dataclass(slots=True)
+class Executions:
+    """The provider's receipts. All writing goes through the log's one writer."""
+
+    domain: str
+    currency: str
+    log: TransparencyLog = field(repr=False)
+    _recent: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    async def commit(self, run: Run) -> None:
+        """Make the commitment durable; only then may anything leave for the node."""
+        await self.log.record(COMMITMENT, run.order.body.nid, self._pessimistic(run).write())
+
+    async def abandon(self, run: Run) -> None:
+        """Nothing left for the node: the commitment is void."""
+        await self.log.settle(COMMITMENT, run.order.body.nid)
+
+    async def conclude(self, run: Run) -> Issued:
+        """Sign and log what became of the run, then settle its commitment."""
+        execute = run.order.body
+        changes: dict[str, Any] = {"outcome": run.outcome, "code": run.code}
+        if run.statement is not None:
+            changes |= self._stated(run, run.statement)
+        draft = self._pessimistic(run).model_copy(update=changes)
+        kept = Keep(execute.request_id, envelopes=[run.statement.envelope]) if run.statement else None
+        (issued,) = await self.log.issue([Draft(draft)], keep=kept, settle=[(COMMITMENT, execute.nid)])
+        self._remember(execute.iss, execute.request_id, issued.receipt_id)
+        return issued
+
+    async def recover(self) -> list[Issued]:
+        """At start: every run that a crash cut off gets the receipt that its commitment promised."""
+        issued: list[Issued] = []
+        for row in await self.log.unsettled(COMMITMENT):
+            draft = ExecutionDraft.read(row.data)
+            issued += await self.log.issue([Draft(draft)], settle=[(COMMITMENT, row.key)])
+            self._remember(draft.peer, draft.request.id, issued[-1].receipt_id)
+        return issued
+
+    async def deliver(self, consumer: str, request_id: str) -> ReceiptDelivery:
+        """The newest Execution of this consumer's request. Raises `Refused` when there is none."""
+        receipt_id = self._recent.get((consumer, request_id))
+        issued = await self.log.issued(receipt_id) if receipt_id else None
+        if issued is None:
+            raise Refused("receipt.unknown", "no Execution of yours under this request")
+        proof = await self.log.proof(issued.receipt_id)
+        return ReceiptDelivery(
+            receipt_id=issued.receipt_id,
+            execution=issued.envelope.decode(),
+            promise=issued.promise.decode(),
+            proof=proof.decode() if proof else None,
+        )
+
+    def _remember(self, consumer: str, request_id: str, receipt_id: str) -> None:
+        self._recent[(consumer, request_id)] = receipt_id
+        while len(self._recent) > MAX_RECENT:
+            del self._recent[next(iter(self._recent))]
+
+    def _pessimistic(self, run: Run) -> ExecutionDraft:
+        execute = run.order.body
+        return ExecutionDraft(
+            audience=sorted({execute.iss, self.domain}),
+            peer=execute.iss,
+            request=RequestRef(id=execute.request_id, commitment=execute.input_commitment),
+            times=Times(started=format_time(run.started), issued=format_time(datetime.now(UTC))),
+            trace=run.trace,
+            links=[Link(rel="placement", digest=execute.placement)],
+            outcome="failed",
+            code=CRASHED,
+            capability=Capability(name=execute.capability, artifact_digest=execute.model_digest),
+            nodes=[NodeRecord(id=execute.node_sign, role="inference", attestation=run.attestation)],
+            usage=NO_USAGE,
+            policy=policy_block(run.decision, input_commitment=execute.tags_digest),
+        )
+
+    def _stated(self, run: Run, statement: Statement[NodeStatement]) -> dict[str, Any]:
+        """What the node's own statement adds: the fields that only it knows (receipts.md 3.3)."""
+        execute, said = run.order.body, statement.body
+        total = run.offer.rates.total(
+            input_tokens=said.usage.input_tokens,
+            output_tokens=said.usage.output_tokens,
+            cached_tokens=said.usage.cached_tokens,
+        )
+        return {
+            "links": [
+                Link(rel="placement", digest=execute.placement),
+                Link(rel="node", digest=statement.digest.hex()),
+            ],
+            "response": Commitment(commitment=said.response.commitment),
+            "capability": said.capability,
+            "usage": said.usage,
+            "price": Price(micro=total, currency=self.currency),
+            "times": Times(
+                started=format_time(run.started),
+                finished=said.times.finished,
+                issued=format_time(datetime.now(UTC)),
+            ),
+        }

@@ -1,0 +1,136 @@
+"""What the border has promised to whom, for how long: holds and the runs that grew out of them.
+
+In memory with a time limit: a restart voids holds (session.md 11). Who calls and never accepts
+spends a budget, because every call shows a little of our load and strands a little capacity.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from attestation.appraise import NodeAppraisal
+from schemas.errors import Refused
+from schemas.messages.interior import Hold
+from schemas.messages.message import Received
+from schemas.messages.negotiation import CallForOffers, Offer
+from schemas.policy.layers import Decision
+
+MAX_NEGOTIATIONS: Final = 20_000  # records at once; a minute of the busiest border we can serve
+KEEP_S: Final = 3600.0  # seconds a finished negotiation is remembered for Status and duplicates
+MAX_OPEN_PER_PEER: Final = 64  # offers a peer may hold at once
+CALL_BUDGET: Final = 200  # calls without an accept before a peer has to wait
+CALL_REFILL_PER_S: Final = 5.0
+
+State = Literal["HELD", "RELEASED", "COMMITTED", "ACTIVE", "COMPLETED", "FAILED", "CANCELLED", "TERMINATED"]
+TERMINAL: Final = frozenset({"RELEASED", "COMPLETED", "FAILED", "CANCELLED", "TERMINATED"})
+_NEXT: Final[dict[State, frozenset[State]]] = {
+    "HELD": frozenset({"RELEASED", "COMMITTED"}),
+    "COMMITTED": frozenset({"ACTIVE", "FAILED", "CANCELLED", "TERMINATED"}),
+    "ACTIVE": frozenset({"COMPLETED", "FAILED", "CANCELLED", "TERMINATED"}),
+}
+
+
+@dataclass(slots=True)
+class Negotiation:
+    """One negotiation as the provider sees it. `state` moves only through `Holds.move`."""
+
+    consumer: str
+    call: Received[CallForOffers] = field(repr=False)
+    offer: Offer = field(repr=False)
+    offer_digest: bytes
+    hold: Hold = field(repr=False)
+    appraisal: NodeAppraisal = field(repr=False)
+    """Our own appraisal of the node that is held."""
+    decision: Decision = field(repr=False)
+    expires: float
+    """When the hold ends, seconds on the caller's steady clock."""
+    state: State = "HELD"
+    changed: float = 0.0
+    execution: str | None = None
+    """Receipt digest of the Execution (hex), once there is one."""
+
+
+@dataclass(slots=True)
+class _Budget:
+    calls: float = CALL_BUDGET
+    at: float = 0.0
+
+
+class Holds:
+    """Every negotiation of this process, by negotiation id and by hold id. Time is an argument."""
+
+    def __init__(self) -> None:
+        self._by_nid: dict[str, Negotiation] = {}
+        self._nid_of_hold: dict[str, str] = {}
+        self._budgets: dict[str, _Budget] = {}
+
+    def charge_call(self, consumer: str, now: float) -> None:
+        """Count a call against its sender's budget. Raises `Refused` (`RATE`)."""
+        budget = self._budgets.setdefault(consumer, _Budget(at=now))
+        budget.calls = min(CALL_BUDGET, budget.calls + (now - budget.at) * CALL_REFILL_PER_S)
+        budget.at = now
+        if budget.calls < 1:
+            raise Refused("RATE", "too many calls without an accept")
+        open_offers = sum(
+            1
+            for held in self._by_nid.values()
+            if held.consumer == consumer and held.state == "HELD" and held.expires > now
+        )
+        if open_offers >= MAX_OPEN_PER_PEER:
+            raise Refused("RATE", "too many offers held at once")
+        budget.calls -= 1
+
+    def add(self, negotiation: Negotiation, now: float) -> None:
+        """Remember a new hold. Raises `Refused` when the table is full or the id was used before."""
+        self._sweep(now)
+        nid = negotiation.offer.nid
+        if nid in self._by_nid:
+            raise Refused("negotiate.nid_reused", "this negotiation exists already")
+        if len(self._by_nid) >= MAX_NEGOTIATIONS:
+            raise Refused("RATE", "too many negotiations at once")
+        negotiation.changed = now
+        self._by_nid[nid] = negotiation
+        self._nid_of_hold[negotiation.offer.hold_id] = nid
+
+    def get(self, nid: str) -> Negotiation | None:
+        return self._by_nid.get(nid)
+
+    def held(self, nid: str, hold_id: str, consumer: str, now: float) -> Negotiation:
+        """The negotiation whose hold this consumer may use now. Raises `Refused`."""
+        negotiation = self._by_nid.get(nid)
+        if negotiation is None or negotiation.consumer != consumer or negotiation.offer.hold_id != hold_id:
+            raise Refused("hold.unknown", "no such hold of yours")
+        if negotiation.state != "HELD":
+            raise Refused("hold.used", f"this hold is {negotiation.state.lower()}")
+        if negotiation.expires <= now:
+            self.move(negotiation, "RELEASED", now)
+            raise Refused("hold.expired", "this hold has expired")
+        return negotiation
+
+    def move(self, negotiation: Negotiation, state: State, now: float) -> None:
+        """Go to `state`. Raises `Refused` for a step that the state machine does not have."""
+        if state not in _NEXT.get(negotiation.state, frozenset()):
+            raise Refused("hold.state", f"{negotiation.state} does not lead to {state}")
+        negotiation.state, negotiation.changed = state, now
+        if state == "COMMITTED":
+            self._budgets.setdefault(negotiation.consumer, _Budget(at=now)).calls += 1
+
+    def expired(self, now: float) -> list[Negotiation]:
+        """Holds whose time is over, moved to RELEASED: the caller tells the agent."""
+        gone = [held for held in self._by_nid.values() if held.state == "HELD" and held.expires <= now]
+        for negotiation in gone:
+            self.move(negotiation, "RELEASED", now)
+        return gone
+
+    @property
+    def running(self) -> int:
+        return sum(1 for held in self._by_nid.values() if held.state in ("COMMITTED", "ACTIVE"))
+
+    def _sweep(self, now: float) -> None:
+        if len(self._by_nid) < MAX_NEGOTIATIONS // 2:
+            return
+        for nid, held in list(self._by_nid.items()):
+            if held.state in TERMINAL and held.changed + KEEP_S < now:
+                del self._by_nid[nid]
+                self._nid_of_hold.pop(held.offer.hold_id, None)

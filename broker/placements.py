@@ -1,0 +1,176 @@
+"""The Placement receipt: where a request goes and why there, signed before it goes (receipts.md 3.2).
+
+It commits to every candidate with its reasons, salted, so that losers stay hidden until someone
+entitled demands them; the salted list itself is kept beside the log. Being durable before Execute
+is sent, it is the consumer's intent (session.md 11).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from attestation.appraise import NodeAppraisal
+from broker.appraisals import ChallengeBook
+from broker.journey import Journey
+from broker.negotiate import Offered
+from broker.policy_block import node_record, policy_block
+from broker.select import cost
+from broker.select.candidates import Rejected
+from broker.select.rank import Plan
+from broker.shelf import REQUEST
+from receipts.log import Draft, Issued, Keep, Recorded, TransparencyLog
+from receipts.log.draft import ChallengeDisclosure, Disclosures
+from receipts.statements import fields, receipt
+from schemas import merkle
+from schemas.canonical import Json, jcs, sha256, write_json
+from schemas.policy.layers import Decision
+from schemas.primitives import format_time
+from schemas.trust import FederationTrust
+
+
+@dataclass(frozen=True, slots=True)
+class Considered:
+    """Everything that was looked at, in a fixed order: plans by rank, then what was rejected."""
+
+    plans: Sequence[Plan]
+    rejected: Sequence[Rejected]
+    registry: bytes
+    """Digest of the directory snapshot."""
+
+    def entries(self) -> list[Json]:
+        """One JSON object a candidate, without salt."""
+        kept: list[Json] = [
+            {"plan": plan.candidate.key, "score": str(plan.score), "reasons": []} for plan in self.plans
+        ]
+        return kept + [{"plan": gone.key, "reasons": list(gone.reasons)} for gone in self.rejected]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One plan that won, with everything that its receipt must say."""
+
+    plan: Plan
+    considered: Considered
+    offered: Offered
+    appraisal: NodeAppraisal
+    decision: Decision
+    commitment: str
+    """Keyed commitment to the request body, hex."""
+
+
+@dataclass(slots=True)
+class Placements:
+    """Writes Placement receipts through the log's one writer."""
+
+    domain: str
+    trust: FederationTrust
+    challenges: ChallengeBook
+    log: TransparencyLog = field(repr=False)
+
+    async def issue(self, journey: Journey, choice: Choice, evidence: bytes | None) -> Issued:
+        """Make the choice durable. Only afterwards may the Execute header that names it be sent."""
+        salted = [
+            jcs({"salt": secrets.token_hex(16), "candidate": entry}) for entry in choice.considered.entries()
+        ]
+        listing = write_json({"considered": [item.decode() for item in salted]})
+        draft = self._draft(
+            journey, choice, merkle.root([merkle.leaf_hash(item) for item in salted]), len(salted)
+        )
+        tenant = journey.accepted.tenant.name.encode()
+        kept = [listing] if evidence is None else [listing, evidence]
+        (issued,) = await self.log.issue(
+            [Draft(draft, disclosures=self._disclosures(choice.appraisal))],
+            keep=Keep(journey.wire_id, evidence=kept),
+            record=[Recorded(REQUEST, journey.wire_id, tenant)] if not journey.segments else (),
+        )
+        return issued
+
+    def _draft(self, journey: Journey, choice: Choice, root: bytes, count: int) -> receipt.PlacementDraft:
+        offer, plan = choice.offered.body, choice.plan
+        now = datetime.now(UTC)
+        node = offer.node_sign
+        return receipt.PlacementDraft(
+            audience=sorted({self.domain, offer.iss}),
+            peer=offer.iss,
+            request=fields.RequestRef(id=journey.wire_id, commitment=choice.commitment),
+            times=fields.Times(issued=format_time(now)),
+            trace=journey.trace_id,
+            links=self._links(journey),
+            plan=receipt.Plan(
+                digest=sha256(
+                    jcs({"plan": plan.candidate.key, "node": node, "model": offer.model_digest})
+                ).hex(),
+                id=offer.nid,
+                domain=offer.iss,
+                nodes=[node],
+            ),
+            path="local" if offer.iss == self.domain else "merged",
+            transcript=choice.offered.offer.digest.hex(),
+            considered=receipt.Considered(
+                root=root.hex(),
+                count=count,
+                selected_index=choice.considered.plans.index(plan),
+            ),
+            objective=_objective(plan),
+            capability=fields.Capability(name=offer.capability, artifact_digest=offer.model_digest),
+            policy=policy_block(choice.decision, input_commitment=journey.descriptor.policy_digest.hex()),
+            inputs=receipt.Inputs(registry=choice.considered.registry.hex()),
+            budget=self._budget(journey),
+            executor=receipt.Executor(
+                domain=offer.iss, key=self.trust.keys(offer.iss, "receipt", now)[0].thumbprint
+            ),
+            nodes=[node_record(choice.appraisal, "inference")],
+        )
+
+    def _links(self, journey: Journey) -> list[fields.Link]:
+        """A continuation names the Placement that it continues."""
+        return [
+            fields.Link(rel="parent", digest=segment.placement.hex()) for segment in journey.segments[-1:]
+        ]
+
+    def _budget(self, journey: Journey) -> receipt.Budget:
+        bound = journey.descriptor.budget.max_price
+        price = None if bound is None else fields.Price(micro=bound, currency=self.trust.charter.currency)
+        return receipt.Budget(max_price=price, max_output_tokens=journey.descriptor.max_output_tokens)
+
+    def _disclosures(self, appraisal: NodeAppraisal) -> Disclosures:
+        """The challenge that the evidence answers, so that an auditor can judge `attested` again."""
+        return Disclosures(
+            challenges=[
+                ChallengeDisclosure(
+                    domain=self.domain,
+                    value=issued.value.hex(),
+                    issued_at=format_time(datetime.fromtimestamp(issued.issued_at, UTC)),
+                )
+                for issued in self.challenges.issued()
+                if issued.issued_at == appraisal.challenged_at
+            ]
+        )
+
+
+def _objective(plan: Plan) -> receipt.Objective:
+    parts = {name: _text(value) for name, value in asdict(plan.terms).items()}
+    return receipt.Objective(
+        name=cost.NAME,
+        version=cost.VERSION,
+        digest=sha256(jcs({"name": cost.NAME, "version": cost.VERSION})).hex(),
+        score=_text(plan.score),
+        terms=receipt.Terms(
+            net=parts["network"],
+            queue=parts["queue"],
+            exec=parts["execution"],
+            state=parts["state"],
+            load=parts["load"],
+            policy=parts["policy"],
+            money=parts["money"],
+        ),
+    )
+
+
+def _text(value: Decimal) -> str:
+    """Plain decimal notation, as receipts allow it."""
+    return f"{value.normalize():f}" if value else "0"

@@ -1,0 +1,58 @@
+"""A policy decision and an appraisal, in the words of receipts (receipts.md 3.5 and 3.6)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final, cast
+
+from attestation.appraise import NodeAppraisal
+from receipts.statements.fields import Attestation, Layer, NodeRecord, PolicyDecision, PolicyFile, Verifier
+from schemas.policy.layers import Decision
+from schemas.primitives import format_time
+
+VERIFIER: Final = "https://comity.invalid/policy"  # a name, not an address
+MAX_LISTED: Final = 64  # the receipt's own bound
+
+
+def policy_block(decision: Decision, *, input_commitment: str) -> PolicyDecision:
+    """The decision as a receipt states it: engine, schema, every layer's digest, verdict and rules."""
+    return PolicyDecision(
+        verifier=Verifier(id=f"{VERIFIER}/{decision.engine}@{decision.engine_version}"),
+        policies=[
+            PolicyFile(name=name, sha256=digest) for name, digest in sorted(decision.policy_digests.items())
+        ][:MAX_LISTED],
+        time_created=format_time(datetime.now(UTC)),
+        properties=[f"schema:{decision.schema_digest}"],
+        verdict=decision.verdict,
+        layers=[
+            Layer(
+                layer=cast(object, each.layer),  # type: ignore[arg-type]
+                digest=each.digest,
+                verdict=each.verdict,
+                rules=list(each.rules)[:MAX_LISTED],
+            )
+            for each in decision.layer_verdicts
+        ],
+        errors=[error[:256] for error in decision.errors][:MAX_LISTED],
+        input_commitment=input_commitment,
+    )
+
+
+def node_record(appraisal: NodeAppraisal, role: str) -> NodeRecord:
+    """A node with our own appraisal of it."""
+    return NodeRecord(
+        id=appraisal.sign_key.thumbprint,
+        role=role,
+        attestation=Attestation(
+            evidence_digest=appraisal.evidence_digest.hex(),
+            expectations_digest=appraisal.expectations_digest.hex(),
+            policy_id=f"{VERIFIER}/appraisal",
+            challenge_root=appraisal.evidence.challenge_root,
+            iat=int(appraisal.challenged_at) if appraisal.challenged_at else None,
+            exp=int(appraisal.expires_at),
+            status=appraisal.status,
+            binding_mode=appraisal.binding_mode,
+            simulated=appraisal.simulated,
+            bound_key=appraisal.sign_key.thumbprint,
+        ),
+    )

@@ -1,0 +1,202 @@
+"""What this broker serves on the bus: peers' operations at the border, and its own agent's news."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from broker.appraisals import Appraisals
+from broker.border import Border
+from broker.directory import Directory
+from broker.executions import Executions
+from broker.interior import Interior
+from broker.peers import Peers, new_negotiation
+from broker.spans import span
+from federation.accounts import account
+from federation.connection import Bus
+from federation.flood import FloodLimits
+from federation.serving import Inbound
+from federation.stream import Responder, serve_streams
+from schemas.errors import ComityError, Refused
+from schemas.messages import answer
+from schemas.messages.interior import NodeRevoked, OwnAdvert
+from schemas.messages.negotiation import FetchEvidence, FetchReceipt, FetchSnapshot, Revoke
+
+PEER_LIMITS: Final = FloodLimits(
+    rate=1000.0, burst=2000.0
+)  # messages a second from one peer, before any signature
+WORKERS: Final = 64  # peers' requests handled at once; each waits for the agent or the log
+SYNC_EVERY_S: Final = 60.0  # seconds between snapshots of every peer (nats.md 6)
+SYNC_S: Final = 2.0  # seconds to wait for one peer's snapshot
+SWEEP_EVERY_S: Final = 0.5  # seconds between looks for holds that have expired
+log = logging.getLogger("comity.border")
+
+
+@dataclass(slots=True)
+class Service:
+    """The broker's subscriptions and its slow loops. Owns no state of its own."""
+
+    bus: Bus
+    peers: Peers
+    interior: Interior
+    directory: Directory
+    appraisals: Appraisals
+    border: Border
+    executions: Executions
+    rtts_ms: dict[str, int]
+    advert: OwnAdvert | None = None
+    """What our own agent last told the world."""
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    async def start(self) -> None:
+        """Subscribe first, then ask for snapshots, so that nothing falls between (nats.md 6)."""
+        inbound = f"fed.v1.neg.{account(self.peers.domain)}.*"
+        for op in ("advert", "call", "release", "evidence", "receipt", "revoke", "snapshot", "status"):
+            await self.bus.serve(f"{inbound}.{op}", self._from_peer, limits=PEER_LIMITS, concurrency=WORKERS)
+        await serve_streams(self.bus, f"{inbound}.execute", self._execute, limits=PEER_LIMITS)
+        await self.bus.serve("broker.*", self._from_agent, limits=PEER_LIMITS, concurrency=4)
+        self.bus.on_reconnect(self.sync)
+        self._tasks = [
+            asyncio.create_task(self._sync_for_ever()),
+            asyncio.create_task(self._sweep_for_ever()),
+        ]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def handle(self, sender: str, op: str, payload: bytes) -> bytes:
+        """One operation, wherever it came from; our own domain calls it in process."""
+        match op:
+            case "call":
+                with span("offer", consumer=sender):
+                    return await self.border.call(sender, payload)
+            case "release":
+                await self.border.release(sender, payload)
+                return b""
+            case "status":
+                return await self.border.status(sender, payload)
+            case "evidence":
+                asked = self.peers.receive(payload, FetchEvidence, sender).body
+                return await self.interior.evidence(asked.evidence)
+            case "receipt":
+                wanted = self.peers.receive(payload, FetchReceipt, sender).body
+                return (await self.executions.deliver(sender, wanted.request_id)).write()
+            case "snapshot":
+                self.peers.receive(payload, FetchSnapshot, sender)
+                return self._own_advert()
+            case "advert":
+                self._apply(sender, payload)
+                return b""
+            case "revoke":
+                self._revoke(sender, payload)
+                return b""
+        raise Refused("border.operation", f"no operation {op!r}")
+
+    async def _from_peer(self, inbound: Inbound) -> bytes | None:
+        if inbound.sender not in self.peers.trust.members:
+            raise Refused("border.stranger", "no member of this federation")
+        with span(f"border {inbound.op}", inbound.headers, peer=inbound.sender):
+            reply = await self.handle(inbound.sender, inbound.op, inbound.payload)
+        return reply or None
+
+    async def _execute(self, inbound: Inbound, responder: Responder) -> None:
+        """A peer's sealed run. Its frames go out as fast as the consumer reads."""
+        with span("border execute", inbound.headers, peer=inbound.sender):
+            body = await responder.receive_body()
+            async with aclosing(self.border.run(inbound.sender, inbound.payload, body)) as frames:
+                async for frame in frames:
+                    if frame[:1] == answer.EXECUTION and responder.cancelled.is_set():
+                        return
+                    await responder.send(frame)
+            await responder.end()
+
+    async def _from_agent(self, inbound: Inbound) -> bytes | None:
+        match inbound.op:
+            case "advert":
+                await self.note_own(inbound.payload)
+            case "revoked":
+                await self._tell_revoked(NodeRevoked.read(inbound.payload))
+        return None
+
+    async def note_own(self, payload: bytes) -> None:
+        """Our own agent's advert: the challenge counts from now, and we are a candidate like any other."""
+        advert = OwnAdvert.read(payload)
+        self.advert = advert
+        self.appraisals.challenges.note(advert)
+        self._apply(self.peers.domain, advert.advert.encode())
+
+    async def _tell_revoked(self, revoked: NodeRevoked) -> None:
+        """Act on it here first, then tell every peer. A lost push shows in the next advert's epoch."""
+        self.appraisals.revoke(self.peers.domain, revoked.nodes, revoked.reason_class)
+        for domain in self._others():
+            message = self.peers.compose(
+                Revoke,
+                domain,
+                nid=new_negotiation(),
+                trust_epoch=revoked.trust_epoch,
+                nodes=revoked.nodes,
+                reason_class=revoked.reason_class,
+                reason=revoked.reason,
+                effective=int(datetime.now(UTC).timestamp()),
+            )
+            try:
+                await self.peers.tell(domain, "revoke", self.peers.sign(message))
+            except ComityError as error:
+                log.warning("revocation not sent", extra={"peer": domain, "code": error.code})
+
+    def _revoke(self, sender: str, payload: bytes) -> None:
+        """A peer withdraws its own nodes; it can speak for no one else's (their keys are theirs)."""
+        revoked = self.peers.receive(payload, Revoke, sender).body
+        self.appraisals.revoke(sender, revoked.nodes, revoked.reason_class)
+
+    def _apply(self, sender: str, payload: bytes) -> None:
+        before = self.directory.get(sender, datetime.now(UTC))
+        listing = self.directory.apply(sender, payload, datetime.now(UTC))
+        if listing is None or before is None:
+            return
+        if listing.summary.trust_epoch != before.summary.trust_epoch:
+            self.appraisals.distrust(sender)
+
+    def _own_advert(self) -> bytes:
+        if self.advert is None:
+            raise Refused("snapshot.none", "this domain has advertised nothing yet")
+        return self.advert.advert.encode()
+
+    def _others(self) -> list[str]:
+        return [domain for domain in self.peers.trust.members if domain != self.peers.domain]
+
+    async def sync(self) -> None:
+        """Every peer's current advert, and our own agent's. Absent ones are tried again later."""
+        await asyncio.gather(self._sync_own(), *(self._sync_peer(domain) for domain in self._others()))
+
+    async def _sync_own(self) -> None:
+        try:
+            await self.note_own(await self.interior.snapshot())
+        except ComityError as error:
+            log.info("no advert of our own agent yet", extra={"code": error.code})
+
+    async def _sync_peer(self, domain: str) -> None:
+        asked = self.peers.compose(FetchSnapshot, domain, nid=new_negotiation())
+        began = asyncio.get_running_loop().time()
+        try:
+            data = await self.peers.ask(domain, "snapshot", self.peers.sign(asked), timeout=SYNC_S)
+            self.rtts_ms[domain] = max(1, int(1000 * (asyncio.get_running_loop().time() - began)))
+            self._apply(domain, data)
+        except ComityError as error:
+            log.info("no snapshot", extra={"peer": domain, "code": error.code})
+
+    async def _sync_for_ever(self) -> None:
+        while True:
+            await self.sync()
+            await asyncio.sleep(SYNC_EVERY_S)
+
+    async def _sweep_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_EVERY_S)
+            await self.border.expire()

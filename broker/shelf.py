@@ -1,0 +1,128 @@
+"""Step 8 and after: what the consumer keeps of each run, and how an application gets its receipt.
+
+The Execution is the provider's to deliver; one that does not come is asked for, and its absence is
+an alarm (the peer's next sequence number will show the gap).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from broker.holds import TERMINAL
+from broker.peers import Peers, new_negotiation, only
+from receipts.log import Keep, TransparencyLog
+from receipts.statements.promise import read_promise
+from receipts.statements.receipt import ExecutionReceipt, PlacementReceipt
+from receipts.statements.statement import Statement, parse_receipt, read_receipt
+from schemas import envelope
+from schemas.errors import ComityError, Refused
+from schemas.messages.answer import ReceiptDelivery
+from schemas.messages.negotiation import FetchReceipt, Status, StatusReply
+
+FETCH_S: Final = 2.0  # seconds for a peer to hand over a receipt or a proof
+FETCH_TRIES: Final = 5
+REQUEST: Final = "request"  # write-ahead rows: request id on the wire → tenant
+log = logging.getLogger("comity.receipts")
+
+
+@dataclass(slots=True)
+class Shelf:
+    """The consumer's copies. Durable through the log's one writer."""
+
+    peers: Peers
+    log: TransparencyLog = field(repr=False)
+    missing: int = 0
+    """Executions that were due and did not come: an alarm for the operator."""
+
+    async def file(
+        self, request_id: str, provider: str, placement: bytes, data: bytes
+    ) -> Statement[ExecutionReceipt]:
+        """Verify a delivered Execution and keep it. Raises `Unreadable` or `Refused`."""
+        delivery = ReceiptDelivery.read(data, limit=512 * 1024)
+        statement = self.verify(provider, delivery.execution.encode(), delivery.promise.encode())
+        links = {link.rel: link.digest for link in statement.body.links}
+        if links.get("placement") != placement.hex() or statement.body.request.id != request_id:
+            raise Refused("shelf.link", "the Execution is about another Placement")
+        if provider != self.peers.domain:
+            envelopes = [statement.envelope, delivery.promise.encode()]
+            await self.log.keep(Keep(request_id, envelopes=envelopes))
+        return statement
+
+    def verify(self, provider: str, execution: bytes, promise: bytes) -> Statement[ExecutionReceipt]:
+        """An Execution under the provider's registered receipt key, and its log's promise for it."""
+        now, trust = datetime.now(UTC), self.peers.trust
+        statement = read_receipt(
+            execution,
+            ExecutionReceipt,
+            keys=trust.keys(provider, "receipt", now),
+            issuer=provider,
+            federation=trust.federation,
+            audience=self.peers.domain,
+        )
+        read_promise(
+            promise,
+            keys=trust.keys(provider, "promise", now),
+            issuer=provider,
+            federation=trust.federation,
+            receipt_digest=statement.digest,
+        )
+        return statement
+
+    async def keep(self, request_id: str, *, statement: bytes) -> None:
+        """The node's own statement, as it came inside the seal."""
+        await self.log.keep(Keep(request_id, envelopes=[statement]))
+
+    async def bundle(self, receipt_id: str, tenant: str) -> bytes | None:
+        """The auditor's bundle of one of this tenant's receipts; None for any other.
+
+        A foreign Execution without its proof is asked for once more before the bundle is made.
+        """
+        issued = await self.log.issued(receipt_id)
+        if issued is None:
+            return None
+        placement = parse_receipt(envelope.read(issued.envelope).payload, PlacementReceipt)
+        request_id = placement.request.id
+        owner = await self.log.recorded(REQUEST, request_id)
+        if owner != tenant.encode():
+            return None
+        if placement.peer != self.peers.domain:
+            await self.fetch(request_id, placement.peer)
+        return await self.log.bundle(receipt_id)
+
+    async def surely_ended(self, provider: str, nid: str) -> bool:
+        """Whether the provider itself says that this run is over. Silence is not an answer."""
+        asked = self.peers.compose(Status, provider, nid=nid, seq=3)
+        data = self.peers.sign(asked)
+        try:
+            reply = await self.peers.ask(provider, "status", data, timeout=FETCH_S)
+            body = only(
+                self.peers.receive(reply, StatusReply, provider), nid, envelope.read(data).digest
+            ).body
+        except ComityError:
+            return False
+        return body.state in TERMINAL
+
+    async def fetch(self, request_id: str, provider: str) -> ReceiptDelivery | None:
+        """Ask the provider for its Execution and proof. None, and an alarm, when it gives none."""
+        for attempt in range(FETCH_TRIES):
+            try:
+                return await self._fetch(request_id, provider)
+            except ComityError as error:
+                log.warning("execution not delivered", extra={"peer": provider, "code": error.code})
+                await asyncio.sleep(0.1 * 2**attempt)
+        self.missing += 1
+        return None
+
+    async def _fetch(self, request_id: str, provider: str) -> ReceiptDelivery:
+        asked = self.peers.compose(FetchReceipt, provider, nid=new_negotiation(), request_id=request_id)
+        data = await self.peers.ask(provider, "receipt", self.peers.sign(asked), timeout=FETCH_S)
+        delivery = ReceiptDelivery.read(data, limit=512 * 1024)
+        statement = self.verify(provider, delivery.execution.encode(), delivery.promise.encode())
+        proofs = {statement.digest: delivery.proof.encode()} if delivery.proof else {}
+        envelopes = [statement.envelope, delivery.promise.encode()]
+        await self.log.keep(Keep(request_id, envelopes=envelopes, proofs=proofs))
+        return delivery
