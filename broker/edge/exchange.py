@@ -55,7 +55,9 @@ class Accepted:
     plain: bool
     """Plain text, one choice, no tools, grammar, logprobs or seed: may be continued after a loss."""
     received_ns: int
-    """`time.perf_counter_ns()` when the first byte had arrived."""
+    """`time.perf_counter_ns()` when the request's head had arrived."""
+    include_usage: bool = False
+    """Whether a stream should end with usage (OpenAI's `stream_options`); the edge's own affair."""
 
     @property
     def request_id(self) -> str:
