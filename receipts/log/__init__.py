@@ -5,7 +5,19 @@ thread that commits · `batch` what one transaction does · `store` the tables �
 write · `tiles` the tree on disk · `reader` proofs and bundles.
 """
 
+from receipts.bundle import ChallengeDisclosure, Disclosures
 from receipts.log.draft import Documents, Draft, Issued, Keep, LogIdentity, LogKeys, Recorded
 from receipts.log.transparency import TransparencyLog
 
-__all__ = ["Documents", "Draft", "Issued", "Keep", "LogIdentity", "LogKeys", "Recorded", "TransparencyLog"]
+__all__ = [
+    "ChallengeDisclosure",
+    "Disclosures",
+    "Documents",
+    "Draft",
+    "Issued",
+    "Keep",
+    "LogIdentity",
+    "LogKeys",
+    "Recorded",
+    "TransparencyLog",
+]

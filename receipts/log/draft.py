@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from receipts.bundle import Disclosures
+from receipts.bundle import ChallengeDisclosure, Disclosures
 from receipts.leaf import Kind
 from receipts.note import NoteSigner
 from receipts.statements.fields import ManifestRef
@@ -15,6 +15,20 @@ from receipts.statements.receipt import KINDS, Drafted, predicate_type
 from receipts.statements.statement import commitment_file
 from schemas.canonical import sha256
 from schemas.keys import SigningKey, base64url
+
+__all__ = [
+    "ChallengeDisclosure",
+    "Disclosures",
+    "Documents",
+    "Draft",
+    "Issued",
+    "Keep",
+    "LogIdentity",
+    "LogKeys",
+    "Prepared",
+    "Recorded",
+    "prepare",
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,185 @@
+"""Is a log's database what it was signed to be? Reads only; changes nothing.
+
+Checks what a crash could break and what an attacker with the disk could change: leaves without
+gaps, the tree under every checkpoint that was ever signed, stored tiles, each receipt under its
+leaf, each peer's chain, the write-ahead rows.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from receipts import checkpoint, leaf
+from receipts.log import store, tiles
+from receipts.log.tiles import WIDTH, Tree
+from receipts.note import NoteKey
+from receipts.statements.receipt import FIRST, MODELS
+from receipts.statements.statement import parse_receipt, receipt_kind
+from schemas import envelope
+from schemas.canonical import Json
+from schemas.errors import ComityError, Unreadable
+from schemas.keys import base64url
+
+MAX_FINDINGS: Final = 100  # a broken log is broken; nobody reads the hundredth line
+_BATCH: Final = 256  # leaves read at a time
+
+
+@dataclass(slots=True)
+class Findings:
+    """What was counted, and what is wrong."""
+
+    origin: str
+    leaves: int = 0
+    receipts: int = 0
+    checkpoints: int = 0
+    unsettled: int = 0
+    """Points of no return whose outcome is open: normal after a crash, until the broker has asked."""
+    wrong: list[str] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        if len(self.wrong) < MAX_FINDINGS:
+            self.wrong.append(text)
+
+    def as_json(self) -> dict[str, Json]:
+        return {
+            "origin": self.origin,
+            "leaves": self.leaves,
+            "receipts": self.receipts,
+            "checkpoints": self.checkpoints,
+            "unsettled": self.unsettled,
+            "wrong": list(self.wrong),
+            "exit": 1 if self.wrong else 0,
+        }
+
+
+def check(database: Path, *, key: NoteKey | None = None) -> Findings:
+    """Read the whole log. `key`: verify each checkpoint's signature under it too.
+
+    1. the file itself; 2. leaves, tiles and the root under each checkpoint; 3. receipts and chains.
+    Raises `Unreadable` (`log.not_a_log`) or `ConfigurationError`.
+    """
+    connection = store.connect(database, read_only=True)
+    try:
+        meta = store.read_meta(connection)
+        if "origin" not in meta:
+            raise Unreadable("log.not_a_log", f"{database} holds no transparency log")
+        findings = Findings(meta["origin"])
+        connection.execute("BEGIN")  # one state of the log, even while its holder goes on writing
+        for (text,) in connection.execute("PRAGMA quick_check"):
+            if text != "ok":
+                findings.note(f"SQLite: {text}")
+        _check_tree(connection, findings, key)
+        _check_receipts(connection, findings)
+        row = connection.execute("SELECT count(*) FROM ahead WHERE settled = 0").fetchone()
+        findings.unsettled = row[0]
+        return findings
+    except sqlite3.Error as error:
+        raise Unreadable("log.damaged", f"{database}: {error}") from None
+    finally:
+        connection.close()
+
+
+def _check_tree(connection: sqlite3.Connection, findings: Findings, key: NoteKey | None) -> None:
+    """Grow the tree from its records, comparing with each checkpoint and tile on the way."""
+    signed = dict(connection.execute("SELECT size, note FROM checkpoint"))
+    findings.checkpoints = len(signed)
+    tree = Tree()
+    _check_checkpoint(tree, signed.pop(0, None), findings, key)
+    for index, record in _leaves(connection):
+        if index != tree.size:
+            findings.note(f"leaf {tree.size} is missing")
+            return
+        try:
+            filled = tree.append([leaf.read(record).hash])
+        except Unreadable as error:
+            findings.note(f"leaf {index}: {error}")
+            return
+        for tile in filled:
+            _check_tile(connection, tile, findings)
+        _check_checkpoint(tree, signed.pop(tree.size, None), findings, key)
+    findings.leaves = tree.size
+    for size in sorted(signed):
+        findings.note(f"a checkpoint of {size} leaves was signed, {tree.size} are here")
+
+
+def _leaves(connection: sqlite3.Connection) -> Iterator[tuple[int, bytes]]:
+    yield from connection.execute("SELECT idx, record FROM leaf ORDER BY idx")
+
+
+def _check_tile(connection: sqlite3.Connection, tile: tiles.NewTile, findings: Findings) -> None:
+    row = connection.execute(
+        "SELECT hashes, root FROM tile WHERE level = ? AND n = ?", (tile.level, tile.n)
+    ).fetchone()
+    if row != (tile.hashes, tile.root):
+        findings.note(f"tile {tile.level}/{tile.n} of {WIDTH} hashes is not what the leaves give")
+
+
+def _check_checkpoint(tree: Tree, note: bytes | None, findings: Findings, key: NoteKey | None) -> None:
+    if note is None:
+        return
+    try:
+        signed = (
+            checkpoint.read(note) if key is None else checkpoint.verify(note, [key], origin=findings.origin)
+        )
+    except ComityError as error:
+        findings.note(f"checkpoint of {tree.size} leaves: {error}")
+        return
+    stated = signed.checkpoint
+    if (stated.origin, stated.size, stated.root) != (findings.origin, tree.size, tree.range.root()):
+        findings.note(f"the checkpoint of {tree.size} leaves was signed over another tree")
+
+
+def _check_receipts(connection: sqlite3.Connection, findings: Findings) -> None:
+    """Each receipt is under its leaf, and each peer's sequence has neither gap nor fork."""
+    heads: dict[str, tuple[int, bytes]] = {}
+    rows = connection.execute(
+        "SELECT s.idx, s.receipt_id, s.kind, s.peer, s.seq, s.digest, s.envelope, l.record, l.salt"
+        " FROM statement s LEFT JOIN leaf l ON l.idx = s.idx ORDER BY s.idx"
+    )
+    for index, receipt_id, kind, peer, seq, digest, data, record, salt in rows:
+        findings.receipts += 1
+        try:
+            parsed = envelope.read(data)
+            body = parse_receipt(parsed.payload, MODELS[receipt_kind(parsed.payload)])
+        except (ComityError, KeyError) as error:
+            findings.note(f"receipt {receipt_id}: {error}")
+            continue
+        if record is None:
+            findings.note(f"receipt {receipt_id}: its leaf {index} is missing")
+        elif salt is not None and not _under(record, kind, salt, parsed.digest):
+            findings.note(f"receipt {receipt_id}: leaf {index} is not its own")
+        if (parsed.digest, body.receipt_id, body.peer, body.seq) != (digest, receipt_id, peer, seq):
+            findings.note(f"receipt {receipt_id}: its row says something else than it does")
+        if (body.seq, body.prev) != _expected(heads.get(peer)):
+            findings.note(f"receipt {receipt_id}: number {seq} to {peer} does not follow")
+        heads[peer] = (body.seq, parsed.digest)
+    _check_heads(connection, heads, findings)
+
+
+def _under(record: bytes, kind: int, salt: bytes, digest: bytes) -> bool:
+    """Whether the leaf is this receipt's, whoever's key it names."""
+    issuer = leaf.read(record).issuer
+    try:
+        made = leaf.make(leaf.Kind(kind), salt, digest, base64url(issuer))
+    except ComityError:
+        return False
+    return made.write() == record
+
+
+def _expected(head: tuple[int, bytes] | None) -> tuple[int, str]:
+    return (0, FIRST) if head is None else (head[0] + 1, head[1].hex())
+
+
+def _check_heads(
+    connection: sqlite3.Connection, heads: dict[str, tuple[int, bytes]], findings: Findings
+) -> None:
+    stored = {
+        row[0]: (row[1] - 1, row[2]) for row in connection.execute("SELECT peer, seq, digest FROM chain")
+    }
+    for peer in sorted(stored.keys() | heads.keys()):
+        if stored.get(peer) != heads.get(peer):
+            findings.note(f"the chain to {peer} does not end where its receipts do")

@@ -1,0 +1,87 @@
+"""Verify a bundle of receipts, offline: bytes, a trust file and a time go in, a report comes out.
+
+`trust_file` what the auditor pins · `pinned` keys under that pin · `authentic` signature, schema,
+key, log · `attested` the evidence again · `links` do the statements belong together · `said` what
+rests on somebody's word · `claim` and `report` what may be said of it. No file here does I/O.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from receipts import bundle as bundles
+from receipts.verify.attested import attested
+from receipts.verify.authentic import WORDS, Case, Judged, authenticate, sort, unauthenticated
+from receipts.verify.claim import CLAIMS, Claim
+from receipts.verify.links import Context, links, sequence
+from receipts.verify.pinned import PinnedTrust, establish
+from receipts.verify.report import ReceiptReport, Report, receipt_report
+from receipts.verify.said import said
+from receipts.verify.trust_file import TrustFile
+from schemas.errors import Refused, Undecided, Unreadable
+
+__all__ = ["CLAIMS", "Claim", "Report", "TrustFile", "verify_bundle"]
+
+
+def verify_bundle(data: bytes, trust: TrustFile, *, at: datetime) -> Report:
+    """Judge every receipt in the bundle.
+
+    1. read the bundle; 2. follow the pin to keys; 3. authenticate each receipt alone; 4. judge what
+    it says in the light of the others. Raises `Unreadable` when the bytes are no bundle or hold no
+    receipt; everything else is in the report.
+    """
+    bundle = bundles.read(data)
+    found = sort(bundle)
+    try:
+        held = establish(bundle, trust)
+    except (Refused, Undecided, Unreadable) as error:
+        judged = [unauthenticated(kind, digest, error) for digest, (kind, _) in found.receipts.items()]
+        return _report(trust, at, None, [_reported(each) for each in judged])
+    case = Case(bundle, found, held, trust, at)
+    return _report(trust, at, held, _judge([authenticate(digest, case) for digest in found.receipts], case))
+
+
+def _judge(judged: list[Judged], case: Case) -> list[ReceiptReport]:
+    """Step 4. Only receipts that are authentic, and whose signer had the right, may support others."""
+    authentic = [
+        each.authentic
+        for each in judged
+        if each.authentic is not None and all(claim.verdict != "failed" for claim in each.claims)
+    ]
+    context = Context(authentic, case.found.node_statements)
+    reports: list[ReceiptReport] = []
+    for each in judged:
+        if each.authentic is None or each.authentic not in authentic:
+            reports.append(_reported(each))
+            continue
+        claim, appraised = attested(each.authentic, authentic, case)
+        more = [*links(each.authentic, context, appraised), *sequence(each.authentic, context)]
+        reports.append(_reported(each, claim, *more, *said(each.authentic, context, appraised)))
+    return sorted(reports, key=lambda report: list(WORDS.values()).index(report.kind))
+
+
+def _reported(judged: Judged, *more: Claim) -> ReceiptReport:
+    body = judged.authentic.body if judged.authentic else None
+    return receipt_report(
+        WORDS[judged.kind],
+        judged.digest,
+        body.receipt_id if body else None,
+        body.issuer if body else None,
+        [*judged.claims, *more],
+    )
+
+
+def _report(
+    trust: TrustFile, at: datetime, held: PinnedTrust | None, receipts: list[ReceiptReport]
+) -> Report:
+    return Report(
+        at=at,
+        federation=trust.federation,
+        pin=held.pin if held else "nothing could be established under the pin",
+        manifests=tuple((domain, held.manifests[domain].version) for domain in held.manifests)
+        if held
+        else (),
+        profile=trust.profile,
+        waived=trust.waived,
+        receipts=tuple(receipts),
+    )

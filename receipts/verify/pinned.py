@@ -1,0 +1,108 @@
+"""From a pin to the keys that may speak: the bundle's charter and manifests under the auditor's own pin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from receipts.bundle import Bundle
+from receipts.note import NoteKey
+from receipts.verify.trust_file import TrustFile
+from schemas import envelope
+from schemas.errors import Refused, Undecided
+from schemas.keys import VerifyKey
+from schemas.manifest import DomainManifest, RevokedKey, Role, RoleKey, verify_manifest
+from schemas.trust import FederationTrust
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A key with its owner, as a manifest under the pin registers it."""
+
+    domain: str
+    entry: RoleKey
+    key: VerifyKey
+    revoked: RevokedKey | None
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedTrust:
+    """Everything that hangs on the pin. Times are judged by the caller."""
+
+    federation: str
+    pin: str
+    """What was pinned, for the report."""
+    manifests: Mapping[str, DomainManifest]
+    digests: Mapping[str, bytes]
+    """Domain → DSSE digest of the manifest that is held."""
+    expires: int | None = None
+    """POSIX seconds at which the charter ends; None when root keys were pinned."""
+
+    def registered(self, role: Role) -> list[Registered]:
+        """Every key of a role, whenever it was valid: expiry and revocation are claims of their own."""
+        found: list[Registered] = []
+        for domain, manifest in self.manifests.items():
+            revoked = {entry.thumbprint: entry for entry in manifest.revoked}
+            found += [
+                Registered(domain, entry, VerifyKey.from_jwk(entry.jwk), revoked.get(entry.thumbprint))
+                for entry in manifest.keys
+                if entry.role == role
+            ]
+        return found
+
+    def log_keys(self, domain: str, origin: str) -> list[NoteKey]:
+        """Verifier keys of a log that the domain registered. Raises `Refused` for another origin."""
+        keys = [NoteKey.read(log.vkey) for log in self.manifests[domain].logs if log.origin == origin]
+        if not keys:
+            raise Refused("verify.log_unknown", f"{domain} registers no log {origin}")
+        return keys
+
+    def enrolments(self) -> dict[str, frozenset[str]]:
+        return {domain: frozenset(manifest.platforms) for domain, manifest in self.manifests.items()}
+
+    def stale(self, domain: str, at: datetime) -> str | None:
+        """Why charter or manifest are no longer current; None while they are."""
+        ends = [("the charter", self.expires), (f"the manifest of {domain}", self.manifests[domain].expires)]
+        for what, seconds in ends:
+            if seconds is not None and seconds <= at.timestamp():
+                return f"{what} expired on {datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}"
+        return None
+
+
+def establish(bundle: Bundle, trust: TrustFile) -> PinnedTrust:
+    """Follow the pin to the bundle's manifests.
+
+    Raises `Undecided` when the bundle lacks what was pinned, `Refused` when what it has is not that.
+    """
+    if trust.charter is None:
+        return _from_roots(bundle.manifests, trust)
+    if bundle.charter is None:
+        raise Undecided("verify.charter_missing", "the bundle holds no charter")
+    held = FederationTrust.load(
+        bundle.charter, pin=trust.charter, manifests=bundle.manifests, reference_values=()
+    )
+    if held.federation != trust.federation:
+        raise Refused("verify.federation", f"the pinned charter is of {held.federation}")
+    digests = {domain: held.manifest_digests[domain] for domain in held.manifests}
+    pin = f"charter {trust.charter.hex()}"
+    return PinnedTrust(held.federation, pin, held.manifests, digests, held.charter.expires)
+
+
+def _from_roots(manifests: Sequence[bytes], trust: TrustFile) -> PinnedTrust:
+    """Manifests signed by pinned roots; of several versions the newest counts, never an older one."""
+    held: dict[str, DomainManifest] = {}
+    digests: dict[str, bytes] = {}
+    for data in manifests:
+        for domain, roots in trust.roots.items():
+            try:
+                manifest = verify_manifest(data, roots=roots)
+            except Refused:
+                continue  # another domain's manifest, or one that nobody here vouches for
+            if (manifest.domain, manifest.federation) != (domain, trust.federation):
+                continue
+            if domain not in held or held[domain].version < manifest.version:
+                held[domain], digests[domain] = manifest, envelope.read(data).digest
+    if not held:
+        raise Undecided("verify.manifest_missing", "the bundle holds no manifest under the pinned roots")
+    return PinnedTrust(trust.federation, f"roots of {', '.join(sorted(trust.roots))}", held, digests)

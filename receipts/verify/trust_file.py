@@ -1,0 +1,170 @@
+"""`--trust FILE`: what an auditor holds as true before looking at a bundle. TOML, complete or refused.
+
+Reading the file itself is the caller's part; here are only bytes. The pinned root is always the
+auditor's own: the bundle brings charter and manifests, this file says which ones to believe.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from attestation.expected import Expectations
+from receipts.verify.claim import CLAIMS, ClaimName
+from schemas.errors import ConfigurationError
+from schemas.manifest import Roots
+
+MAX_TRUST_BYTES: Final = 1024 * 1024  # a file that people write
+_KEYS: Final = frozenset({"federation", "charter", "roots", "quorum", "profile", "expectations", "audience"})
+ANY: Final = "any"
+
+_MINIMAL: Final[tuple[ClaimName, ...]] = ("signature", "schema", "issuer-key", "logged")
+_STANDARD: Final = (*_MINIMAL, "placement-link", "execution-link", "ack-link", "attested")
+_STRICT: Final = (*_STANDARD, "policy", "plan-choice", "capability", "usage", "sequence", "time")
+PROFILES: Final[Mapping[str, frozenset[ClaimName]]] = {
+    "minimal": frozenset(_MINIMAL),
+    "standard": frozenset(_STANDARD),
+    "strict": frozenset(_STRICT),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Which claims must be proved for exit code 0. Printed with every report."""
+
+    name: str
+    requires: frozenset[ClaimName]
+
+
+@dataclass(frozen=True, slots=True)
+class TrustFile:
+    """A parsed trust file."""
+
+    source: str
+    federation: str
+    charter: bytes | None
+    """Pinned DSSE digest of the charter; None when root keys are pinned instead."""
+    roots: Mapping[str, Roots] = field(repr=False)
+    profile: Profile
+    expectations: Expectations | None
+    """None when waived: then `attested` is not checked, and not required."""
+    audience: str | None
+    """The domain that relies on the receipts; None for an auditor, who is no party."""
+    waived: tuple[str, ...]
+
+
+def parse(data: bytes, *, source: str, read: Callable[[str], bytes]) -> TrustFile:
+    """Read a trust file. `read` gives the bytes of a file that it names, relative to its own place.
+
+    Raises `ConfigurationError`, naming file, key and what to write.
+    """
+    top = _toml(data, source)
+    for key in top:
+        if key not in _KEYS:
+            raise _error(source, key, "is not a key", f"one of {', '.join(sorted(_KEYS))}")
+    charter, roots = _pins(top, source)
+    _quorum(top, source)
+    expectations = _expectations(top, source, read)
+    profile = _profile(top, source, read)
+    if expectations is None:
+        profile = Profile(profile.name, profile.requires - {"attested"})
+    return TrustFile(
+        source=source,
+        federation=_text(top, source, "federation", r"[\x21-\x7e]{1,128}", 'federation = "<name>"'),
+        charter=charter,
+        roots=roots,
+        profile=profile,
+        expectations=expectations,
+        audience=_audience(top, source),
+        waived=() if expectations is not None else ("expectations",),
+    )
+
+
+def _pins(top: Mapping[str, Any], source: str) -> tuple[bytes | None, dict[str, Roots]]:
+    if ("charter" in top) == ("roots" in top):
+        write = 'charter = "<64 hex digits>", or a table [roots."<domain>"] with threshold and keys'
+        raise _error(source, "charter", "or roots must be set, and only one of them", write)
+    if "charter" in top:
+        write = 'charter = "<64 hex digits: the fingerprint that the members agreed>"'
+        return bytes.fromhex(_text(top, source, "charter", r"[0-9a-f]{64}", write)), {}
+    tables = top["roots"]
+    if not isinstance(tables, dict) or not tables:
+        raise _error(source, "roots", "is no table", '[roots."<domain>"]')
+    return None, {domain: _roots(domain, table, source) for domain, table in tables.items()}
+
+
+def _roots(domain: str, table: object, source: str) -> Roots:
+    try:
+        roots = Roots.model_validate(table, strict=True)
+    except ValidationError:
+        write = 'threshold = 1 and keys = [{kty = "EC", crv = "P-256", x = "…", y = "…"}]'
+        raise _error(source, f'roots."{domain}"', "is not a set of root keys", write) from None
+    if roots.threshold > len(roots.keys):
+        raise _error(source, f'roots."{domain}".threshold', "exceeds the number of keys", "a smaller one")
+    return roots
+
+
+def _quorum(top: Mapping[str, Any], source: str) -> None:
+    """A quorum that nobody enforces would be a promise; until witnesses sign, it must be waived aloud."""
+    write = 'quorum = "none": no witness signs checkpoints in this version'
+    if "quorum" not in top:
+        raise _error(source, "quorum", "is not set", write)
+    if top["quorum"] != "none":
+        raise _error(source, "quorum", "cannot be enforced", write)
+
+
+def _expectations(top: Mapping[str, Any], source: str, read: Callable[[str], bytes]) -> Expectations | None:
+    write = 'expectations = "expected.toml" (what you demand of nodes), or expectations = "any"'
+    name = _text(top, source, "expectations", r"[^\0]{1,4096}", write)
+    return None if name == ANY else Expectations.parse(read(name), source=name)
+
+
+def _profile(top: Mapping[str, Any], source: str, read: Callable[[str], bytes]) -> Profile:
+    name = top.get("profile", "standard")
+    if not isinstance(name, str):
+        raise _error(source, "profile", "is no text", 'profile = "standard"')
+    if name in PROFILES:
+        return Profile(name, PROFILES[name])
+    own = _toml(read(name), name)
+    requires = own.get("requires")
+    if set(own) != {"requires"} or not isinstance(requires, list) or not requires:
+        raise _error(name, "requires", "is no list of claims", 'requires = ["signature", "schema"]')
+    if unknown := [claim for claim in requires if claim not in CLAIMS]:
+        raise _error(name, "requires", f"names {unknown[0]!r:.40}, no claim", f"some of {', '.join(CLAIMS)}")
+    return Profile(name, frozenset(claim for claim in CLAIMS if claim in requires))
+
+
+def _audience(top: Mapping[str, Any], source: str) -> str | None:
+    if "audience" not in top:
+        return None
+    return _text(top, source, "audience", _DOMAIN, 'audience = "<domain>"')
+
+
+_DOMAIN: Final = r"[a-z0-9.-]{3,253}"
+
+
+def _text(top: Mapping[str, Any], source: str, key: str, pattern: str, write: str) -> str:
+    value = top.get(key)
+    if value is None:
+        raise _error(source, key, "is not set", write)
+    if not isinstance(value, str) or not re.fullmatch(pattern, value):
+        raise _error(source, key, "has the wrong form", write)
+    return value
+
+
+def _toml(data: bytes, source: str) -> dict[str, Any]:
+    if len(data) > MAX_TRUST_BYTES:
+        raise ConfigurationError("trust_file.too_long", f"{source}: more than {MAX_TRUST_BYTES} bytes")
+    try:
+        return tomllib.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError("trust_file.toml", f"{source}: {error}") from None
+
+
+def _error(source: str, key: str, problem: str, write: str) -> ConfigurationError:
+    return ConfigurationError("trust_file.key", f"{source}: {key} {problem}; write {write}")
