@@ -24,18 +24,18 @@ Kind = Literal["system", "broker", "agent", "node"]
 MAX_DOMAINS = 200  # one server's federation; beyond it regional brokers aggregate (nats.md 3.1)
 MAX_NODES = 1000  # per domain
 MAX_PAYLOAD_BYTES = 256 * 1024  # one message: 192 KiB of header and body, and room around it
-MAX_PENDING_BYTES = 64 * 1024 * 1024  # what the server holds for one slow client before it drops it
+MAX_PENDING_BYTES = 32 * 1024 * 1024  # what the server holds for a slow client: also how long a flood echoes
 RESPONSE_THRESHOLD_S = 300  # s of silence after which the server forgets a reply path: 10 × a stalled stream
 ANSWER_WITHIN_S = 120  # s a user may still answer what it was asked inside its domain
 CONNECTIONS = 20  # per domain, without its nodes
 CONNECTIONS_PER_NODE = 2  # one that lives and one that is being replaced
-SUBSCRIPTIONS = 500  # per domain; streams share subscriptions, so load does not raise this
-SUBSCRIPTIONS_PER_CONNECTION = 12
+SUBSCRIPTIONS = 4096  # per domain: one for each request and stream that waits (connection.py says why)
+SUBSCRIPTIONS_PER_CONNECTION = 24
 LOG_BYTES = 8 * 1024 * 1024  # the server's own log, before it is turned over
 SERVER_CONNECTIONS = 200
 
-_NODE_ID = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
-_DOMAIN = re.compile(r"^[a-z0-9-]+(\.[a-z0-9-]+)+$")
+_NODE_ID = re.compile(r"^[A-Za-z0-9_-]{1,64}\Z")
+_DOMAIN = re.compile(r"^[a-z0-9-]+(\.[a-z0-9-]+)+\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ def permissions(domain: str, user: BusUser) -> tuple[list[str], list[str]]:
         # `_R_` are the reply paths that the server makes for requests of peers; streams need them for long.
         return (
             ["peer.>", "agent.>", "broker.>", "node.*.in.>", "_R_.>"],
-            [f"{inbound}.>", "broker.>", "node.*.out.stream.*.*", inbox],
+            [f"{inbound}.>", "broker.>", "node.*.out.stream.*", inbox],
         )
     if user.kind == "agent":
         return (

@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import nats.errors
+import nkeys
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from federation.flood import FloodLimits
+from federation.intake import Intake, Senders
 from federation.serving import FAILURE_HEADER, Handler, Serving, failure_of, new_token
 from schemas.errors import ComityError, ConfigurationError, Refused, Undecided
 from schemas.keys import read_secret
@@ -34,9 +36,10 @@ RECONNECT_WAIT_S = 0.25  # s between attempts: bounds how long an outage outlive
 PING_INTERVAL_S = 10  # s; two unanswered pings are a lost connection
 FLUSH_S = 5  # s for the server to confirm what was sent
 DRAIN_S = 5  # s for what was received to be handled at close
+MAX_REFUSALS = 8  # of our login, one after the other, before it counts as withdrawn
 PENDING_MESSAGES = 4096  # per subscription, before the client drops the newest
 PENDING_BYTES = 16 * 1024 * 1024  # per subscription
-MAX_PENDING_REQUESTS = 4096
+MAX_PENDING_REQUESTS = 1024  # with a subscription each, inside the account's limit
 MAX_MESSAGE_BYTES = 224 * 1024  # payload; the server's limit of 256 KiB also covers headers
 LOG_EVERY_S = 5.0  # s between two log lines about the same kind of client error
 
@@ -62,6 +65,33 @@ class BusSettings:
         return replace(self, url=url)
 
 
+class _Pending:
+    """A request that waits. The client owns the future's result; we may only cancel it, and keep why."""
+
+    def __init__(self, subject: str) -> None:
+        self.subject = subject
+        self.answer: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+        self._reason: ComityError | None = None
+
+    def fail(self, reason: ComityError) -> None:
+        if not self.answer.done():
+            self._reason = reason
+            self.answer.cancel()
+
+    async def wait(self, seconds: float) -> Msg:
+        try:
+            async with asyncio.timeout(seconds):
+                return await self.answer
+        except TimeoutError:
+            raise Undecided("bus.timeout", f"{self.subject}: no answer in {seconds:g} s") from None
+        except asyncio.CancelledError:
+            if self._reason:
+                raise self._reason from None
+            raise
+        finally:
+            self.answer.cancel()  # does nothing to one that was answered
+
+
 class Bus:
     """Requests, publications and services over one connection. Make it with `connect`."""
 
@@ -77,8 +107,7 @@ class Bus:
         self.streams: Counter[str] = Counter()
         """Streams asked for, and how those that failed did: stream.lost, stream.stalled, failed …"""
         self._client = Client()
-        self._inbox = f"{settings.inbox_prefix}.r.{new_token()}"
-        self._pending: dict[str, tuple[str, asyncio.Future[Msg]]] = {}
+        self._pending: set[_Pending] = set()
         self._on_reconnect: list[Callback] = []
         self._on_close: list[Callback] = []
         self._on_disconnect: list[Callable[[], None]] = []
@@ -86,6 +115,7 @@ class Bus:
         self._parts: dict[type[Any], Any] = {}
         self._making = asyncio.Lock()
         self._refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._refusals = 0
         self._up = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -100,7 +130,6 @@ class Bus:
         bus = cls(settings)
         await bus._connect(timeout)
         bus._up.set()
-        await bus.subscribe(f"{bus._inbox}.*", bus._answered)
         return bus
 
     async def close(self) -> None:
@@ -150,20 +179,38 @@ class Bus:
         """
         if len(self._pending) >= MAX_PENDING_REQUESTS:
             raise Undecided("bus.busy", f"{MAX_PENDING_REQUESTS} requests are waiting already")
-        token = new_token()
-        future: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
-        self._pending[token] = (subject, future)
+        pending = _Pending(subject)
+        inbox = f"{self.settings.inbox_prefix}.{new_token()}"
+        subscription = await self._expect_one(inbox, pending.answer)
+        self._pending.add(pending)
         try:
-            await self.publish(subject, payload, headers=headers, reply=f"{self._inbox}.{token}")
-            async with asyncio.timeout(timeout):
-                message = await future
-        except TimeoutError:
-            raise Undecided("bus.timeout", f"{subject}: no answer in {timeout:g} s") from None
+            await self.publish(subject, payload, headers=headers, reply=inbox)
+            message = await pending.wait(timeout)
         finally:
-            del self._pending[token]
+            self._pending.discard(pending)
+            if pending.answer.cancelled():
+                await self.unsubscribe(subscription)
         if message.headers:
             _raise_failure(subject, message)
         return message.data
+
+    async def _expect_one(self, inbox: str, answer: asyncio.Future[Msg]) -> Subscription:
+        """A subscription that the server itself ends with its first message.
+
+        One inbox for all requests would let the server keep each reply path until it expires (1.3 kB
+        a request, measured), and whoever we once asked could flood it.
+        """
+        self._check_connected(inbox)
+        try:
+            subscription = await self._client.subscribe(inbox, future=answer)
+            await subscription.unsubscribe(limit=1)
+        except nats.errors.Error as error:
+            raise Undecided("bus.disconnected", f"{inbox}: {type(error).__name__}") from None
+        return subscription
+
+    def _check_connected(self, subject: str) -> None:
+        if not self._client.is_connected:
+            raise Undecided("bus.disconnected", f"{subject}: there is no connection")
 
     async def publish(
         self, subject: str, payload: bytes, *, headers: Mapping[str, str] | None = None, reply: str = ""
@@ -182,6 +229,7 @@ class Bus:
         self, pattern: str, callback: Callable[[Msg], None], *, queue: str = ""
     ) -> Subscription:
         """Deliver raw messages. The callback only enqueues: it may neither block nor do costly work."""
+        self._check_connected(pattern)
 
         async def deliver(message: Msg) -> None:
             callback(message)
@@ -202,17 +250,40 @@ class Bus:
         with contextlib.suppress(nats.errors.Error):
             await subscription.unsubscribe()
 
+    async def drain(self, subscription: Subscription) -> None:
+        """End a subscription at the server now, and hand over meanwhile what had been sent before."""
+
+        async def drained() -> None:
+            try:
+                await subscription.drain()  # type: ignore[no-untyped-call]
+            except (nats.errors.Error, OSError, AttributeError):
+                # The client keeps a subscription whose draining failed, and would renew it later.
+                subscription._stop_processing()
+            finally:
+                self._client._remove_sub(subscription._id)
+
+        self.spawn(drained)
+        await asyncio.sleep(0)  # so that its UNSUB goes out before whatever our caller does next
+
     async def serve(
-        self, pattern: str, handler: Handler, *, limits: FloodLimits, concurrency: int, queue: str = ""
+        self,
+        pattern: str,
+        handler: Handler,
+        *,
+        limits: FloodLimits,
+        concurrency: int,
+        queue: str = "",
+        senders: Senders | None = None,
     ) -> Serving:
         """Handle what arrives on `pattern`; what the handler returns is the answer, if one was asked for.
 
         queue: replicas that name the same queue share the messages; without it each gets all.
+        senders: who may send here, as of now; one of them that floods is then shut out for a while.
         """
         serving = Serving(pattern, handler, limits=limits, concurrency=concurrency, publish=self.publish)
-        subscription = await self.subscribe(pattern, serving.receive, queue=queue)
-        serving.opened(subscription, lambda: self.servings.remove(serving))
+        intake = Intake(self, pattern, serving.receive, queue=queue, senders=senders)
         self.servings.append(serving)
+        await serving.open(intake, lambda: self.servings.remove(serving))
         return serving
 
     async def wait_connected(self, within: float) -> bool:
@@ -252,8 +323,10 @@ class Bus:
         task.add_done_callback(self._tasks.discard)
 
     async def _connect(self, within: float) -> None:
-        read_secret(self.settings.nkey_seed_file)  # refuses a seed that others may read
-        first = asyncio.ensure_future(self._client.connect(**self._options()))
+        _check_seed(self.settings.nkey_seed_file)
+        options = self._options()
+        _quieten_tls()
+        first = asyncio.ensure_future(self._client.connect(**options))
         try:
             done, _ = await asyncio.wait(
                 {first, self._refused}, timeout=within, return_when=asyncio.FIRST_COMPLETED
@@ -292,17 +365,11 @@ class Bus:
             options["tls"] = _tls(self.settings.ca_file)
         return options
 
-    def _answered(self, message: Msg) -> None:
-        pending = self._pending.get(message.subject.rpartition(".")[2])
-        if pending and not pending[1].done():
-            pending[1].set_result(message)
-
     async def _client_error(self, error: Exception) -> None:
         kind, text = type(error).__name__, str(error).lower()
         self.errors[kind] += 1
-        if "authorization" in text and not self._refused.done():
-            self._refused.set_exception(Refused("bus.login", f"{self.settings.url}: the login was refused"))
-            self._refused.exception()
+        if "authorization" in text:
+            self._login_refused()
         if "permissions violation for publish" in text:
             self._not_permitted(text)
         now = time.monotonic()
@@ -313,21 +380,30 @@ class Bus:
                 extra={"bus": self.settings.name, "kind": kind, "count": self.errors[kind]},
             )
 
+    def _login_refused(self) -> None:
+        self._refusals += 1
+        if not self._refused.done():
+            self._refused.set_exception(Refused("bus.login", f"{self.settings.url}: the login was refused"))
+            self._refused.exception()
+        elif self._refusals == MAX_REFUSALS:
+            _log.error("the bus login was withdrawn", extra={"bus": self.settings.name})
+            self.spawn(self._client.close)
+
     def _not_permitted(self, text: str) -> None:
-        for subject, future in self._pending.values():
-            if f'"{subject.lower()}"' in text and not future.done():
-                future.set_exception(Refused("bus.not_permitted", f"{subject}: not ours to publish"))
+        for pending in list(self._pending):
+            if f'"{pending.subject.lower()}"' in text:
+                pending.fail(Refused("bus.not_permitted", f"{pending.subject}: not ours to publish"))
 
     async def _disconnected(self) -> None:
         self._up.clear()
-        for subject, future in list(self._pending.values()):
-            if not future.done():
-                future.set_exception(Undecided("bus.disconnected", f"{subject}: the connection was lost"))
+        for pending in list(self._pending):
+            pending.fail(Undecided("bus.disconnected", f"{pending.subject}: the connection was lost"))
         for callback in self._on_disconnect:
             callback()
 
     async def _reconnected(self) -> None:
         self.reconnects += 1
+        self._refusals = 0
         self._up.set()
         self.spawn(self._after_reconnect)
 
@@ -340,6 +416,24 @@ class Bus:
 
     async def _closed(self) -> None:
         self.closed.set()
+
+
+def _check_seed(path: Path) -> None:
+    try:
+        nkeys.from_seed(bytearray(read_secret(path).strip()))
+    except ComityError:
+        raise
+    except Exception as error:  # the library raises its own kinds, and others for some bytes
+        raise ConfigurationError("bus.seed", f"{path}: not an nkey seed ({type(error).__name__})") from None
+
+
+def _is_telling(record: logging.LogRecord) -> bool:
+    return "eof_received" not in str(record.msg)
+
+
+def _quieten_tls() -> None:
+    """asyncio warns at each close of a TLS connection about something harmless (nats.md 7)."""
+    logging.getLogger("asyncio").addFilter(_is_telling)  # adding the same function again changes nothing
 
 
 def _tls(ca_file: Path) -> ssl.SSLContext:

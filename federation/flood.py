@@ -13,6 +13,7 @@ from typing import Generic, Literal, TypeVar
 
 Item = TypeVar("Item")
 Verdict = Literal["accepted", "too_long", "over_rate", "queue_full"]
+"""What became of one message."""
 
 MAX_SENDERS = 2048  # buckets kept; the sender that was quiet longest is forgotten first
 
@@ -29,6 +30,8 @@ class FloodLimits:
     """Messages that wait for a worker."""
     max_bytes: int = 256 * 1024
     """Payload of one message."""
+    shut_after: int = 1000
+    """Messages over the rate, without a quiet time between, after which a sender is to be shut out."""
 
 
 @dataclass(slots=True)
@@ -48,6 +51,7 @@ class FloodCounts:
 class _Sender(Generic[Item]):
     tokens: float
     refilled: float
+    excess: int = 0
     waiting: deque[Item] = field(default_factory=deque)
     counts: FloodCounts = field(default_factory=FloodCounts)
 
@@ -82,6 +86,14 @@ class FloodGate(Generic[Item]):
         self.total.add(verdict)
         return verdict
 
+    def floods(self, name: str) -> bool:
+        """True once, each time a sender has passed `shut_after`: its next offence counts anew."""
+        sender = self._senders.get(name)
+        if sender is None or sender.excess < self.limits.shut_after:
+            return False
+        sender.excess = 0
+        return True
+
     def take(self) -> Item | None:
         """The next message, one sender after the other; None when nothing waits."""
         if not self._turn:
@@ -100,7 +112,10 @@ class FloodGate(Generic[Item]):
         sender.tokens = min(self.limits.burst, sender.tokens + elapsed * self.limits.rate)
         sender.refilled = now
         if sender.tokens < 1.0:
+            sender.excess += 1
             return "over_rate"
+        if sender.tokens >= self.limits.burst:
+            sender.excess = 0
         sender.tokens -= 1.0
         return "accepted" if len(sender.waiting) < self.limits.queue else "queue_full"
 

@@ -8,7 +8,6 @@ requester of that kind may wait, so that nobody borrows our rights to publish (a
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import re
 import secrets
@@ -18,12 +17,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import nats.errors
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 
 from federation.accounts import domain_of_account
 from federation.flood import FloodGate, FloodLimits
+from federation.intake import Intake
 from schemas.errors import ComityError, ConfigurationError, Refused, Undecided, Unreadable
 
 MAX_SUBJECT_BYTES = 512  # two accounts of 253 bytes could not fit the server's control line anyway
@@ -32,7 +30,7 @@ FAILURE_HEADER = "Comity-Failure"
 PEER_REPLIES = "_R_."  # the reply paths that the server makes for requests that cross accounts
 
 _FAILURE = re.compile(
-    r"^(unreadable|configuration|refused|undecided) ([a-z0-9_.]{1,64}) ([\x20-\x7e]{0,400})$"
+    r"^(unreadable|configuration|refused|undecided) ([a-z0-9_.]{1,64}) ([\x20-\x7e]{0,400})\Z"
 )
 _log = logging.getLogger("comity.bus")
 
@@ -101,19 +99,24 @@ class Serving:
         self._concurrency = concurrency
         self._publish = publish
         self._running: set[asyncio.Task[None]] = set()
-        self._subscription: Subscription | None = None
+        self._intake: Intake | None = None
         self._forget: Callable[[], None] = lambda: None
 
-    def opened(self, subscription: Subscription, forget: Callable[[], None]) -> None:
-        self._subscription, self._forget = subscription, forget
+    async def open(self, intake: Intake, forget: Callable[[], None]) -> None:
+        self._intake, self._forget = intake, forget
+        await intake.open()
+
+    @property
+    def shut(self) -> dict[str, float]:
+        """Senders that are shut out at the moment, and for how many seconds each."""
+        return self._intake.shut if self._intake else {}
 
     async def stop(self) -> None:
         """Receive nothing more, and let what runs end."""
-        if self._subscription:
-            subscription, self._subscription = self._subscription, None
+        if self._intake:
+            intake, self._intake = self._intake, None
             self._forget()
-            with contextlib.suppress(nats.errors.Error):  # the connection has gone first
-                await subscription.unsubscribe()
+            await intake.close()
         while self._running:
             await asyncio.wait(self._running)
 
@@ -122,8 +125,11 @@ class Serving:
         inbound = self._read(message)
         if inbound is None:
             return
-        if self.gate.offer(inbound.sender, inbound, len(inbound.payload), time.monotonic()) == "accepted":
+        verdict = self.gate.offer(inbound.sender, inbound, len(inbound.payload), time.monotonic())
+        if verdict == "accepted":
             self._pump()
+        elif verdict == "over_rate" and self.gate.floods(inbound.sender) and self._intake:
+            self._intake.shut_out(inbound.sender)
 
     def _read(self, message: Msg) -> Inbound | None:
         try:

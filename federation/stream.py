@@ -21,6 +21,7 @@ from contextlib import asynccontextmanager
 
 from federation.connection import Bus
 from federation.flood import FloodLimits
+from federation.intake import Senders
 from federation.streaming.requester import STALL_S, Ask, RequesterDesk, Stream
 from federation.streaming.responder import (
     MAX_STREAMS,
@@ -64,14 +65,16 @@ async def serve_streams(
     total: int = MAX_STREAMS,
     per_sender: int = MAX_STREAMS_PER_SENDER,
     queue: str = "",
+    senders: Senders | None = None,
 ) -> StreamServing:
     """Answer streams on one operation (`fed.v1.neg.<account>.*.execute`, `node.<id>.in.execute`).
 
-    A handler that raises a `ComityError` ends the stream with that kind and code at the requester.
+    senders, queue: see `Bus.serve`. A handler that raises a `ComityError` ends the stream with that
+    kind and code at the requester.
     """
     check_pattern(pattern)
     serving = StreamServing(bus, handler, total, per_sender)
-    await serving.open(pattern, limits, queue)
+    await serving.open(pattern, limits, queue, senders)
     return serving
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Self
 
 HEADER = "traceparent"
-_FORMAT = re.compile(r"^(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$")
+_FORMAT = re.compile(r"^(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})\Z")
 
 
 @dataclass(frozen=True, slots=True)

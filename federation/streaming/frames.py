@@ -32,7 +32,7 @@ ID_BYTES: Final = 16
 MAX_SEQUENCE: Final = 2**32 - 1
 
 _VERSION: Final = 1
-_OPENED: Final = re.compile(rb"^(x-[0-9a-f]{32})/([0-9a-f]{32})$")
+_OPENED: Final = re.compile(rb"^(x-[0-9a-f]{32})/([0-9a-f]{32})\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def opened(token: str, stream: bytes) -> bytes:
 def read_opened(payload: bytes) -> tuple[str, bytes]:
     """(control token, stream id). Raises `Unreadable`; the token can name nothing but an `x-` operation."""
     match = _OPENED.match(payload)
-    if not match or len(payload) != 67:
+    if not match:
         raise Unreadable("stream.opened", "not the opening of a stream")
     return match[1].decode("ascii"), bytes.fromhex(match[2].decode("ascii"))
 

@@ -1,8 +1,9 @@
 """The asking side of a stream: reads frames in order and grants credit as it reads.
 
-All streams of a connection share two subscriptions; what arrives is put to its stream by the exact
-reply subject. Nothing here waits for ever: silence, a lost connection, a gap and a repeat each end
-the stream with their own code, after the frames that had arrived in order were read.
+Each stream has a subscription of its own, so that leaving it ends it at the server too, and a
+responder that floods it hurts no other stream. Nothing here waits for ever: silence, a lost
+connection, a gap and a repeat each end the stream with their own code, after the frames that had
+arrived in order were read.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
 from federation.serving import FAILURE_HEADER, failure_of, new_token
 from federation.streaming import frames
@@ -204,7 +206,7 @@ class Stream:
                 self._bus.streams[error.code if error.code in COUNTED else "failed"] += 1
         self._wake()
         if self._left:
-            self._desk.forget(self._reply)
+            self._bus.spawn(self._forget)
 
     def _wake(self) -> None:
         if self._waiter and not self._waiter.done():
@@ -237,12 +239,15 @@ class Stream:
         self._left = True
         self._ready.clear()
         if self._told:
-            self._desk.forget(self._reply)
+            await self._forget()
         elif self._control:
             await self._cancel()
 
+    async def _forget(self) -> None:
+        await self._desk.forget(self._reply)
+
     async def _cancel(self) -> None:
-        self._desk.forget(self._reply)
+        await self._forget()
         try:
             await self._send(frames.CANCEL)
         except ComityError:
@@ -254,17 +259,12 @@ class RequesterDesk:
 
     def __init__(self, bus: Bus) -> None:
         self.bus = bus
-        self._token = new_token()
-        self._inbox = f"{bus.settings.inbox_prefix}.s.{self._token}"
-        self._open: dict[str, Stream] = {}
-        self._nodes = asyncio.Lock()
-        self._hears_nodes = False
+        self._open: dict[str, tuple[Stream, Subscription]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     @classmethod
     async def make(cls, bus: Bus) -> Self:
         desk = cls(bus)
-        await bus.subscribe(f"{desk._inbox}.*", desk._receive)
         bus.on_disconnect(desk._disconnected)
         return desk
 
@@ -278,38 +278,29 @@ class RequesterDesk:
         if len(self._open) >= MAX_OPEN:
             raise Undecided("stream.busy", f"{MAX_OPEN} streams are open already")
         if subject.startswith("node."):
-            await self._hear_nodes()
-            reply = f"node.{subject.split('.')[1]}.out.stream.{self._token}.{new_token()}"
+            # A node may publish only under its own name, so its answers come there (session.md 10).
+            reply = f"node.{subject.split('.')[1]}.out.stream.{new_token()}"
         else:
-            reply = f"{self._inbox}.{new_token()}"
-        self._open[reply] = stream
+            reply = f"{self.bus.settings.inbox_prefix}.s.{new_token()}"
+        self._open[reply] = stream, await self.bus.subscribe(reply, stream.receive)
         self.bus.streams["asked"] += 1
         if not self._timer:
             self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
         return reply
 
-    def forget(self, reply: str) -> None:
-        self._open.pop(reply, None)
-
-    async def _hear_nodes(self) -> None:
-        """A node may publish only under its own name, so its answers come there (session.md 10)."""
-        async with self._nodes:
-            if not self._hears_nodes:
-                await self.bus.subscribe(f"node.*.out.stream.{self._token}.*", self._receive)
-                self._hears_nodes = True
-
-    def _receive(self, message: Msg) -> None:
-        stream = self._open.get(message.subject)
-        if stream:
-            stream.receive(message)
+    async def forget(self, reply: str) -> None:
+        """Hear no more of a stream. Harmless when it is forgotten."""
+        _, subscription = self._open.pop(reply, (None, None))
+        if subscription:
+            await self.bus.unsubscribe(subscription)
 
     def _disconnected(self) -> None:
-        for stream in list(self._open.values()):
+        for stream, _ in list(self._open.values()):
             stream.disconnected(for_good=self.bus.closing)
 
     def _tick(self) -> None:
         now = time.monotonic()
-        for stream in list(self._open.values()):
+        for stream, _ in list(self._open.values()):
             stream.tick(now)
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(TICK_S, self._tick) if self._open else None

@@ -16,9 +16,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 
-from federation.flood import FloodLimits
+from federation.flood import FloodGate, FloodLimits
+from federation.intake import Intake, Senders
 from federation.serving import Inbound, Serving, failure_line, new_token, parse
 from federation.streaming import frames
 from federation.streaming.frames import BODY_WINDOW, WINDOW, Frame, Opening
@@ -34,6 +34,8 @@ CREDIT_STALL_S: Final = 30.0  # s without a word from a reader that we wait for
 TELL_S: Final = 5.0  # s to be reconnected and still tell the reader that its stream is lost
 STOP_S: Final = 5.0  # s for running streams to end when serving stops
 TICK_S: Final = 0.5
+
+STRAYS: Final = FloodLimits(rate=2000, burst=4000)  # control frames of ended streams, per sender
 
 StreamHandler = Callable[[Inbound, "Responder"], Awaitable[None]]
 _log = logging.getLogger("comity.bus")
@@ -207,7 +209,8 @@ class StreamServing:
         self._handler = handler
         self._limits = (total, per_sender)
         self._token = f"x-{new_token()}"
-        self._control: Subscription | None = None
+        self._strays: FloodGate[None] = FloodGate(STRAYS)
+        self._control: Intake | None = None
         self._running: dict[bytes, tuple[Responder, asyncio.Task[None]]] = {}
         self._per_sender: Counter[str] = Counter()
         self._held = 0
@@ -217,13 +220,14 @@ class StreamServing:
     def running(self) -> int:
         return len(self._running)
 
-    async def open(self, pattern: str, limits: FloodLimits, queue: str) -> None:
+    async def open(self, pattern: str, limits: FloodLimits, queue: str, senders: Senders | None) -> None:
         prefix = pattern.rpartition(".")[0]
-        self._control = await self._bus.subscribe(f"{prefix}.{self._token}", self._receive)
+        self._control = Intake(self._bus, f"{prefix}.{self._token}", self._receive, senders=senders)
+        await self._control.open()
         self._bus.on_disconnect(self._disconnected)
         self._bus.on_close(self.stop)
         self.serving = await self._bus.serve(
-            pattern, self._accept, limits=limits, concurrency=self._limits[0], queue=queue
+            pattern, self._accept, limits=limits, concurrency=self._limits[0], queue=queue, senders=senders
         )
 
     async def stop(self) -> None:
@@ -239,7 +243,7 @@ class StreamServing:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         if self._control:
-            await self._bus.unsubscribe(self._control)
+            await self._control.close()
             self._control = None
         if self._timer:
             self._timer.cancel()
@@ -303,13 +307,21 @@ class StreamServing:
             frame = frames.read_control(message.data)
             sender = parse(message.subject)[0]
         except Unreadable:
-            self.counts["stray"] += 1
+            self.counts["malformed"] += 1
             return
         found = self._running.get(frame.stream)
         if found and found[0].inbound.sender == sender:
             found[0].receive(frame)
         else:
-            self.counts["stray"] += 1
+            self._stray(sender, len(message.data))
+
+    def _stray(self, sender: str, size: int) -> None:
+        """Credit for a stream that has just ended is normal; a flood of it is not."""
+        self.counts["stray"] += 1
+        if self._strays.offer(sender, None, size, time.monotonic()) == "accepted":
+            self._strays.take()
+        elif self._strays.floods(sender) and self._control:
+            self._control.shut_out(sender)
 
     def _disconnected(self) -> None:
         for responder, _ in list(self._running.values()):
