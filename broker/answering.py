@@ -21,9 +21,11 @@ from broker.border import Border
 from broker.edge.exchange import Choices, Event, Started, Text
 from broker.journey import Journey, Segment
 from broker.peers import Peers
+from broker.problems import Invalid, RequestProblem
 from broker.shelf import Shelf
 from broker.spans import span, trace_headers
 from federation.stream import open_stream
+from receipts.statements.node import NodeStatement
 from schemas.errors import ComityError, Refused, Undecided
 from schemas.messages import answer
 from schemas.primitives import subject_token
@@ -66,6 +68,9 @@ class Answering:
             segment.ended = reader.ended
             self._file(journey, placed, segment, frames)
             filed = True
+            _check_outcome(reader.ended.statement.body)
+        except RequestProblem:
+            raise
         except ComityError as error:
             raise Interrupted(error.code, error.text) from error
         finally:
@@ -144,6 +149,14 @@ class Answering:
     async def settle(self) -> None:
         """Wait until everything that was being filed is filed."""
         await asyncio.gather(*self._filing, return_exceptions=True)
+
+
+def _check_outcome(said: NodeStatement) -> None:
+    """Raise unless the node itself says that the run is whole."""
+    if said.outcome == "refused":
+        raise Invalid(said.code, "the node does not run this request as it stands")
+    if said.outcome != "ok":
+        raise Undecided(said.code, f"the node ended the run as {said.outcome}")
 
 
 async def _first(frames: AsyncIterator[bytes], kind: bytes) -> bytes:

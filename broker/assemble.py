@@ -49,6 +49,8 @@ class Parts:
     bus: Bus
     log: TransparencyLog
     service: Service
+    border: Border
+    executions: Executions
     dispatcher: Dispatcher
     answering: Answering
 
@@ -220,7 +222,7 @@ def _join(
         return None if service.advert else "our own agent has not advertised yet"
 
     dispatcher = Dispatcher(placing, answering, shelf, config.negotiation.continuations, not_ready)
-    return Parts(bus, log, service, dispatcher, answering)
+    return Parts(bus, log, service, border, executions, dispatcher, answering)
 
 
 def _bus_settings(config: BrokerConfig) -> BusSettings:

@@ -1,0 +1,112 @@
+"""The broker as a program: start in order, serve until told to stop, drain, stop in the reverse order.
+
+SIGTERM drains: no new work, running streams end or fail typed, receipts are written. A log that can
+no longer be written ends the process at once: it is not the holder any more (session.md 11).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import uvloop
+
+from broker.assemble import Parts, assemble
+from broker.config import BrokerConfig
+from broker.edge.accept import Acceptance
+from broker.edge.api import build_app
+from broker.edge.auth import Authenticator
+from broker.edge.chat import Edge
+from broker.edge.gate import Gate
+from broker.edge.server import EdgeServer
+from broker.observe import Observability
+from schemas.descriptors.tags import Home
+
+EXIT_LOG_LOST = 70  # the process must not go on answering when receipts cannot be written
+log = logging.getLogger("comity.broker")
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A broker that serves."""
+
+    parts: Parts
+    server: EdgeServer
+    gate: Gate
+
+    @property
+    def base_url(self) -> str:
+        """What clients use as `base_url`; ends in /v1."""
+        return self.server.base_url
+
+
+@asynccontextmanager
+async def running(config: BrokerConfig, *, logs: bool = True) -> AsyncIterator[Running]:
+    """A broker from start to stop. Leaving the block drains first."""
+    # 1. See what happens from here on.
+    observability = Observability.start(config.observe, config.domain, logs=logs)
+    # 2. Keys, trust, bus, log: everything that can be wrong is wrong here.
+    parts = await assemble(config)
+    try:
+        # 3. What a crash cut off gets the receipt that was promised for it.
+        for issued in await parts.executions.recover():
+            log.warning("concluded a run that a crash cut off", extra={"receipt": issued.receipt_id})
+        # 4. Peers and agent first, applications last.
+        await parts.service.start()
+        gate = Gate(config.limits)
+        server = EdgeServer(build_app(_edge(config, parts, gate, observability)), config.listen, gate)
+        await server.start()
+        try:
+            yield Running(parts, server, gate)
+        finally:
+            # 5. Drain: nothing new from anyone, then what runs ends, then receipts are filed.
+            parts.border.draining = True
+            await gate.drain()
+            await server.stop()
+            await parts.answering.settle()
+    finally:
+        await parts.service.stop()
+        await parts.bus.close()
+        await parts.log.close()
+        observability.stop()
+
+
+def serve(config: BrokerConfig) -> int:
+    """Run until SIGTERM or SIGINT. Returns the exit code."""
+    return uvloop.run(_serve(config))
+
+
+async def _serve(config: BrokerConfig) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with running(config) as broker:
+        log.info("broker serves", extra={"domain": config.domain, "port": broker.server.port})
+        failed = asyncio.ensure_future(broker.parts.log.failed())
+        stopped = asyncio.ensure_future(stop.wait())
+        await asyncio.wait({failed, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if failed.done():
+            log.error("the log cannot be written any more", extra={"code": failed.result().code})
+            return EXIT_LOG_LOST
+        failed.cancel()
+    return 0
+
+
+def _edge(config: BrokerConfig, parts: Parts, gate: Gate, observability: Observability) -> Edge:
+    profile = parts.service.directory.profile(config.domain)
+    return Edge(
+        domain=config.domain,
+        dispatch=parts.dispatcher,
+        authenticator=Authenticator(config.tenants, config.issuers),
+        acceptance=Acceptance(
+            Home(config.domain, tuple(profile.jurisdictions)), parts.service.peers.trust.charter.currency
+        ),
+        gate=gate,
+        observability=observability,
+    )
