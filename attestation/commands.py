@@ -105,7 +105,7 @@ def _evidence(path: Path) -> bytes | Evidence:
     return from_folder({file.name: _read(file, MAX_DOCUMENT_BYTES) for file in present})
 
 
-def _verify_node(  # noqa: PLR0917
+def _verify_node(
     evidence: bytes,
     endorsements: list[bytes],
     expectations: Expectations | None,

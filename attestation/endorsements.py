@@ -61,10 +61,10 @@ def recognise(data: bytes) -> Endorsements:
         raise Unreadable("endorsement.unrecognised", f"more than {MAX_DOCUMENT_BYTES} bytes")
     if data[:1] == b"\x30":
         return _der(data)
+    if _is_table(data):  # before PEM, which a table may hold
+        return read_table(data)
     if b"-----BEGIN " in data[:4096]:
         return _pem(data)
-    if _is_table(data):
-        return read_table(data)
     if data.lstrip()[:1] in (b"{", b"[", b"<"):
         return Endorsements(foreign=1)
     raise Unreadable("endorsement.unrecognised", "neither a certificate, a CRL, nor a certificate table")
@@ -134,8 +134,14 @@ def _pem(data: bytes) -> Endorsements:
 
 
 def _is_table(data: bytes) -> bool:
-    first = data[:16]
-    return first in TABLE_GUIDS or (len(data) >= _ENTRY and not any(data[:_ENTRY]))
+    """An empty table, or a known GUID among the entries before the terminating one."""
+    for at in range(0, min(len(data), _ENTRY * MAX_TABLE_ENTRIES), _ENTRY):
+        entry = data[at : at + _ENTRY]
+        if entry[:16] in TABLE_GUIDS:
+            return True
+        if not any(entry):
+            return at == 0 and len(entry) == _ENTRY
+    return False
 
 
 def read_table(data: bytes) -> Endorsements:

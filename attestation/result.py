@@ -73,9 +73,7 @@ def not_evaluated(name: str, why: str, clause: str = "") -> Check:
     return Check(name, "not_evaluated", why, "", clause)
 
 
-def compared(  # noqa: PLR0917
-    name: str, code: str, holds: bool, seen: str, wanted: str, clause: str
-) -> Check:
+def compared(name: str, code: str, holds: bool, seen: str, wanted: str, clause: str) -> Check:
     """The check that `holds` decides."""
     if holds:
         return Check(name, "pass", seen, wanted, clause)

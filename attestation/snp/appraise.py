@@ -130,7 +130,7 @@ def _product_allowed(product: Product | None, expectations: Expectations) -> Che
     return compared(name, "snp.deny.product", seen in accepted, seen, wanted, clause)
 
 
-def _concluded(  # noqa: PLR0917
+def _concluded(
     report: Report,
     found: Authentication,
     checks: list[Check],

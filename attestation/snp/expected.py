@@ -64,11 +64,14 @@ def read_snp(table: Table) -> dict[str, SnpPolicy]:
     policies: dict[str, SnpPolicy] = {}
     for product in PRODUCTS.values():
         override = table.child(product.name)
-        if accepted is not None and product.name not in accepted:
-            continue
-        merged = Table({**table.values, **override.values}, table.name, table.source, table.waived)
-        policies[product.name] = _policy(merged, product)
-        merged.finish(except_for={"products", *PRODUCTS})
+        wanted = accepted is None or product.name in accepted
+        waived = table.waived if wanted else []
+        merged = Table({**table.values, **override.values}, table.name, table.source, waived)
+        if wanted or override.values:  # an override that is not in force is still held to its form
+            policy = _policy(merged, product)
+            merged.finish(except_for={"products", *PRODUCTS})
+        if wanted:
+            policies[product.name] = policy
     return policies
 
 

@@ -1,0 +1,227 @@
+"""`comity attest`: exit codes, one JSON object, and refusals that say what to do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from attestation.commands import main
+from attestation.testing.expectations import snp_toml
+from attestation.testing.forge import Forge
+from attestation.tests import azure_forge as azure
+from attestation.tests.test_appraise_node import CLINIC, NOW, evidence, expectations, vendor
+from attestation.tests.test_appraise_node import _toml as node_expectations
+from schemas.errors import ComityError, ConfigurationError, Unreadable
+from schemas.primitives import format_time
+
+FORGE = Forge.of("Milan")
+AT = ["--at", "2026-03-01T00:00:00Z"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A report, its endorsements in a folder, and expectations that accept its root."""
+    (tmp_path / "report.bin").write_bytes(FORGE.report())
+    (tmp_path / "endorsements" / "deep").mkdir(parents=True)
+    for index, document in enumerate(FORGE.endorsements()):
+        (tmp_path / "endorsements" / "deep" / str(index)).write_bytes(document)
+    (tmp_path / "endorsements" / "notes.txt").write_text("not an endorsement")
+    (tmp_path / "expected.toml").write_text(snp_toml() + FORGE.root_toml())
+    return tmp_path
+
+
+def verify(folder: Path, *more: str, evidence: str = "report.bin", tee: str = "snp") -> int:
+    return main(
+        ["verify", "--tee", tee, str(folder / evidence), "--endorsements", str(folder / "endorsements"),
+         "--expect", str(folder / "expected.toml"), *AT, *more]
+    )  # fmt: skip
+
+
+def test_affirming(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify(folder) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith("affirming")
+    assert "notes.txt: passed over" in printed.err
+
+
+def test_json_is_one_object(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify(folder, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["verdict"] == "affirming"
+
+
+def test_contraindicated(folder: Path) -> None:
+    (folder / "report.bin").write_bytes(FORGE.report(vmpl=2))
+    assert verify(folder) == 1
+
+
+def test_undecided_and_waived(folder: Path) -> None:
+    (folder / "endorsements" / "deep" / "3").unlink()
+    assert verify(folder) == 3
+    assert verify(folder, "--waive", "revocation") == 0
+
+
+def test_warning_exits_0_and_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tcb = FORGE.product.layout.write({**FORGE.tcb, "ucode": 230})
+    (folder / "report.bin").write_bytes(FORGE.report(current_tcb=tcb))
+    (folder / "expected.toml").write_text(snp_toml({"provisional": '"warning"'}) + FORGE.root_toml())
+    assert verify(folder) == 0
+    assert capsys.readouterr().out.startswith("warning")
+
+
+def test_a_nonce_must_match(folder: Path) -> None:
+    assert verify(folder, "--nonce", "00" * 64) == 0
+    assert verify(folder, "--nonce", "00" * 32) == 1
+    for bad in ("", "xx", "00" * 65):
+        with pytest.raises(ConfigurationError):
+            verify(folder, "--nonce", bad)
+
+
+@pytest.mark.parametrize("tee", ["tdx", "sgx", "nvidia", "cca"])
+def test_what_is_not_built_is_refused_plainly(
+    folder: Path, tee: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ConfigurationError) as error:
+        verify(folder, tee=tee)
+    assert error.value.exit_code == 2
+    assert ("not built yet" in error.value.text) == (tee != "cca")
+    assert verify(folder, "--json", tee=tee) == 2
+    assert json.loads(capsys.readouterr().out)["reason"] == "attest.tee"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["verify"],
+        ["verify", "--tee", "snp"],
+        ["nothing"],
+        ["verify", "--tee", "snp", "x", "--waive", "debug"],
+    ],
+)
+def test_wrong_usage_is_2(arguments: list[str]) -> None:
+    assert main(arguments) == 2
+
+
+def test_help_is_0() -> None:
+    assert main(["--help"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("evidence", "more"),
+    [("absent", []), ("expected.toml", []), ("report.bin", ["--endorsements", "absent"]),
+     ("report.bin", ["--at", "yesterday"])],
+)  # fmt: skip
+def test_unreadable_input_is_2(folder: Path, evidence: str, more: list[str]) -> None:
+    with pytest.raises(ComityError) as error:
+        verify(folder, *more, evidence=evidence)
+    assert error.value.exit_code == 2
+
+
+def test_an_explicit_endorsement_that_is_none_is_2(folder: Path) -> None:
+    with pytest.raises(Unreadable):
+        verify(folder, "--endorsements", str(folder / "endorsements" / "notes.txt"))
+
+
+def test_an_unset_expectation_is_2(folder: Path) -> None:
+    (folder / "expected.toml").write_text(snp_toml({"measurement": None}))
+    with pytest.raises(ConfigurationError) as error:
+        verify(folder)
+    assert "measurement" in error.value.text
+
+
+def test_without_expectations_the_result_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["verify", "--tee", "snp", str(folder / "report.bin"), *AT]
+    assert main(arguments) == 3
+    assert "no reference values were demanded" in capsys.readouterr().out
+    assert main([*arguments, "--json"]) == 3
+    assert json.loads(capsys.readouterr().out)["reference_values"] == "not demanded"
+
+
+def test_configfs_tsm_as_a_folder_and_as_json(folder: Path) -> None:
+    import base64
+
+    tsm = folder / "tsm"
+    tsm.mkdir()
+    (tsm / "provider").write_text("sev_guest\n")
+    (tsm / "outblob").write_bytes(FORGE.report())
+    (tsm / "auxblob").write_bytes(b"")
+    assert verify(folder, evidence="tsm") == 0
+    (tsm / "provider").write_text("tdx_guest\n")
+    with pytest.raises(Unreadable):
+        verify(folder, evidence="tsm")
+    bundle = {
+        "form": "configfs-tsm",
+        "provider": "sev_guest",
+        "outblob": base64.b64encode(FORGE.report()).decode(),
+    }
+    (folder / "tsm.json").write_text(json.dumps(bundle))
+    assert verify(folder, evidence="tsm.json") == 0
+    with pytest.raises(Unreadable):
+        verify(folder, evidence="endorsements")
+
+
+def test_azure_as_a_folder(folder: Path) -> None:
+    parts = folder / "azure"
+    parts.mkdir()
+    quote = azure.make_quote()
+    (parts / "hcl_report.bin").write_bytes(azure.hcl_blob(FORGE)[0])
+    (parts / "tpm_quote.bin").write_bytes(quote)
+    (parts / "tpm_quote_signature.bin").write_bytes(azure.sign_quote(quote))
+    (parts / "tpm_pcrs.json").write_text(json.dumps([value.hex() for value in azure.PCRS]))
+    assert verify(folder, "--nonce", azure.NONCE.hex(), evidence="azure") == 0
+    assert verify(folder, "--nonce", "00", evidence="azure") == 1
+    (parts / "tpm_pcrs.json").write_text('["x"]')
+    with pytest.raises(Unreadable):
+        verify(folder, evidence="azure")
+
+
+@pytest.fixture
+def node_folder(tmp_path: Path) -> Path:
+    (tmp_path / "node.json").write_bytes(evidence().write())
+    (tmp_path / "expected.toml").write_text(node_expectations(vendor().root_toml()))
+    assert expectations().node is not None
+    return tmp_path
+
+
+def test_node_evidence(node_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [
+        "verify",
+        "--tee",
+        "node",
+        str(node_folder / "node.json"),
+        "--at",
+        format_time(NOW),
+        "--json",
+    ]
+    wanted = ["--expect", str(node_folder / "expected.toml")]
+    cases: list[tuple[list[str], int]] = [
+        (wanted, 0),
+        ([*wanted, "--nonce", CLINIC.hex()], 0),
+        ([*wanted, "--nonce", "07" * 32], 3),
+        ([], 1),
+    ]
+    for more, code in cases:
+        assert main([*arguments, *more]) == code
+        printed: dict[str, Any] = json.loads(capsys.readouterr().out)
+        assert (printed["tee"], printed["exit"]) == ("node", code)
+    (node_folder / "expected.toml").write_text(snp_toml())
+    with pytest.raises(ConfigurationError) as error:
+        main([*arguments[:-1], *wanted])
+    assert "[node]" in error.value.text
+
+
+def test_show(folder: Path, node_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", str(folder / "report.bin")]) == 0
+    assert "measurement: " in capsys.readouterr().out
+    for file in (folder / "report.bin", node_folder / "node.json"):
+        assert main(["show", str(file), "--json"]) == 0
+        printed = json.loads(capsys.readouterr().out)
+        stated = (
+            printed.get("report", printed)
+            if "cpu" not in printed or isinstance(printed["cpu"], str)
+            else printed["report"]
+        )
+        assert stated["product"] == "Milan"
