@@ -1,0 +1,61 @@
+"""A domain's secret keys, each for one role, and the files that keep them."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Self, get_args
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
+
+from schemas.canonical import sha256
+from schemas.keys import SigningKey, write_secret
+from schemas.manifest import Role
+
+ED25519_NOTE: Final = 0x01  # C2SP signed-note's type byte
+API_KEY_BYTES: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class DomainKeys:
+    """Everything secret that founding makes for one domain, but for its logins on the bus."""
+
+    root: SigningKey
+    roles: dict[Role, SigningKey]
+    log: ed25519.Ed25519PrivateKey = field(repr=False)
+    api: dict[str, str] = field(repr=False)
+    """Tenant → its API key."""
+
+    @classmethod
+    def generate(cls, tenants: list[str]) -> Self:
+        """Fresh keys. The policy role has none: its owner signs elsewhere."""
+        roles: dict[Role, SigningKey] = {
+            role: SigningKey.generate() for role in get_args(Role) if role != "policy"
+        }
+        api = {name: "comity-" + secrets.token_urlsafe(API_KEY_BYTES) for name in tenants}
+        return cls(SigningKey.generate(), roles, ed25519.Ed25519PrivateKey.generate(), api)
+
+    def vkey(self, origin: str) -> str:
+        """The log's verifier key text (C2SP signed-note): name+key id+base64(type ‖ key)."""
+        public = bytes([ED25519_NOTE]) + self.log.public_key().public_bytes_raw()
+        identifier = sha256(origin.encode(), b"\n", public)[:4].hex()
+        return f"{origin}+{identifier}+{base64.b64encode(public).decode('ascii')}"
+
+    def save(self, folder: Path) -> None:
+        """Write each key to a file with mode 0600. Raises `ConfigurationError` when one exists."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.root.save(folder / "root.pem")
+        for role, key in self.roles.items():
+            key.save(folder / f"{role}.pem")
+        write_secret(folder / "log.pem", _pem(self.log))
+        for tenant, key_text in self.api.items():
+            write_secret(folder / f"api-{tenant}.txt", key_text.encode() + b"\n")
+
+
+def _pem(key: ed25519.Ed25519PrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )

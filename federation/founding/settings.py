@@ -1,0 +1,173 @@
+"""The TOML files that founding writes for each program. Every path in them is relative to the file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+
+from federation.founding.keys import DomainKeys
+from federation.founding.plan import ANY, DomainPlan, NodePlan, Plan
+from schemas.canonical import Json
+
+SNP_WAIVED = (
+    "report_data", "host_data", "id_key_digest", "author_key_digest", "family_id", "image_id",
+    "reported_tcb_min", "committed_tcb_min", "current_tcb_min", "launch_tcb_min",
+    "firmware_min", "committed_firmware_min",
+)  # fmt: skip
+"""Demands of `[snp]` that founding leaves open and writes out as waived: narrow them per domain."""
+
+
+def value(data: Json) -> str:
+    """A TOML value: text, number, flag, list, or inline table."""
+    if isinstance(data, dict):
+        return "{ " + ", ".join(f"{key} = {value(entry)}" for key, entry in data.items()) + " }"
+    if isinstance(data, list):
+        return "[" + ", ".join(value(entry) for entry in data) + "]"
+    return json.dumps(data, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def lines(table: Mapping[str, Json]) -> str:
+    """One `key = value` a line; absent values are left out."""
+    return "".join(f"{key} = {value(data)}\n" for key, data in table.items() if data is not None)
+
+
+def table(name: str, entries: Mapping[str, Json]) -> str:
+    return f"\n[{name}]\n{lines(entries)}"
+
+
+def broker(domain: DomainPlan, keys: DomainKeys, *, pin: str, bus_url: str) -> str:
+    """broker.toml."""
+    tenant_policies = {
+        tenant.name: f"policies/tenant-{tenant.name}.cedar"
+        for tenant in domain.tenants
+        if tenant.policy != ANY
+    }
+    parts = [
+        lines({"domain": domain.name, "database": "state/broker.db"}),
+        _federation(pin, {"expectations": "expectations.toml"}),
+        table(
+            "keys",
+            {
+                "message": "keys/message.pem",
+                "receipt": "keys/receipt.pem",
+                "promise": "keys/promise.pem",
+                "attestation_verifier": "keys/attestation-verifier.pem",
+                "log": "keys/log.pem",
+            },
+        ),
+        _bus("broker", bus_url),
+        table("listen", {"tls": ANY, "port": 0, "port_file": "state/broker.port"}),
+        table(
+            "policies",
+            {
+                "charter": "shared/policies/charter.cedar",
+                "national": ANY if domain.national == ANY else "policies/national.cedar",
+                "provider": ANY if domain.provider == ANY else "policies/provider.cedar",
+            },
+        ),
+        table("policies.tenant", dict(tenant_policies)),
+        f"\n[weights.default]\nmoney = {domain.money_weight / 1_000_000:.6f}\n",
+        table("observe", {"spans": "state/broker-spans.jsonl"}),
+        *(_tenant(domain, keys, index) for index in range(len(domain.tenants))),
+    ]
+    return "".join(parts)
+
+
+def _tenant(domain: DomainPlan, keys: DomainKeys, index: int) -> str:
+    tenant = domain.tenants[index]
+    digest = hashlib.sha256(keys.api[tenant.name].encode()).hexdigest()
+    entries: dict[str, Json] = {
+        "name": tenant.name,
+        "keys": [digest],
+        "floor": ANY if tenant.floor == ANY else tenant.floor.as_json(),
+        "policy": ANY if tenant.policy == ANY else tenant.name,
+    }
+    return f"\n[[tenants]]\n{lines(entries)}"
+
+
+def agent(domain: DomainPlan, *, pin: str, bus_url: str) -> str:
+    """agent.toml."""
+    return "".join(
+        [
+            lines({"domain": domain.name, "k_min": domain.k_min}),
+            _federation(pin, {"expectations": "expectations.toml"}),
+            table("keys", {"advert": "keys/advert.pem"}),
+            _bus("agent", bus_url),
+            *(f"\n[[capabilities]]\n{lines(capability.as_json())}" for capability in domain.capabilities),
+        ]
+    )
+
+
+def node(domain: DomainPlan, each: NodePlan, *, pin: str, bus_url: str) -> str:
+    """node-<id>.toml."""
+    tee: dict[str, Json] = {"kind": "configfs-tsm"}
+    if each.chip is not None:
+        tee = {"kind": "simulated", "chip": each.chip}
+    engine: dict[str, Json] = {"kind": "llama.cpp", "slots": each.slots, "context": each.context}
+    models = {"capability": each.capability, "file": each.model}
+    return "".join(
+        [
+            lines({"domain": domain.name, "node_id": each.id}),
+            _federation(pin, {}),
+            _bus(f"node.{each.id}", bus_url),
+            table("tee", tee),
+            table("engine", engine),
+            f"\n[[models]]\n{lines(dict(models))}",
+        ]
+    )
+
+
+def expectations(plan: Plan) -> str:
+    """expectations.toml: what the charter's publisher vouches for, and not a byte more."""
+    snp: dict[str, Json] = {"products": ANY, "vmpl": [0], "guest_svn_min": 0}
+    snp["measurement"] = [image.measurement for image in plan.images]
+    engines = sorted({digest for image in plan.images for digest in image.engine_digests})
+    asked: dict[str, Json] = {
+        "engine_digests": list(engines),
+        "engine": "in-tee",
+        "enrolment": "required",
+        "max_attestation_age": 300,
+    }
+    models = {json.dumps(label): _texts(digests) for label, digests in plan.model_digests.items()}
+    roots = [root.as_json() for root in plan.simulated_roots]
+    return "".join(
+        [
+            "# What a node must prove. Waived demands are written out; narrow them to your machines.\n",
+            table("snp", snp | dict.fromkeys(SNP_WAIVED, ANY)),
+            table("node", asked),
+            table("node.models", models),
+            *(f"\n[[simulated_root]]\n{lines(root)}" for root in roots),
+        ]
+    )
+
+
+def trust(plan: Plan, pin: str) -> str:
+    """trust.toml: what an auditor of this federation holds as true (`comity receipt verify --trust`)."""
+    return lines(
+        {
+            "federation": plan.federation,
+            "charter": pin,
+            "quorum": "none",
+            "profile": "standard",
+            "expectations": "expectations.toml",
+        }
+    )
+
+
+def _federation(pin: str, more: Mapping[str, Json]) -> str:
+    entries: dict[str, Json] = {
+        "charter": "shared/charter.json",
+        "pin": pin,
+        "manifests": "shared/manifests",
+        "reference_values": "shared/reference-values",
+    }
+    return table("federation", entries | dict(more))
+
+
+def _bus(user: str, url: str) -> str:
+    return table("bus", {"url": url, "seed": f"keys/{user}.nk", "ca": "shared/bus-ca.pem"})
+
+
+def _texts(texts: Sequence[str]) -> list[Json]:
+    return list(texts)
