@@ -7,6 +7,7 @@ and no class claims more than its kind can: hardware attests neither a country n
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -158,6 +159,11 @@ class DomainProfile(Wire):
         if not set(self.seal) <= {f"SOV-{number}" for number in range(1, 9)}:
             raise ValueError("seal holds SOV-1 to SOV-8 only")
         return self
+
+    @cached_property
+    def digest(self) -> str:
+        """`value_digest()` in hex, computed once."""
+        return self.value_digest().hex()
 
     @property
     def lowest_evidence(self) -> int:

@@ -139,7 +139,7 @@ class DomainFacts:
         retention = [entry.seconds for entry in profile.retention_classes]
         return cls(
             domain=domain,
-            profile_digest=profile.value_digest().hex(),
+            profile_digest=profile.digest,
             status=profile.status,
             inside=enclosing(profile.jurisdictions) | {premises_of(domain)},
             exposed_to=frozenset(profile.exposed_to),

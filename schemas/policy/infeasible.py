@@ -1,7 +1,7 @@
 """Why nobody can serve a request, and what would have to give.
 
-Counts eliminations per rule, finds the smallest relaxations (single rules, then pairs, or the
-smallest sets there are), a minimal set of rules that together exclude everyone, and, per numeric
+Counts eliminations per rule, finds the minimal relaxations (single rules, then pairs, then larger
+sets of which no part suffices), a minimal set of rules that together exclude everyone, and, per numeric
 rule, the best value that could be had if that rule alone were relaxed. It says so and relaxes nothing.
 """
 
@@ -16,10 +16,9 @@ import numpy as np
 
 from schemas.canonical import Json
 from schemas.policy.facts import RequestContext
-from schemas.policy.mask import Columns, Flags, Mask, Masked, Numbers
+from schemas.policy.mask import Columns, Flags, Masked, Numbers, table
 
 MAX_RELAXATIONS: Final = 8  # more would not be read
-MAX_TOGETHER: Final = 2  # rules relaxed at once, unless nothing smaller exists
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,17 +105,17 @@ def report(
 
 
 def policy_report(
-    mask: Mask, request: RequestContext, on: Columns, masked: Masked, domains: Sequence[str]
+    request: RequestContext, on: Columns, masked: Masked, domains: Sequence[str]
 ) -> Infeasibility:
     """The report of a mask alone, for explanations without routing."""
-    return report(masked.denials, domains, policy_measures(mask, request, on))
+    return report(masked.denials, domains, policy_measures(request, on))
 
 
-def policy_measures(mask: Mask, request: RequestContext, on: Columns) -> list[Measured]:
-    """The numeric rules of the mask with the columns that they look at."""
+def policy_measures(request: RequestContext, on: Columns) -> list[Measured]:
+    """The table's numeric rules with the columns that they look at; a report ignores inactive ones."""
     return [
         Measured(row.rule, getattr(request, bound.asked), on.numbers[bound.column], bound.unit, bound.better)
-        for row in mask.rules
+        for row in table()
         if (bound := row.bound) is not None
     ]
 
@@ -127,10 +126,8 @@ def _relaxations(sets: Sequence[frozenset[str]]) -> tuple[Relaxation, ...]:
     if frozenset() in kinds:
         return ()
     minimal = [kind for kind in kinds if not any(other < kind for other in kinds)]
-    smallest = min((len(kind) for kind in minimal), default=0)
-    readable = [kind for kind in minimal if len(kind) <= max(smallest, MAX_TOGETHER)]
-    freed = {kind: sum(count for other, count in kinds.items() if other <= kind) for kind in readable}
-    ordered = sorted(readable, key=lambda kind: (len(kind), -freed[kind], sorted(kind)))
+    freed = {kind: sum(count for other, count in kinds.items() if other <= kind) for kind in minimal}
+    ordered = sorted(minimal, key=lambda kind: (len(kind), -freed[kind], sorted(kind)))
     return tuple(Relaxation(tuple(sorted(kind)), freed[kind]) for kind in ordered[:MAX_RELAXATIONS])
 
 

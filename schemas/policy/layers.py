@@ -105,7 +105,7 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
-class _Unit:
+class Unit:
     """One set in its layer."""
 
     layer: str
@@ -123,11 +123,11 @@ class _Unit:
         }
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Layers:
-    """The active rules of all owners. Owns its memo; a changed set means a new `Layers`."""
+    """The active rules of all owners. Owns its memo; a changed set means a new `Layers`, never equal."""
 
-    units: tuple[_Unit, ...]
+    units: tuple[Unit, ...]
     digests: Mapping[str, str]
     _everything: cedarpy.PolicySet = field(repr=False)
     _permits: cedarpy.PolicySet = field(repr=False)
@@ -142,7 +142,7 @@ class Layers:
         Raises `ConfigurationError` when no layer is left, or two sets of a layer share a name.
         """
         given = dict(zip(LAYERS, (charter, national, tenant, provider), strict=True))
-        units = tuple(_Unit(layer, policies) for layer, sets in given.items() for policies in _listed(sets))
+        units = tuple(Unit(layer, policies) for layer, sets in given.items() for policies in _listed(sets))
         names = [unit.name for unit in units]
         if not units or len(set(names)) != len(names):
             raise ConfigurationError("policy.layers", "name at least one policy set, each once per layer")
@@ -241,12 +241,12 @@ def _listed(sets: LayerSets) -> tuple[PolicySet, ...]:
     return () if isinstance(sets, str) else tuple(sets)
 
 
-def _union(units: Iterable[_Unit], *, permits_only: bool) -> dict[str, Any]:
+def _union(units: Iterable[Unit], *, permits_only: bool) -> dict[str, Any]:
     return {rule: body for unit in units for rule, body in unit.tagged(permits_only=permits_only).items()}
 
 
 def _verdict(
-    unit: _Unit, forbidding: frozenset[str], permitted: frozenset[str], errors: tuple[str, ...]
+    unit: Unit, forbidding: frozenset[str], permitted: frozenset[str], errors: tuple[str, ...]
 ) -> LayerVerdict:
     prefix = f"{unit.name}/"
     forbids = _own(prefix, forbidding)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
@@ -174,6 +174,12 @@ class Mask:
 
 
 MEMBERSHIP: Final = "MEM-001-active-member"
+
+
+@lru_cache(maxsize=256)
+def mask_of(layers: Layers) -> Mask:
+    """`Mask.of`, kept per `Layers` value: reading the rules' digests takes milliseconds."""
+    return Mask.of(layers)
 
 
 @cache

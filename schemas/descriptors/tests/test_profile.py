@@ -25,6 +25,13 @@ def test_a_profile_survives_the_wire() -> None:
     assert DomainProfile.read(profile().write()) == profile()
 
 
+def test_the_digest_is_no_part_of_the_value() -> None:
+    known, fresh = profile(), profile()
+    assert len(known.digest) == 64
+    assert known == fresh
+    assert b"digest" not in known.write()
+
+
 @pytest.mark.parametrize(
     ("field", "value", "named"),
     [

@@ -51,8 +51,9 @@ def test_the_demos_refusal_names_the_rules_and_the_smallest_relaxation() -> None
     request = asking(data_class="special-category", origin="DE", max_price=50)
     columns = Columns.of(three)
     masked = mask.apply(request, columns)
-    found = policy_report(mask, request, columns, masked, [s.domain.domain for s in three])
-    assert [entry.rules for entry in found.relaxations] == [("OPS-001-within-price",)]
+    found = policy_report(request, columns, masked, [s.domain.domain for s in three])
+    assert found.relaxations[0].rules == ("OPS-001-within-price",)
+    assert all(len(entry.rules) > 1 for entry in found.relaxations[1:])
     (price,) = [entry for entry in found.achievable if entry.rule == "OPS-001-within-price"]
     assert (price.best, price.domain, price.unit) == (90, "clinic.de", "micro-units")
     assert found.as_json()["candidates"] == 3

@@ -1,0 +1,181 @@
+"""What a plan will take: speeds and waits, learned from runs, else read from the summary's bands.
+
+Exact decimals throughout, so that a prediction replays bit for bit. The table is owned by the
+broker's event loop; a restart begins again from the bands, which claim less than was measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Final
+
+from schemas.descriptors.request import RequestDescriptor
+from schemas.descriptors.summary import Cell
+
+DEFAULT_RTT_MS: Final = 50  # milliseconds assumed for a peer never measured: a wide-area guess
+DEFAULT_RATE_TPS: Final = 10  # tokens a second assumed where a domain discloses none
+FULL_QUEUE_MS: Final = Decimal(2_000)  # wait assumed where no slot is free and none was observed
+COLD_START_MS: Final = Decimal(5_000)  # loading a model that no node has resident
+BYTES_PER_MS: Final = 12_500  # 100 Mbit/s: a modest link between domains
+EXPECTED_OUTPUT_TOKENS: Final = 256  # answers rarely use their whole limit; price is bound by the limit
+TAIL_PERCENTILE: Final = 90  # from here on the advertised p95 counts, not only the mean
+LEARNING: Final = Decimal("0.25")  # weight of the newest observation
+MAX_TRACKED: Final = 20_000  # (domain, capability) pairs; a federation has far fewer
+MS: Final = Decimal("0.001")  # times are kept to the microsecond
+TPS: Final = Decimal("0.001")
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """How fast one capability of one domain has been lately."""
+
+    prefill_tps: Decimal
+    decode_tps: Decimal
+    queue_ms: Decimal
+    samples: int = 0
+    """Observed runs; 0 means that all values come from the summary."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What one finished run took."""
+
+    input_tokens: int
+    """Those that were computed, not taken from a cache."""
+    output_tokens: int
+    queue_ms: int
+    prefill_ms: int
+    decode_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Times of one plan at the percentile that was asked for, milliseconds."""
+
+    ttft_ms: Decimal
+    tpot_ms: Decimal
+    total_ms: Decimal
+    """To the last token of the longest answer."""
+
+    def as_json(self) -> dict[str, str]:
+        return {
+            "ttftMs": str(self.ttft_ms),
+            "tpotMs": str(self.tpot_ms),
+            "totalMs": str(self.total_ms),
+        }
+
+
+@dataclass(slots=True)
+class Predictor:
+    """The profile table, `(domain, capability) → speeds`, with its own errors."""
+
+    _speeds: dict[tuple[str, str], Speed] = field(default_factory=dict)
+    _rtts_ms: dict[str, Decimal] = field(default_factory=dict)
+    _errors: dict[str, Decimal] = field(default_factory=dict)
+
+    def speed(self, domain: str, cell: Cell) -> Speed:
+        """Learned speeds where there are any, else the cell's bands."""
+        known = self._speeds.get((domain, cell.label))
+        return known if known is not None else advertised(cell)
+
+    def rtts_ms(self) -> Mapping[str, int]:
+        """Round trips per domain, whole milliseconds, rounded up."""
+        return {domain: math.ceil(rtt) for domain, rtt in self._rtts_ms.items()}
+
+    def errors(self) -> Mapping[str, Decimal]:
+        """Moving mean of the relative error per term (`network`, `prefill`, `decode`, `queue`)."""
+        return dict(self._errors)
+
+    def observe_rtt(self, domain: str, milliseconds: Decimal) -> None:
+        """Take in one measured round trip."""
+        old = self._rtts_ms.get(domain)
+        if old is not None:
+            self._note_error("network", old, milliseconds)
+        if old is not None or len(self._rtts_ms) < MAX_TRACKED:
+            self._rtts_ms[domain] = _ewma(old, milliseconds, MS)
+
+    def observe_queue(self, domain: str, cell: Cell, milliseconds: int) -> None:
+        """The wait that an offer stated: fresher than any summary, so it replaces what was known."""
+        speed = self.speed(domain, cell)
+        self._keep(domain, cell.label, replace(speed, queue_ms=Decimal(milliseconds)))
+
+    def observe(self, domain: str, cell: Cell, run: Observed) -> None:
+        """Take in one finished run. Parts that took no time or had no tokens teach nothing."""
+        speed = self.speed(domain, cell)
+        prefill = _rate(run.input_tokens, run.prefill_ms)
+        decode = _rate(run.output_tokens, run.decode_ms)
+        self._note_error("prefill", speed.prefill_tps, prefill)
+        self._note_error("decode", speed.decode_tps, decode)
+        self._note_error("queue", speed.queue_ms, Decimal(run.queue_ms))
+        first = speed.samples == 0
+        learned = Speed(
+            prefill_tps=speed.prefill_tps if prefill is None else _learn(speed.prefill_tps, prefill, first),
+            decode_tps=speed.decode_tps if decode is None else _learn(speed.decode_tps, decode, first),
+            queue_ms=_ewma(None if first else speed.queue_ms, run.queue_ms, MS),
+            samples=speed.samples + 1,
+        )
+        self._keep(domain, cell.label, learned)
+
+    def _keep(self, domain: str, label: str, speed: Speed) -> None:
+        if (domain, label) in self._speeds or len(self._speeds) < MAX_TRACKED:
+            self._speeds[domain, label] = speed
+
+    def _note_error(self, term: str, predicted: Decimal, seen: Decimal | None) -> None:
+        if seen is None or seen <= 0:
+            return
+        error = (abs(predicted - seen) / seen).quantize(TPS)
+        self._errors[term] = _ewma(self._errors.get(term), error, TPS)
+
+
+def advertised(cell: Cell) -> Speed:
+    """The speeds that a cell discloses; cautious values for what it does not."""
+    return Speed(
+        prefill_tps=Decimal(cell.prefill_tps or DEFAULT_RATE_TPS),
+        decode_tps=Decimal(cell.decode_tps or DEFAULT_RATE_TPS),
+        queue_ms=FULL_QUEUE_MS if cell.headroom == 0 else Decimal(0),
+    )
+
+
+def predict(
+    request: RequestDescriptor, cell: Cell, speed: Speed, *, rtt_ms: int, reusable_tokens: int = 0
+) -> Prediction:
+    """Times of serving the request there.
+
+    The tail that the domain advertises counts where the caller asked for a tail.
+    """
+    fresh = max(0, request.input_tokens - reusable_tokens)
+    ttft = network_ms(rtt_ms, request.body_bytes) + speed.queue_ms + 1000 * fresh / speed.prefill_tps
+    tpot = 1000 / speed.decode_tps
+    if cell.cold:
+        ttft += COLD_START_MS
+    if request.slo.percentile >= TAIL_PERCENTILE:
+        ttft = max(ttft, Decimal(rtt_ms + (cell.ttft_p95_ms or 0)))
+        tpot = max(tpot, Decimal(cell.tpot_p95_ms or 0))
+    total = ttft + request.max_output_tokens * tpot
+    return Prediction(ttft.quantize(MS), tpot.quantize(MS), total.quantize(MS))
+
+
+def network_ms(rtt_ms: int, body_bytes: int) -> Decimal:
+    """Round trip and the request's bytes over the road; nothing inside our own domain."""
+    if rtt_ms == 0:
+        return Decimal(0)
+    return (rtt_ms + Decimal(body_bytes) / BYTES_PER_MS).quantize(MS)
+
+
+def _rate(tokens: int, milliseconds: int) -> Decimal | None:
+    if tokens <= 0 or milliseconds <= 0:
+        return None
+    return max(TPS, (Decimal(1000) * tokens / milliseconds).quantize(TPS))
+
+
+def _learn(old: Decimal, seen: Decimal, first: bool) -> Decimal:
+    """The first run replaces the band: a band is a bound, not a measurement."""
+    return _ewma(None if first else old, seen, TPS)
+
+
+def _ewma(old: Decimal | None, seen: Decimal | int, unit: Decimal) -> Decimal:
+    value = Decimal(seen)
+    return (value if old is None else old + LEARNING * (value - old)).quantize(unit)

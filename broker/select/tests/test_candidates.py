@@ -1,0 +1,174 @@
+"""Π(Q): who may serve, and every reason for each who may not."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from broker.select.candidates import Feasibility
+from broker.select.cost import Weights
+from broker.select.rank import rank
+from broker.select.tests.cases import LAYERS, NOW, cell, context, cut, listing, request, three
+from schemas.descriptors.capability import Rates
+
+
+def domains(found: Feasibility) -> list[str]:
+    return [plan.domain for plan in found.candidates]
+
+
+def test_the_demo_story_cuts_by_policy_and_names_the_rules() -> None:
+    assert domains(cut(request(), three())) == ["clinic.de", "cloud.fr", "hyper.us"]
+    found = cut(request({"policy": {"data_class": "personal", "residency": ["EU"]}}), three())
+    assert domains(found) == ["clinic.de", "cloud.fr"]
+    assert "RES-001-inside-residency" in found.reasons_of("hyper.us")
+    health = cut(request({"policy": {"data_class": "special-category", "origin": "DE"}}), three())
+    assert domains(health) == ["clinic.de"]
+
+
+@pytest.mark.parametrize(
+    ("comity", "changes", "code"),
+    [
+        ({}, {"cls": "chat.large"}, "CAP-001-class"),
+        ({"capability": "chat.small/other"}, {}, "CAP-002-variant"),
+        ({"capability": "chat.small/tiny-q4@2"}, {}, "CAP-003-version"),
+        ({"quality": {"tier": 3}}, {}, "QUA-001-tier"),
+        ({"quality": {"min_params": 135_000_001}}, {}, "QUA-002-parameters"),
+        ({"quality": {"context": 4097}}, {}, "QUA-003-context"),
+        ({}, {"context_limit": 207}, "QUA-003-context"),
+        ({"slo": {"ttft_ms": 200}}, {}, "SLO-001-ttft"),
+        ({"slo": {"ttft_ms": 400}}, {"ttft_p95_ms": 500}, "SLO-001-ttft"),
+        ({"slo": {"total_ms": 1_000}}, {}, "SLO-002-total"),
+        ({"slo": {"tpot_ms": 9}}, {}, "SLO-003-tpot"),
+        ({"budget": {"max_price": 407}}, {}, "OPS-001-within-price"),
+        ({"budget": {"max_carbon_g": 1}}, {}, "BUD-001-carbon-unknown"),
+        ({"policy": {"data_class": "public", "min_assurance": 2}}, {}, "TEE-001-assurance-floor"),
+    ],
+)
+def test_each_requirement_excludes_under_its_own_name(
+    comity: dict[str, Any], changes: dict[str, Any], code: str
+) -> None:
+    found = cut(request(comity), [listing("clinic.de", "DE", cell(**changes))])
+    assert domains(found) == []
+    assert found.reasons_of("clinic.de") == (code,)
+
+
+def test_what_is_met_exactly_is_met() -> None:
+    asked = request({"budget": {"max_price": 408}, "slo": {"tpot_ms": 10}, "quality": {"context": 4096}})
+    assert domains(cut(asked, [listing("clinic.de", "DE")])) == ["clinic.de"]
+    mean = request({"slo": {"ttft_ms": 400, "percentile": 50}})
+    assert domains(cut(mean, [listing("clinic.de", "DE", cell(ttft_p95_ms=500))])) == ["clinic.de"]
+
+
+def test_freshness_draining_exclusion_and_the_very_model() -> None:
+    old = NOW + timedelta(seconds=31)
+    (stale,) = cut(request(), [listing("cloud.fr", "FR")], at=old).candidates
+    assert stale.stale
+    dead = cut(request(), [listing("cloud.fr", "FR")], at=NOW + timedelta(seconds=91))
+    assert dead.reasons_of("cloud.fr") == ("STA-001-stale",)
+    drained = cut(request(), [listing("cloud.fr", "FR", draining=True)])
+    assert drained.reasons_of("cloud.fr") == ("STA-002-draining",)
+    tried = cut(request(), three(), excluded=["cloud.fr"])
+    assert tried.reasons_of("cloud.fr") == ("EXC-001-excluded",)
+    other = cut(request(), three(cloud=cell(jur="FR", digest="b" * 64)), model_digest="b" * 64)
+    assert domains(other) == ["cloud.fr"]
+    assert other.reasons_of("hyper.us") == ("CAP-004-model",)
+
+
+def test_a_domain_whose_profile_has_expired_is_not_a_candidate() -> None:
+    found = cut(request(), three(), at=NOW + timedelta(days=20))
+    assert found.reasons_of("cloud.fr") == ("PROFILE-EXPIRED",)
+    assert found.report().eliminated == {"PROFILE-EXPIRED": 3}
+
+
+def test_a_cell_below_k_min_can_still_be_called_and_is_not_taken_for_free() -> None:
+    bare = cell(variant=None, version=None, digest=None, rates=None, prefill_tps=None, decode_tps=None)
+    found = cut(request(), [listing("clinic.de", "DE"), listing("cloud.fr", "FR", bare)])
+    assert domains(found) == ["clinic.de", "cloud.fr"]
+    plans = {plan.domain: plan for plan in rank(request(), found.candidates, Weights())}
+    assert plans["cloud.fr"].inputs.price == plans["clinic.de"].inputs.price > 0
+
+
+def test_the_refusal_of_the_demo_says_what_would_have_to_give() -> None:
+    asked = request(
+        {"capability": "chat.large", "policy": {"data_class": "special-category", "origin": "DE"}}
+    )
+    found = cut(asked, three(cloud=cell(jur="FR", cls="chat.large")))
+    report = found.report()
+    assert domains(found) == []
+    assert report.candidates == 3
+    assert report.eliminated["CAP-001-class"] == 2
+    assert report.relaxations[0].rules == ("CAP-001-class",)
+    assert {"DAT-001-special-category-stays-home", "NDE-001-health-data-stays-in-germany"} <= set(
+        report.relaxations[1].rules
+    )
+    assert "CAP-001-class" in report.binding
+
+
+def test_the_best_achievable_response_time_and_price_are_told() -> None:
+    cheap = cell(jur="US", rates=Rates(input=1, output=1, cached=1), prefill_tps=200)
+    asked = request({"slo": {"ttft_ms": 100}, "budget": {"max_price": 1_000}})
+    report = cut(asked, three(hyper=cheap)).report()
+    (ttft,) = report.achievable
+    assert (ttft.rule, ttft.best, ttft.unit, ttft.domain) == ("SLO-001-ttft", 216, "ms", "clinic.de")
+    dear = cut(request({"budget": {"max_price": 10}}), three()).report()
+    assert [(best.rule, best.best) for best in dear.achievable] == [("OPS-001-within-price", 408)]
+
+
+def test_many_domains_go_through_the_mask_and_mean_the_same() -> None:
+    asked = request({"policy": {"data_class": "personal", "residency": ["EU"]}})
+    many = [listing(f"d{number}.example", place) for number in range(30) for place in ("DE", "FR", "US")]
+    many = [one for at, one in enumerate(many) if at % 3 == (at // 3) % 3] + [
+        listing(f"e{number}.example", "US") for number in range(70)
+    ]
+    found = cut(asked, many)
+    assert len(found.candidates) + len(found.rejected) == len(many)
+    for plan in found.candidates:
+        assert LAYERS[False].decide(context(asked), plan.subject).verdict == "allow"
+    for gone in found.rejected:
+        assert gone.subject is not None
+        assert LAYERS[False].decide(context(asked), gone.subject).reasons == gone.reasons
+
+
+places = st.sampled_from(["DE", "FR", "NO", "US", "CH"])
+cells = st.builds(
+    cell,
+    jur=places,
+    cls=st.sampled_from(["chat.small", "chat.large"]),
+    tier=st.integers(0, 4),
+    ar_min=st.integers(0, 4),
+    headroom=st.sampled_from([0, 2, 5, 8, 10]),
+    decode_tps=st.sampled_from([1, 20, 100]),
+    rates=st.builds(Rates, input=st.integers(0, 5_000), output=st.integers(0, 5_000), cached=st.just(0)),
+)
+policies = st.fixed_dictionaries(
+    {},
+    optional={
+        "data_class": st.sampled_from(["public", "internal", "personal", "phi", "special-category"]),
+        "residency": st.lists(st.sampled_from(["DE", "EU", "EEA", "Global", "premises"]), min_size=1),
+        "min_assurance": st.integers(0, 4),
+    },
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(places, cells), max_size=5), policies, st.integers(0, 400), st.integers(0, 4))
+def test_nothing_outside_the_feasible_set_is_ever_ranked(
+    drawn: list[tuple[str, Any]], policy: dict[str, Any], max_price: int, tier: int
+) -> None:
+    asked = request({"policy": policy, "budget": {"max_price": max_price}, "quality": {"tier": tier}})
+    listed = [listing(f"d{at}.example", place, one) for at, (place, one) in enumerate(drawn)]
+    found = cut(asked, listed)
+    keys = {plan.key for plan in found.candidates}
+    assert keys.isdisjoint(plan.key for plan in found.rejected)
+    assert len(keys) + len(found.rejected) == len(listed)
+    for plan in rank(asked, found.candidates, Weights()):
+        assert plan.candidate.key in keys
+        assert plan.candidate.price <= max_price
+        assert plan.candidate.cell.tier >= tier
+        assert plan.candidate.cell.cls == "chat.small"
+        assert LAYERS[False].decide(context(asked), plan.candidate.subject).verdict == "allow"
+    assert all(plan.reasons for plan in found.rejected)
