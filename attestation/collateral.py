@@ -14,18 +14,22 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import httpx
 
-from attestation.endorsements import Endorsements, recognise
+from attestation.endorsements import recognise
 from attestation.expected import Expectations
-from attestation.result import Check
+from attestation.result import AttestationResult
 from attestation.snp.appraise import appraise_report
+from attestation.snp.chain import AMD_ROOTS, verify_issuers
 from attestation.snp.products import PRODUCTS, Product, product_of_cpuid
 from attestation.snp.report import SIGNING_KEYS, Report, read_report
-from attestation.x509 import read_certificate, read_crl
+from attestation.snp.revocation import is_fresh, verify_crl
+from attestation.snp.verify import NAMES
+from attestation.x509 import Certificate, Crl, read_certificate, read_crl
 from schemas.errors import ConfigurationError, Refused, Undecided, Unreadable
 
 AMD: Final = "https://kdsintf.amd.com"
@@ -36,11 +40,6 @@ FIRST_PAUSE: Final = 1.0  # seconds; doubled each time, with full jitter
 LONGEST_PAUSE: Final = 60.0  # seconds, also for Retry-After: beyond it, give up and say so
 NOT_FOUND_FOR: Final = 600.0  # seconds that a 404 is remembered
 CRL_MAX_AGE: Final = 86_400.0  # seconds after which a CRL is asked for again, though still current
-
-_ORIGIN_CHECKS: Final = (
-    "snp.chain", "snp.root", "snp.cert.validity", "snp.cert.extensions", "snp.cert.signer",
-    "snp.cert.product", "snp.cert.tcb", "snp.cert.chip_id", "snp.signature",
-)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -72,41 +71,40 @@ class KeyDistribution:
         kind = SIGNING_KEYS.get(parsed.signing_key, "none").lower()
         if kind == "none":
             raise Refused("snp.signature.unsigned", "nothing can endorse a report that is not signed")
-        chain = await self._kept(
-            self._chain_file(line, kind), f"/{kind}/v1/{line.name}/cert_chain", self._current
-        )
-        files = [chain]
-        if kind == "vcek":
-            vcek = self._vcek_file(parsed, line)
-            files.append(
-                await self._kept(vcek, _vcek_path(parsed, line), self._current, report=(report, chain))
+        issuers = self.folder / line.name / f"chain_{kind}.pem"
+        files = [
+            await self._kept(
+                issuers, f"/{kind}/v1/{line.name}/cert_chain", self._current,
+                partial(self._check_issuers, line, kind.upper()),
             )
+        ]  # fmt: skip
+        if kind == "vcek":
+            vcek, check = self._vcek(parsed, line), partial(self._check_vcek, report, issuers)
+            files.append(await self._kept(vcek, _vcek_path(parsed, line), self._current, check))
         for path in ("vcek", "vlek"):
-            crl = self.folder / line.name / f"{path}.crl"
-            files.append(await self._kept(crl, f"/{path}/v1/{line.name}/crl", self._recent))
+            crl, signed = self.folder / line.name / f"{path}.crl", partial(self._check_crl, issuers)
+            files.append(await self._kept(crl, f"/{path}/v1/{line.name}/crl", self._recent, signed))
         return files
 
-    def _chain_file(self, line: Product, kind: str) -> Path:
-        return self.folder / line.name / f"{kind}_chain.pem"
-
-    def _vcek_file(self, report: Report, line: Product) -> Path:
+    def _vcek(self, report: Report, line: Product) -> Path:
         chip = report.chip_id[: line.hwid_bytes].hex()
         return self.folder / line.name / f"vcek_{chip}_{report.reported_tcb.hex()}.der"
 
     async def _kept(
-        self,
-        file: Path,
-        path: str,
-        usable: Callable[[Path], bool],
-        *,
-        report: tuple[bytes, Path] | None = None,
+        self, file: Path, path: str, usable: Callable[[Path], bool], check: Callable[[bytes], object]
     ) -> Path:
-        """The file, fetched only where the kept one is no longer usable; one request in flight a name."""
+        """The file, fetched only where the kept one is no longer usable; one request in flight a name.
+
+        `check` holds what arrived against what was asked for, and raises before anything is kept.
+        """
         async with self._locks.setdefault(path, asyncio.Lock()):
             if usable(file):
                 return file
             data = await self._get(path)
-            self._check(data, path, report)
+            try:
+                check(data)
+            except (Refused, Unreadable) as error:
+                raise Refused("collateral.wrong_answer", f"{path}: {error}") from None
             file.parent.mkdir(parents=True, exist_ok=True)
             temporary = file.with_name(file.name + ".new")
             temporary.write_bytes(data)
@@ -130,28 +128,36 @@ class KeyDistribution:
         except (OSError, Unreadable):
             return False
 
-    def _check(self, data: bytes, path: str, report: tuple[bytes, Path] | None) -> Endorsements:
-        """What arrived is what was asked for; a VCEK is held against the report at once."""
-        try:
-            found = recognise(data)
-        except Unreadable as error:
-            raise Refused("collateral.unexpected", f"{path}: {error.text}") from None
-        wanted = "a CRL" if path.endswith("/crl") else "certificates"
-        if not (found.crls if path.endswith("/crl") else found.certificates):
-            raise Refused("collateral.unexpected", f"{path}: no {wanted} in the answer")
-        if report is not None:
-            failing = self._origin(report[0], [report[1].read_bytes(), data])
-            if failing is not None:
-                raise Refused("collateral.wrong_certificate", f"{path}: {failing.code}: {failing.seen}")
-        return found
+    def _check_issuers(self, line: Product, kind: str, data: bytes) -> Certificate:
+        roots = self.expectations.roots if self.expectations else AMD_ROOTS
+        certificates = [read_certificate(der) for der in recognise(data).certificates]
+        return verify_issuers(certificates, line, kind, roots)
 
-    def _origin(self, report: bytes, documents: list[bytes]) -> Check | None:
-        """The first check of the report's origin that these certificates do not pass."""
+    def _check_crl(self, issuers: Path, data: bytes) -> Crl:
+        """Signed by the root that was just checked, and as fresh as one that is supplied must be."""
+        found = recognise(data).crls
+        arks = [
+            der for der in recognise(issuers.read_bytes()).certificates if _is_root(read_certificate(der))
+        ]
+        if len(found) != 1 or len(arks) != 1:
+            raise Refused("snp.crl.missing", "not one CRL")
+        crl = verify_crl(found[0], arks[0])
+        if not is_fresh(crl, self.clock()):
+            raise Refused("snp.crl.stale", "the CRL is not current")
+        return crl
+
+    def _check_vcek(self, report: bytes, issuers: Path, data: bytes) -> AttestationResult:
+        """The report's whole origin must hold with this certificate: chip, TCB, dates, signature."""
+        if len(recognise(data).certificates) != 1:
+            raise Refused("snp.endorsement.missing", "not one certificate")
         result = appraise_report(
-            report, endorsements=documents, expectations=self.expectations, nonce=None,
+            report, endorsements=[issuers.read_bytes(), data], expectations=self.expectations, nonce=None,
             waive_revocation=True, at=datetime.fromtimestamp(self.clock(), UTC),
         ).result  # fmt: skip
-        return next((c for c in result.checks if c.name in _ORIGIN_CHECKS and c.status != "pass"), None)
+        for check in result.checks:
+            if check.name in NAMES and check.name != "snp.crl" and check.status != "pass":
+                raise Refused(check.code or check.name, check.seen)
+        return result
 
     async def _get(self, path: str) -> bytes:
         """One answer, with patience for 429 (RFC 9110 10.2.3), none for 404. Raises `Undecided`."""
@@ -188,6 +194,10 @@ class KeyDistribution:
                 if len(body) > MAX_ANSWER_BYTES:
                     raise Undecided("collateral.unavailable", f"{path}: more than {MAX_ANSWER_BYTES} bytes")
             return answer.status_code, _retry_after(answer.headers.get("retry-after"), self.clock()), body
+
+
+def _is_root(certificate: Certificate) -> bool:
+    return certificate.subject == certificate.issuer
 
 
 def _product(report: Report, stated: str | None) -> Product:

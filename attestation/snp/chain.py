@@ -181,6 +181,22 @@ def _check_algorithms(
     return key
 
 
+def verify_issuers(
+    certificates: Sequence[Certificate], product: Product, kind: str, roots: Roots
+) -> Certificate:
+    """The pinned root of a chain without its leaf, as a service hands it out. Raises `Refused`."""
+    named = {each.common_name: each for each in certificates}
+    ark = named.get(product.ark)
+    intermediate = named.get(product.ask if kind == "VCEK" else product.asvk)
+    if ark is None or intermediate is None or len(certificates) != 2 or intermediate.issuer != ark.subject:
+        raise Refused("snp.chain.name_mismatch", f"not the issuers of a {kind} on {product.name}")
+    if roots.pins.get(ark.fingerprint, ("", None))[0] != product.name:
+        raise Refused("snp.chain.root_unpinned", f"{ark.common_name} {ark.fingerprint}")
+    _check_signature(ark, ark)
+    _check_signature(intermediate, ark)
+    return ark
+
+
 def _check_signature(child: Certificate, issuer: Certificate) -> Certificate:
     try:
         verify_pss(issuer.public_key, child.signature, child.tbs)

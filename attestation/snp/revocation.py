@@ -32,11 +32,11 @@ def check_revocation(
     """
     try:
         ours = _of_this_root(crls, chain)
-        verified = [_verify_crl(crl.der, chain.ark.der) for crl in ours]
+        verified = [verify_crl(crl.der, chain.ark.der) for crl in ours]
         _check_serials(verified, chain)
     except Refused as error:
         return failed(NAME, error.code, error.text, _WANTED, _CLAUSE), None
-    fresh = [c.next_update for c in verified if c.next_update and c.this_update <= at < c.next_update]
+    fresh = [crl.next_update for crl in verified if crl.next_update and is_fresh(crl, at)]
     if fresh:
         return passed(NAME, f"not revoked, next update {_date(max(fresh))}", _WANTED, _CLAUSE), max(fresh)
     code = "snp.crl.stale" if verified else "snp.crl.missing"
@@ -44,6 +44,11 @@ def check_revocation(
     if waived:
         return not_evaluated(NAME, f"waived; {code}: {seen}", _CLAUSE), None
     return undecided(NAME, code, seen, _WANTED, _CLAUSE), None
+
+
+def is_fresh(crl: Crl, at: float) -> bool:
+    """thisUpdate ≤ t < nextUpdate; a CRL without an end is never fresh (RFC 5280 5.1.2.5)."""
+    return crl.next_update is not None and crl.this_update <= at < crl.next_update
 
 
 def _of_this_root(crls: tuple[bytes, ...], chain: Chain) -> list[Crl]:
@@ -75,11 +80,14 @@ def _signed_as_amd_does(crl: Crl) -> bool:
 
 
 @lru_cache(maxsize=CACHED_VERIFIED_CRLS)
-def _verify_crl(crl_der: bytes, ark_der: bytes) -> Crl:
-    crl = read_crl(crl_der)
+def verify_crl(crl_der: bytes, ark_der: bytes) -> Crl:
+    """The CRL that this root signed, freshness not looked at. Raises `Refused` or `Unreadable`."""
+    crl, ark = read_crl(crl_der), read_certificate(ark_der)
+    if crl.issuer != ark.subject:
+        raise Refused("snp.crl.issuer_mismatch", f"issued by {crl.issuer_common_name}")
     try:
         check_pss_spelling(crl.der, crl.tbs, crl.signature)
-        verify_pss(read_certificate(ark_der).public_key, crl.signature, crl.tbs)
+        verify_pss(ark.public_key, crl.signature, crl.tbs)
     except Refused as error:
         raise Refused("snp.crl.signature_invalid", error.text) from None
     return crl
