@@ -71,7 +71,7 @@ class HoldRequest(Wire):
 
     nid: Token
     capability: Label
-    model_digest: Digest | None
+    model_digest: Digest | None = None
     hold_ms: Ms
     consumer: DomainName
     data_class: Label
@@ -157,13 +157,13 @@ class NodeStatus(Wire):
     """One node as the operator sees it (`agent.status`)."""
 
     node_id: Token
-    node_sign: Thumbprint | None
+    node_sign: Thumbprint | None = None
     admitted: bool
-    until: Seconds | None
-    reason: str | None
+    until: Seconds | None = None
+    reason: str | None = None
     """Reason code of the last appraisal that did not affirm."""
     health: Literal["HEALTHY", "DEGRADED", "DOWN", "UNKNOWN"]
-    simulated: bool | None
+    simulated: bool | None = None
 
 
 class AgentStatus(Wire):

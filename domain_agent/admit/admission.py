@@ -1,0 +1,198 @@
+"""Admitting nodes: challenge, quote, our own appraisal, and a time limit on all of it.
+
+A node is admitted only while fresh evidence of it affirms against this domain's expectations. It is
+asked again each epoch, and soon after a peer has a new challenge; silence lets the admission lapse,
+evidence that contradicts ends it at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from attestation.appraise import NodeAppraisal, appraise_node
+from attestation.expected import Expectations
+from domain_agent.admit.challenges import OwnChallenges, PeerChallenges
+from domain_agent.admit.nodes import NodeBook, NodeRecord
+from domain_agent.admit.revocations import ReasonClass, Revocations
+from domain_agent.clock import Clock
+from domain_agent.membership import Membership
+from schemas.errors import ComityError, Refused, Undecided
+from schemas.messages.interior import Challenges
+
+EPOCH_S: Final = 60  # seconds between two key epochs of a node (session.md 2)
+GRACE_S: Final = 15.0  # seconds after an epoch's end in which a late renewal keeps the admission
+RETRY_S: Final = 2.0  # seconds between two quotes of one node, whatever asks for them
+SPACING_PER_PEER_S: Final = (
+    0.1  # seconds more between quotes per peer, so that a large federation costs no more
+)
+MAX_AT_ONCE: Final = 8  # appraisals at a time: each is a few milliseconds of one core
+TICK_S: Final = 0.25  # seconds between two looks at what is due
+
+AskNode = Callable[[str, Challenges], Awaitable[bytes]]
+"""(node id, challenges) → the NodeEvidence document. Raises `ComityError`."""
+Lost = Callable[[str, ReasonClass, str], None]
+"""(node key thumbprint, class, reason): nothing under this key is to be trusted any more."""
+
+_log = logging.getLogger("comity.agent")
+
+
+@dataclass(slots=True)
+class _Turn:
+    """When a node is asked next. Steady seconds."""
+
+    renew_at: float = 0.0
+    asked_at: float = float("-inf")
+    answered: int = -1
+    """Version of the peers' challenges that the latest evidence answers."""
+    epoch_ends: float = 0.0
+    asking: bool = False
+
+
+@dataclass(slots=True)
+class Admission:
+    """The agent's gate. One per agent, on its event loop; state is in the node book."""
+
+    membership: Membership
+    expectations: Expectations
+    book: NodeBook
+    own: OwnChallenges
+    peers: PeerChallenges
+    revocations: Revocations
+    ask: AskNode
+    lost: Lost
+    clock: Clock
+    epoch_s: float = EPOCH_S
+    accept: Literal["affirming", "warning"] = "affirming"
+    _turns: dict[tuple[str, str], _Turn] = field(default_factory=dict)
+    _asking: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def arrive(self, node_id: str, boot_id: str) -> NodeRecord:
+        """A node says that it is here. An earlier boot of it is over: its keys are never used again."""
+        record, earlier = self.book.arrive(node_id, boot_id)
+        if earlier is not None:
+            self._turns.pop((earlier.node_id, earlier.boot_id), None)
+            if earlier.appraisal is not None:
+                self.lost(earlier.appraisal.sign_key.thumbprint, "stale", "node.restarted")
+        self._turns.setdefault((node_id, boot_id), _Turn())
+        return record
+
+    def due(self) -> list[NodeRecord]:
+        """Nodes that are to be asked now."""
+        steady = self.clock.steady()
+        spacing = max(RETRY_S, min(self.epoch_s, SPACING_PER_PEER_S * len(self.membership.peers)))
+        return [record for record in self.book if self._is_due(record, steady, spacing)]
+
+    async def run(self) -> None:
+        """Ask whoever is due, for as long as the agent runs."""
+        try:
+            while True:
+                for record in self.due()[: MAX_AT_ONCE - len(self._asking)]:
+                    self._turn(record).asking = True
+                    task = asyncio.create_task(self.renew(record))
+                    self._asking.add(task)
+                    task.add_done_callback(self._asking.discard)
+                await asyncio.sleep(TICK_S)
+        finally:
+            for task in self._asking:
+                task.cancel()
+            await asyncio.gather(*self._asking, return_exceptions=True)
+
+    async def renew(self, record: NodeRecord) -> None:
+        """One challenge, one quote, one appraisal. The outcome is in the record; nothing is raised."""
+        turn, steady = self._turn(record), self.clock.steady()
+        turn.asking, turn.asked_at = True, steady
+        if steady >= turn.epoch_ends:
+            record.key_epoch = max(record.key_epoch + 1, int(self.clock.wall()))
+            turn.epoch_ends = steady + self.epoch_s
+        answered = self.peers.version
+        try:
+            appraisal, document = await self._appraise(record)
+            self._admit(record, appraisal, document)
+            turn.answered, turn.renew_at = answered, turn.epoch_ends
+        except ComityError as error:
+            self._refuse(record, error)
+            turn.renew_at = turn.epoch_ends = self.clock.steady() + RETRY_S
+        finally:
+            turn.asking = False
+
+    def revoke(self, node_id: str, reason_class: ReasonClass, reason: str) -> None:
+        """Put a node out now, for as long as the revocation stands. Durability is the caller's."""
+        self.revocations.revoke(node_id, reason_class, reason)
+        record = self.book.get(node_id)
+        if record is None:
+            return
+        if record.appraisal is not None:
+            self.lost(record.appraisal.sign_key.thumbprint, reason_class, reason)
+        record.appraisal, record.admitted_until, record.reason = None, 0.0, "node.revoked"
+
+    def _is_due(self, record: NodeRecord, steady: float, spacing: float) -> bool:
+        turn = self._turn(record)
+        if turn.asking or record.node_id in self.revocations.nodes:
+            return False
+        if steady >= turn.renew_at:
+            return steady - turn.asked_at >= RETRY_S
+        return turn.answered != self.peers.version and steady - turn.asked_at >= spacing
+
+    async def _appraise(self, record: NodeRecord) -> tuple[NodeAppraisal, bytes]:
+        now = self.clock.wall()
+        mine = self.own.current(now)
+        challenges = {**self.peers.current(now), self.membership.domain: mine.value}
+        asked = Challenges(
+            key_epoch=record.key_epoch,
+            challenges={domain: value.hex() for domain, value in challenges.items()},
+        )
+        document = await self.ask(record.node_id, asked)
+        appraisal = await asyncio.to_thread(
+            appraise_node,
+            document,
+            expectations=self.expectations,
+            challenges=self.own.issued(now),
+            enrolments=self.membership.trust.enrolments(),
+            at=self.clock.now(),
+        )
+        return appraisal, document
+
+    def _admit(self, record: NodeRecord, appraisal: NodeAppraisal, document: bytes) -> None:
+        """Raises `Refused` or `Undecided` when this evidence admits nobody here."""
+        if record.node_id in self.revocations.nodes:
+            raise Refused("node.revoked", "revoked while it was being asked")
+        if self.book.get(record.node_id) is not record:
+            raise Undecided("node.restarted", "another boot took its place while it was being asked")
+        _check_identity(record, appraisal, self.membership)
+        if appraisal.status == "none":
+            raise Undecided(appraisal.reason or "node.undecided", "the evidence does not decide")
+        if appraisal.status == "contraindicated" or (
+            appraisal.status == "warning" and self.accept != "warning"
+        ):
+            raise Refused(appraisal.reason or "node.contraindicated", f"the appraisal is {appraisal.status}")
+        record.appraisal, record.reason = appraisal, None
+        record.admitted_until = min(appraisal.expires_at, self.clock.wall() + self.epoch_s + GRACE_S)
+        record.keep(appraisal.evidence_digest.hex(), document, record.key_epoch)
+
+    def _refuse(self, record: NodeRecord, error: ComityError) -> None:
+        """A node that cannot be asked keeps its admission until it lapses; any other loses it now."""
+        record.reason = error.code
+        if error.code in ("bus.timeout", "bus.disconnected") and record.appraisal is not None:
+            return
+        _log.warning("node not admitted", extra={"node": record.node_id, "code": error.code})
+        if record.appraisal is not None and isinstance(error, Refused):
+            self.lost(record.appraisal.sign_key.thumbprint, "compromise", error.code)
+        record.appraisal, record.admitted_until = None, 0.0
+
+    def _turn(self, record: NodeRecord) -> _Turn:
+        return self._turns.setdefault((record.node_id, record.boot_id), _Turn())
+
+
+def _check_identity(record: NodeRecord, appraisal: NodeAppraisal, ours: Membership) -> None:
+    """The evidence is of the node that was asked, in this boot and epoch, of this domain."""
+    stated = appraisal.evidence
+    if (stated.federation, stated.domain) != (ours.federation, ours.domain):
+        raise Refused("node.foreign", f"evidence of a node of {stated.domain}")
+    if (stated.node_id, stated.boot_id) != (record.node_id, record.boot_id):
+        raise Refused("node.identity", "evidence of another node or boot")
+    if stated.key_epoch != record.key_epoch:
+        raise Refused("node.key_epoch", "evidence of another key epoch")

@@ -1,0 +1,82 @@
+"""`comity agent run|status|revoke`: the interior's program and its operator's two questions."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Final
+
+from domain_agent import config as agent_config
+from domain_agent.agent import Agent
+from federation.connection import Bus
+from schemas.messages.interior import AgentStatus, RevokeNode
+
+ASK_S: Final = 5.0  # seconds for the running agent to answer
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command and return its exit code."""
+    options = _parser().parse_args(arguments)
+    config = agent_config.load(options.config)
+    match options.command:
+        case "run":
+            asyncio.run(_run(config))
+        case "status":
+            _show(asyncio.run(_ask(config, "agent.status", b"{}")), as_json=options.json)
+        case "revoke":
+            order = RevokeNode(node_id=options.node, reason_class=options.reason_class, reason=options.reason)
+            _show(asyncio.run(_ask(config, "agent.revoke", order.write())), as_json=options.json)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="comity agent", description="The interior of a domain.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="serve until SIGTERM")
+    status = commands.add_parser("status", help="the nodes as the running agent sees them")
+    revoke = commands.add_parser("revoke", help="put a node out, at once and until its entry is removed")
+    revoke.add_argument("node", metavar="NODE_ID")
+    revoke.add_argument("--reason", required=True, metavar="CODE", help="one word, e.g. stolen")
+    revoke.add_argument(
+        "--class",
+        dest="reason_class",
+        choices=("compromise", "stale"),
+        default="compromise",
+        help="compromise ends running answers, stale lets them finish (default: compromise)",
+    )
+    for command in (run, status, revoke):
+        command.add_argument("--config", type=Path, required=True, metavar="FILE", help="agent.toml")
+    for command in (status, revoke):
+        command.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    return parser
+
+
+async def _run(config: agent_config.AgentConfig) -> None:
+    agent = Agent(config, await Bus.connect(config.membership.bus))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, agent.drain)
+    await agent.run()
+
+
+async def _ask(config: agent_config.AgentConfig, subject: str, payload: bytes) -> AgentStatus:
+    bus = await Bus.connect(config.membership.bus)
+    try:
+        return AgentStatus.read(await bus.request(subject, payload, timeout=ASK_S))
+    finally:
+        await bus.close()
+
+
+def _show(status: AgentStatus, *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(status.as_json()) + "\n")
+        return
+    sys.stdout.write(f"trust epoch {status.trust_epoch}, {len(status.nodes)} nodes\n")
+    for node in status.nodes:
+        admitted = "admitted" if node.admitted else f"not admitted ({node.reason})"
+        simulated = " simulated" if node.simulated else ""
+        sys.stdout.write(f"  {node.node_id:<24} {node.health:<9} {admitted}{simulated}\n")

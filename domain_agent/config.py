@@ -1,0 +1,134 @@
+"""What `comity agent run --config F` reads (`examples/agent.toml` documents every key)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+from attestation.expected import Expectations
+from domain_agent.admit.admission import EPOCH_S
+from domain_agent.membership import Membership, read_membership
+from domain_agent.offer.catalogue import Catalogue
+from domain_agent.toml_file import DIGEST, LABEL, Section, open_toml
+from schemas.descriptors.capability import CapabilityDescriptor, CapabilityQuality, Rates
+from schemas.errors import ConfigurationError, Unreadable
+from schemas.keys import SigningKey
+from schemas.policy.jurisdictions import check_place
+
+CLASS: Final = r"[a-z0-9][a-z0-9._-]{0,63}"
+VARIANT: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+DEFAULT_K_MIN: Final = 5  # session.md 10
+DEFAULT_TTL_S: Final = 30  # policy-and-negotiation B2
+MAX_MICRO: Final = 10**12  # a million of the currency per thousand tokens
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """The whole file."""
+
+    file: Path
+    membership: Membership
+    expectations: Expectations
+    advert_key: SigningKey = field(repr=False)
+    state: Path
+    epoch_s: int
+    accept: Literal["affirming", "warning"]
+    queue_per_slot: int
+    k_min: int
+    ttl_s: int
+    jurisdiction: str
+    catalogue: Catalogue
+
+
+def load(path: Path) -> AgentConfig:
+    """Read the file. Raises `ConfigurationError`, naming file, key and what to write."""
+    top = open_toml(path)
+    federation = top.section("federation")
+    membership = read_membership(top, federation, "agent")
+    expectations = federation.path("expectations", write='expectations = "expectations.toml"')
+    federation.finish()
+    keys, admission = top.section("keys"), top.section("admission")
+    summary, capacity = top.section("summary"), top.section("capacity")
+    accept = admission.choice("accept", ("affirming", "warning"), default="affirming")
+    config = AgentConfig(
+        file=path,
+        membership=membership,
+        expectations=Expectations.load(expectations),
+        advert_key=SigningKey.load(keys.path("advert", write='advert = "keys/advert.pem"')),
+        state=top.path("state", write='state = "<folder for the agent\'s few durable facts>"'),
+        epoch_s=admission.integer("epoch_s", 2, 3600, unit="seconds", default=EPOCH_S),
+        accept="warning" if accept == "warning" else "affirming",
+        queue_per_slot=capacity.integer("queue_per_slot", 0, 1024, unit="waiting requests"),
+        k_min=summary.integer("k_min", 1, 1000, unit="nodes", default=DEFAULT_K_MIN),
+        ttl_s=summary.integer("ttl_s", 20, 3600, unit="seconds", default=DEFAULT_TTL_S),
+        jurisdiction=_jurisdiction(summary, membership),
+        catalogue=Catalogue.of(_entry(section) for section in top.sections("capabilities", least=1)),
+    )
+    for section in (keys, admission, summary, capacity, top):
+        section.finish()
+    return _checked(config)
+
+
+def _checked(config: AgentConfig) -> AgentConfig:
+    labels = [entry.label for entry in config.catalogue.entries]
+    if len(set(labels)) != len(labels):
+        raise ConfigurationError(
+            "config.value", f"{config.file}: [[capabilities]] names a class and variant twice"
+        )
+    manifest = config.membership.trust.manifest(config.membership.domain)
+    registered = {key.thumbprint: key.role for key in manifest.keys}
+    if registered.get(config.advert_key.thumbprint) != "advert":
+        raise ConfigurationError(
+            "config.key",
+            f"{config.file}: [keys] advert is not registered for adverts in the manifest of "
+            f"{config.membership.domain}; write the key of role advert",
+        )
+    if config.expectations.node is None:
+        raise ConfigurationError(
+            "config.expectations", f"{config.expectations.source}: a [node] table is required; write one"
+        )
+    return config
+
+
+def _jurisdiction(section: Section, membership: Membership) -> str:
+    """Where the machines stand: one of the places that the charter endorses, or inside one."""
+    write = f'jurisdiction = "{_endorsed(membership)[0]}"'
+    place = section.text("jurisdiction", r"[A-Z0-9-]{2,10}", write=write, default=_endorsed(membership)[0])
+    try:
+        return check_place(place)
+    except Unreadable as error:
+        raise section.error("jurisdiction", error.text, write) from None
+
+
+def _endorsed(membership: Membership) -> list[str]:
+    for member in membership.trust.charter.members:
+        if member.domain == membership.domain:
+            return list(member.endorsed.profile.jurisdictions)
+    raise ConfigurationError("config.trust", f"{membership.domain} is no member")
+
+
+def _entry(section: Section) -> CapabilityDescriptor:
+    rates = section.section("rates")
+    entry = CapabilityDescriptor(
+        name=section.text("class", CLASS, write='class = "chat.small"'),
+        variant=section.text("variant", VARIANT, write='variant = "smollm2-135m-q4_1"'),
+        version=section.text("version", LABEL, write='version = "1"'),
+        digest=section.text("digest", DIGEST, write='digest = "<SHA-256 of the model file>"'),
+        task="chat",
+        quality=CapabilityQuality(
+            tier=section.integer("tier", 0, 10, unit="quality inside the class", default=0),
+            context_limit=section.integer("context", 1, 16_777_216, unit="tokens"),
+            params_m=section.integer("params_m", 0, 10**9, unit="millions of parameters", default=0),
+        ),
+        rates=Rates(
+            input=_micro(rates, "input"), output=_micro(rates, "output"), cached=_micro(rates, "cached")
+        ),
+    )
+    for each in (rates, section):
+        each.finish()
+    return entry
+
+
+def _micro(section: Section, key: str) -> int:
+    return section.integer(key, 0, MAX_MICRO, unit="micro-units of the charter's currency per 1,000 tokens")

@@ -1,0 +1,198 @@
+"""One whole domain on a real bus: our agent and nodes as programs, and everyone else as logins."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from attestation.appraise import IssuedChallenge
+from attestation.expected import Expectations
+from domain_agent import config as agent_config
+from domain_agent.agent import Agent
+from domain_agent.node import config as node_config
+from domain_agent.node.program import Node
+from domain_agent.tests.consumer import Attempt, NodeFacts
+from domain_agent.tests.engines import ScriptedEngine
+from domain_agent.tests.founding import CAPABILITY, NODES, OURS, PEER, Founded
+from federation.connection import Bus
+from federation.embedded.folder import BusFolder, found_bus
+from federation.flood import FloodLimits
+from federation.serving import Inbound
+from federation.stream import open_stream
+from schemas.canonical import sha256
+from schemas.descriptors.summary import CapabilitySummary
+from schemas.keys import VerifyKey
+from schemas.messages.advert import sign_advert
+from schemas.messages.interior import AgentStatus, Hold, HoldReply, HoldRequest, NodeRevoked, OwnAdvert
+from schemas.messages.message import new_nonce
+
+LIMITS = FloodLimits(rate=1e6, burst=1e6, queue=4096)
+
+
+class Domain:
+    """clinic.de on its bus, with our broker's login to ask with."""
+
+    def __init__(
+        self, founded: Founded, folder: Path, bus: BusFolder, url: str, stack: AsyncExitStack
+    ) -> None:
+        self.founded, self.folder, self._bus, self._url, self._stack = founded, folder, bus, url, stack
+        self.adverts: list[OwnAdvert] = []
+        self.revoked: list[NodeRevoked] = []
+        self.asked: list[HoldRequest] = []
+        self.running: Agent | None = None
+        self.broker: Bus
+
+    async def open(self) -> None:
+        """Our broker: hears what the agent tells it."""
+        self.broker = await self.login(OURS, "broker")
+
+        async def advert(inbound: Inbound) -> None:
+            self.adverts.append(OwnAdvert.read(inbound.payload))
+
+        async def revoked(inbound: Inbound) -> None:
+            self.revoked.append(NodeRevoked.read(inbound.payload))
+
+        await self.broker.serve("broker.advert", advert, limits=LIMITS, concurrency=1)
+        await self.broker.serve("broker.revoked", revoked, limits=LIMITS, concurrency=1)
+
+    async def login(self, domain: str, user: str) -> Bus:
+        bus = await Bus.connect(self._bus.settings(domain, user, self._url))
+        self._stack.push_async_callback(bus.close)
+        return bus
+
+    async def agent(self, *, digest: str, epoch_s: int = 60, k_min: int = 1) -> Agent:
+        """Our agent as a program, until the end of the test."""
+        path = self.folder / "agent.toml"
+        path.write_text(
+            f'domain = "{OURS}"\nstate = "state"\n{self.founded.federation_toml()}'
+            f'expectations = "{self.founded.folder}/expected.toml"\n{self._bus_toml("agent")}'
+            f'[keys]\nadvert = "{self.founded.folder}/{OURS}.advert.pem"\n'
+            f"[admission]\nepoch_s = {epoch_s}\n[capacity]\nqueue_per_slot = 1\n[summary]\nk_min = {k_min}\n"
+            f'[[capabilities]]\nclass = "chat.small"\nvariant = "{CAPABILITY.partition("/")[2]}"\n'
+            f'version = "1"\ndigest = "{digest}"\ntier = 1\ncontext = 2048\n'
+            "[capabilities.rates]\ninput = 100\noutput = 300\ncached = 10\n"
+        )
+        config = agent_config.load(path)
+        agent = Agent(config, await Bus.connect(config.membership.bus))
+        self._run(agent.run(), agent.drain)
+        self.running = agent
+        return agent
+
+    async def node(self, engine: str, *, name: str = "n1", chip: str | None = None, file: Path) -> Node:
+        """One of our nodes as a program. engine: the keys of its [engine] table."""
+        path = self.folder / f"{name}.toml"
+        path.write_text(
+            f'domain = "{OURS}"\nnode_id = "{name}"\ndrain_s = 1\n{self.founded.federation_toml()}'
+            f"{self._bus_toml(f'node.{name}')}"
+            f'[tee]\nkind = "simulated"\nchip = "{self.founded.folder}/chips/{chip or name}"\n'
+            f"[engine]\n{engine}\n"
+            f'[[models]]\ncapability = "{CAPABILITY}"\nfile = "{file}"\nname = "model"\n'
+        )
+        node = await Node.start(node_config.load(path))
+        self._run(node.run(), node.drain)
+        return node
+
+    async def scripted(
+        self, engine: ScriptedEngine, *, name: str = "n1", slots: int = 2, **more: str
+    ) -> Node:
+        """A node around a scripted engine, whose "model" is this file."""
+        table = (
+            f'kind = "openai"\nname = "scripted"\naddress = "{engine.address}"\nslots = {slots}\n'
+            f'binary = "{__file__}"\nflags = []\nprefix_cache = "off"'
+        )
+        return await self.node(table, name=name, file=Path(__file__), **more)
+
+    async def status(self) -> AgentStatus:
+        return AgentStatus.read(await self.broker.request("agent.status", b"{}", timeout=2))
+
+    async def admitted(self, *names: str, within: float = 20) -> AgentStatus:
+        """The status once exactly these nodes are admitted, and up."""
+        async with asyncio.timeout(within):
+            while True:
+                status = await self.status()
+                good = {node.node_id for node in status.nodes if node.admitted and node.health == "HEALTHY"}
+                if good == set(names):
+                    return status
+                await asyncio.sleep(0.05)
+
+    async def hold(self, *, capability: str = "chat.small", exclude: tuple[str, ...] = ()) -> HoldReply:
+        asked = HoldRequest(
+            nid=new_nonce(),
+            capability=capability,
+            model_digest=None,
+            hold_ms=5000,
+            consumer=PEER,
+            data_class="public",
+            exclude_nodes=list(exclude),
+        )
+        self.asked.append(asked)
+        return HoldReply.read(await self.broker.request("agent.hold", asked.write(), timeout=2))
+
+    async def execute(self, attempt: Attempt, hold: Hold) -> Attempt:
+        """Carry a sealed order to the node, as our border does."""
+        subject = f"node.{hold.node_id}.in.execute"
+        async with open_stream(self.broker, subject, attempt.head, attempt.chunks) as stream:
+            async for frame in stream:
+                attempt.take(frame)
+        return attempt
+
+    async def peer_advert(self, challenge: bytes, *, seq: int = 0, key_of: str = PEER) -> IssuedChallenge:
+        """cloud.fr's agent advertises this challenge to us."""
+        bus, now = await self.login(PEER, "agent"), int(time.time())
+        summary = CapabilitySummary(
+            federation=self.founded.trust.federation,
+            iss=PEER,
+            epoch=1,
+            seq=seq,
+            iat=now,
+            ttl_s=30,
+            challenge=challenge.hex(),
+            trust_epoch=0,
+            profile_digest="0" * 64,
+            k_min=1,
+            cells=[],
+        )
+        await bus.publish("peer.clinic_de.advert", sign_advert(summary, self.founded.advert[key_of]))
+        return IssuedChallenge(PEER, challenge, float(now))
+
+    def expectations(self) -> Expectations:
+        return Expectations.load(self.founded.folder / "expected.toml")
+
+    def _bus_toml(self, user: str) -> str:
+        return f'[bus]\nurl = "{self._url}"\nseed = "{self._bus.seed_file(OURS, user)}"\nca = "{self._bus.ca_file}"\n'
+
+    def _run(self, work: object, drain: object) -> None:
+        task = asyncio.ensure_future(work)  # type: ignore[arg-type]
+
+        async def end() -> None:
+            drain()  # type: ignore[operator]
+            await task
+
+        self._stack.push_async_callback(end)
+
+
+@asynccontextmanager
+async def domain(founded: Founded, folder: Path) -> AsyncIterator[Domain]:
+    """A bus of its own for one test."""
+    async with AsyncExitStack() as stack:
+        bus, _ = found_bus(folder / "bus", NODES, datetime.now(UTC))
+        server = bus.server()
+        stack.push_async_callback(server.stop)
+        await server.start()
+        made = Domain(founded, folder, bus, server.url, stack)
+        await made.open()
+        yield made
+
+
+def facts_of(hold: Hold, sign: VerifyKey) -> NodeFacts:
+    assert sign.thumbprint == hold.node_sign
+    return NodeFacts(sign, hold.seal_key, hold.model_digest)
+
+
+def file_digest() -> str:
+    """Digest of the scripted nodes' "model"."""
+    return sha256(Path(__file__).read_bytes()).hex()
