@@ -178,7 +178,7 @@ class Admission:
         record.reason = error.code
         if error.code in ("bus.timeout", "bus.disconnected") and record.appraisal is not None:
             return
-        _log.warning("node not admitted", extra={"node": record.node_id, "code": error.code})
+        _log.warning("node not admitted: %s", error, extra={"node": record.node_id, "code": error.code})
         if record.appraisal is not None and isinstance(error, Refused):
             self.lost(record.appraisal.sign_key.thumbprint, "compromise", error.code)
         record.appraisal, record.admitted_until = None, 0.0

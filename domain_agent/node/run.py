@@ -45,7 +45,7 @@ class Resident:
     """What the engine calls it."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Stop:
     """How a run is told to end early: by its consumer, or because the node is stopping."""
 
