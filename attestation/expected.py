@@ -39,6 +39,8 @@ class NodeExpectations:
     """`required`, or `any`."""
     max_attestation_age: int
     """Seconds from the issue of our challenge."""
+    published_models: frozenset[str] | None = None
+    """Outer bound on every model's digest, set by `narrow` from the charter's publishers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,11 +48,8 @@ def _snp(policy: SnpPolicy, measurements: frozenset[bytes]) -> SnpPolicy:
 
 
 def _node(node: NodeExpectations, engines: frozenset[str], models: frozenset[str]) -> NodeExpectations:
-    allowed = None
-    if node.models is not None:
-        allowed = {name: models if own is None else own & models for name, own in node.models.items()}
     return replace(
         node,
         engine_digests=engines if node.engine_digests is None else node.engine_digests & engines,
-        models=allowed,
+        published_models=models,
     )

@@ -16,7 +16,7 @@ from attestation.result import Check, compared, failed, not_evaluated, passed, u
 from schemas.binding import verify_challenge
 from schemas.canonical import sha256
 from schemas.errors import Refused
-from schemas.evidence import NodeConfiguration, NodeEvidence
+from schemas.evidence import ModelFile, NodeConfiguration, NodeEvidence
 
 CLOCK_TOLERANCE: Final = 30  # seconds: replicas of one broker issue challenges on several clocks
 SEAL_KEY_BYTES: Final = 1216  # X-Wing public key
@@ -159,14 +159,23 @@ def _models(stated: NodeConfiguration, wanted: NodeExpectations, clause: str) ->
     capabilities = [model.capability for model in stated.models]
     if len(set(capabilities)) != len(capabilities):
         return failed(name, "node.model_repeated", "a capability twice", "one model each", clause)
-    if wanted.models is None:
+    if wanted.models is None and wanted.published_models is None:
         return not_evaluated(name, "waived", clause)
     for model in stated.models:
-        allowed = wanted.models.get(model.capability, frozenset())
-        if allowed is not None and model.digest not in allowed:
+        if not _model_allowed(model, wanted):
             seen = f"{model.capability} {model.digest}"
             return failed(name, "node.model_not_listed", seen, "listed digests", clause)
     return passed(name, f"{len(capabilities)} models", "listed digests", clause)
+
+
+def _model_allowed(model: ModelFile, wanted: NodeExpectations) -> bool:
+    """Listed by us for this capability (or waived), and published where a charter bounds us."""
+    if wanted.published_models is not None and model.digest not in wanted.published_models:
+        return False
+    if wanted.models is None:
+        return True
+    allowed = wanted.models.get(model.capability, frozenset())
+    return allowed is None or model.digest in allowed
 
 
 def check_devices(stated: NodeEvidence) -> Check:
