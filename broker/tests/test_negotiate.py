@@ -19,9 +19,9 @@ from schemas.messages.negotiation import CallForOffers, Offer, Refuse
 Answer = Callable[[Received[CallForOffers], Peers], bytes]
 
 
-def offer_terms(call: Received[CallForOffers], **changes: Any) -> dict[str, Any]:
+def offer_terms(to: Received[CallForOffers], **changes: Any) -> dict[str, Any]:
     return {
-        "call": call.digest.hex(),
+        "call": to.digest.hex(),
         "capability": CAPABILITY,
         "model_digest": MODEL,
         "rates": Rates(input=1, output=2, cached=0),
