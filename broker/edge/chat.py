@@ -211,7 +211,9 @@ def _allowed_s(request_ms: int, descriptor: RequestDescriptor) -> float:
     if descriptor.deadline is None:
         return request_ms / MS_PER_S
     left = (parse_time(descriptor.deadline) - datetime.now(UTC)).total_seconds()
-    return max(0.0, min(request_ms / MS_PER_S, left))
+    if left <= 0:
+        raise Deadline("request.deadline", "the request's deadline has passed")
+    return min(request_ms / MS_PER_S, left)
 
 
 def _links(headers: Headers) -> list[Link]:
