@@ -22,7 +22,7 @@ from domain_agent.offer.advert import Advertiser
 from domain_agent.offer.capacity import Capacity
 from domain_agent.offer.holding import Holding
 from domain_agent.offer.summary import Condenser
-from domain_agent.spans import parent_of, tracer
+from domain_agent.spans import working
 from federation.accounts import account
 from federation.connection import Bus
 from federation.flood import FloodLimits
@@ -144,7 +144,7 @@ class Agent:
 
     async def _hold(self, inbound: Inbound) -> bytes:
         asked = HoldRequest.read(inbound.payload)
-        with tracer().start_as_current_span("agent.hold", context=parent_of(inbound.headers)) as span:
+        with working("agent.hold", inbound.headers) as span:
             reply = self.holding.hold(asked)
             span.set_attribute("comity.negotiation", asked.nid)
             span.set_attribute("comity.outcome", reply.refused.code if reply.refused else "held")

@@ -10,7 +10,10 @@ import sys
 from pathlib import Path
 from typing import Final
 
+import uvloop
+
 from domain_agent import config as agent_config
+from domain_agent import observe
 from domain_agent.agent import Agent
 from federation.connection import Bus
 from schemas.messages.interior import AgentStatus, RevokeNode
@@ -24,7 +27,7 @@ def main(arguments: list[str]) -> int:
     config = agent_config.load(options.config)
     match options.command:
         case "run":
-            asyncio.run(_run(config))
+            uvloop.run(_run(config))
         case "status":
             _show(asyncio.run(_ask(config, "agent.status", b"{}")), as_json=options.json)
         case "revoke":
@@ -56,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 async def _run(config: agent_config.AgentConfig) -> None:
+    observe.start(config.observe, "comity-agent", config.membership.domain)
     agent = Agent(config, await Bus.connect(config.membership.bus))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

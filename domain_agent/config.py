@@ -9,6 +9,7 @@ from typing import Final, Literal
 from attestation.expected import Expectations
 from domain_agent.admit.admission import EPOCH_S
 from domain_agent.membership import Membership, read_membership
+from domain_agent.observe import Observe, read_observe
 from domain_agent.offer.catalogue import Catalogue
 from domain_agent.toml_file import DIGEST, LABEL, Section, open_toml
 from schemas.descriptors.capability import CapabilityDescriptor, CapabilityQuality, Rates
@@ -39,6 +40,7 @@ class AgentConfig:
     ttl_s: int
     jurisdiction: str
     catalogue: Catalogue
+    observe: Observe
 
 
 def load(path: Path) -> AgentConfig:
@@ -59,11 +61,12 @@ def load(path: Path) -> AgentConfig:
         state=top.path("state", write='state = "<folder for the agent\'s few durable facts>"'),
         epoch_s=admission.integer("epoch_s", 2, 3600, unit="seconds", default=EPOCH_S),
         accept="warning" if accept == "warning" else "affirming",
-        queue_per_slot=capacity.integer("queue_per_slot", 0, 1024, unit="waiting requests"),
+        queue_per_slot=capacity.integer("queue_per_slot", 0, 1024, unit="waiting requests", default=4),
         k_min=summary.integer("k_min", 1, 1000, unit="nodes", default=DEFAULT_K_MIN),
         ttl_s=summary.integer("ttl_s", 20, 3600, unit="seconds", default=DEFAULT_TTL_S),
         jurisdiction=_jurisdiction(summary, membership),
         catalogue=Catalogue.of(_entry(section) for section in top.sections("capabilities", least=1)),
+        observe=read_observe(top.section("observe")),
     )
     for section in (keys, admission, summary, capacity, top):
         section.finish()

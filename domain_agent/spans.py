@@ -1,16 +1,19 @@
 """One trace per request: the agent and the node continue what the bus headers carry (nats.md 9).
 
 Inside a domain the sender is our own broker, so its context is the parent. Attributes hold ids,
-counts and times; never a prompt, an answer or a key. Who exports spans is configured elsewhere.
+counts and times; never a prompt, an answer or a key, and no exception's text. Who exports spans is
+the program's matter (domain_agent.observe).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, Tracer
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, Status, StatusCode, TraceFlags, Tracer
 
 from federation.tracing import extract
 
@@ -20,8 +23,27 @@ def tracer() -> Tracer:
     return trace.get_tracer("comity.interior")
 
 
-def parent_of(headers: Mapping[str, str]) -> Context:
-    """The context that these bus headers claim; an empty one where they claim none."""
+@contextmanager
+def working(name: str, headers: Mapping[str, str]) -> Iterator[Span]:
+    """A span around the block, under the span that these bus headers name."""
+    with tracer().start_as_current_span(
+        name, context=_parent_of(headers), record_exception=False, set_status_on_exception=False
+    ) as span:
+        try:
+            yield span
+        except BaseException:
+            span.set_status(Status(StatusCode.ERROR))
+            raise
+
+
+def past(name: str, began: float, ended: float) -> None:
+    """A span for work that is over. began, ended: `time.monotonic()` seconds."""
+    offset = time.time_ns() - round(time.monotonic() * 1e9)
+    span = tracer().start_span(name, start_time=offset + round(began * 1e9))
+    span.end(offset + round(ended * 1e9))
+
+
+def _parent_of(headers: Mapping[str, str]) -> Context:
     found = extract(headers)
     if found is None:
         return Context()

@@ -11,6 +11,9 @@ import sys
 import time
 from pathlib import Path
 
+import uvloop
+
+from domain_agent import observe
 from domain_agent.node import config as node_config
 from domain_agent.node.keys import NodeKeys
 from domain_agent.node.program import Node
@@ -24,7 +27,7 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     config = node_config.load(options.config)
     if options.command == "run":
-        asyncio.run(_run(config))
+        uvloop.run(_run(config))
     else:
         asyncio.run(_evidence(config, options.challenge))
     return 0
@@ -42,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 async def _run(config: node_config.NodeConfig) -> None:
+    observe.start(config.observe, "comity-node", config.membership.domain)
     node = await Node.start(config)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

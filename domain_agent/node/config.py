@@ -11,6 +11,7 @@ from domain_agent.membership import Membership, read_membership
 from domain_agent.node.engine.client import EngineAddress
 from domain_agent.node.engine.serving import PrefixCache
 from domain_agent.node.engine_llamacpp import CONTEXT_TOKENS, THREADS
+from domain_agent.observe import Observe, read_observe
 from domain_agent.toml_file import DIGEST, TOKEN, Section, open_toml
 from schemas.errors import ConfigurationError
 from schemas.keys import read_secret
@@ -75,6 +76,7 @@ class NodeConfig:
     engine: LlamaEngine | AttachedEngine
     models: tuple[Model, ...]
     drain_s: int
+    observe: Observe
 
 
 def load(path: Path) -> NodeConfig:
@@ -88,12 +90,13 @@ def load(path: Path) -> NodeConfig:
     engine = _engine(top.section("engine"))
     models = tuple(_model(section, engine) for section in top.sections("models", least=1))
     drain_s = top.integer("drain_s", 0, 3600, unit="seconds", default=DEFAULT_DRAIN_S)
+    observe = read_observe(top.section("observe"))
     top.finish()
     if len({model.capability for model in models}) != len(models):
         raise ConfigurationError("config.value", f"{path}: [[models]] names a capability twice")
     if isinstance(engine, LlamaEngine) and len(models) != 1:
         raise ConfigurationError("config.value", f"{path}: a llama.cpp engine serves one of [[models]]")
-    return NodeConfig(path, membership, node_id, tee, engine, models, drain_s)
+    return NodeConfig(path, membership, node_id, tee, engine, models, drain_s, observe)
 
 
 def _tee(section: Section) -> Tee:

@@ -21,7 +21,7 @@ from domain_agent.node.quote import make_evidence
 from domain_agent.node.run import Executor, Stop, execute
 from domain_agent.node.start import StartedEngine, collector, start_engine
 from domain_agent.node.statement import Ending
-from domain_agent.spans import parent_of, tracer
+from domain_agent.spans import working
 from federation.connection import Bus
 from federation.flood import FloodLimits
 from federation.serving import Inbound
@@ -195,7 +195,7 @@ class Node:
         self.runs.add(stop)
         self._idle.clear()
         try:
-            with tracer().start_as_current_span("node.execute", context=parent_of(inbound.headers)) as span:
+            with working("node.execute", inbound.headers) as span:
                 ending = await execute(
                     self.executor, inbound.payload, responder.receive_body, responder.send, stop
                 )

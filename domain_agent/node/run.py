@@ -25,6 +25,7 @@ from domain_agent.node.engine.slots import Scope
 from domain_agent.node.keys import NodeKeys
 from domain_agent.node.order import Order, open_body, read_order
 from domain_agent.node.statement import Ending, sign_statement
+from domain_agent.spans import past
 from schemas.errors import ComityError, Undecided
 from schemas.messages import answer
 from schemas.messages.answer import EndOfRun, Problem, Usage
@@ -183,6 +184,7 @@ async def _next(events: AsyncGenerator[Event, None]) -> Event:
 async def _conclude(run: _Run, end: Finished | Ending) -> Ending:
     ending = end if isinstance(end, Ending) else Ending("ok", "ok", end.finish_reason)
     usage = _usage(run, end)
+    _trace(run.clock)
     await run.writer.flush()
     statement = sign_statement(
         run.node.keys.sign,
@@ -210,6 +212,14 @@ def _usage(run: _Run, end: Finished | Ending) -> Usage:
         queue_ms=run.clock.queue_ms,
         compute_ms=run.clock.compute_ms,
     )
+
+
+def _trace(clock: Clockwork) -> None:
+    """Two spans under the run's own: waiting for a slot, and the engine at work."""
+    now = time.monotonic()
+    past("node.queue", clock.asked, clock.seated or now)
+    if clock.seated is not None:
+        past("node.compute", clock.seated, now)
 
 
 def scope_of(order: Order) -> Scope | None:

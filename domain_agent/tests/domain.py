@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from attestation.appraise import IssuedChallenge
 from attestation.expected import Expectations
@@ -163,13 +164,14 @@ class Domain:
         return Expectations.load(self.founded.folder / "expected.toml")
 
     def _bus_toml(self, user: str) -> str:
-        return f'[bus]\nurl = "{self._url}"\nseed = "{self._bus.seed_file(OURS, user)}"\nca = "{self._bus.ca_file}"\n'
+        seed = self._bus.seed_file(OURS, user)
+        return f'[bus]\nurl = "{self._url}"\nseed = "{seed}"\nca = "{self._bus.ca_file}"\n'
 
-    def _run(self, work: object, drain: object) -> None:
-        task = asyncio.ensure_future(work)  # type: ignore[arg-type]
+    def _run(self, work: Coroutine[Any, Any, None], drain: Callable[[], None]) -> None:
+        task = asyncio.create_task(work)
 
         async def end() -> None:
-            drain()  # type: ignore[operator]
+            drain()
             await task
 
         self._stack.push_async_callback(end)
