@@ -24,7 +24,8 @@ from schemas.policy import cedar
 from schemas.policy.facts import RequestContext, Subject, Unusable
 from schemas.policy.policy_set import PolicySet
 
-LAYERS: Final = ("charter", "national", "tenant", "provider")
+LayerName: TypeAlias = Literal["charter", "national", "tenant", "provider"]
+LAYERS: Final[tuple[LayerName, ...]] = ("charter", "national", "tenant", "provider")
 MAX_REMEMBERED: Final = 8192  # verdicts; about 1 kB each
 DEFAULT_DENY: Final = "DEFAULT-DENY"
 ENGINE_ERROR: Final = "ENGINE-ERROR"
@@ -39,7 +40,7 @@ LayerSets: TypeAlias = PolicySet | Sequence[PolicySet] | Literal["elsewhere"]
 class LayerVerdict:
     """What one owner's set says."""
 
-    layer: str
+    layer: LayerName
     policy_set: str
     digest: str
     verdict: Verdict
@@ -108,7 +109,7 @@ class Decision:
 class Unit:
     """One set in its layer."""
 
-    layer: str
+    layer: LayerName
     policies: PolicySet
 
     @property

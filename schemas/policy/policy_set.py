@@ -56,6 +56,8 @@ class PolicySet:
     """SHA-256 of the canonical JSON of the rules by id, hex: reformatting does not change it."""
     rules: Mapping[str, Any] = field(repr=False, compare=False)
     """Rule id → the rule in Cedar's JSON form."""
+    text: str = field(repr=False, compare=False)
+    """As its owner wrote it; what a record keeps for a replay."""
     overrides: tuple[str, ...] = ()
     """Canaries whose outcome changed and whose change was recorded as intended."""
 
@@ -73,7 +75,7 @@ class PolicySet:
             _check_words(rule, body)
         _check_permits(rules)
         accepted = tuple(sorted(overrides))
-        loaded = cls(name, sha256(jcs(rules)).hex(), rules, accepted)
+        loaded = cls(name, sha256(jcs(rules)).hex(), rules, text, accepted)
         _check_canaries(loaded, canaries, accepted)
         return loaded
 
