@@ -17,6 +17,7 @@ from schemas.manifest import Role
 
 ED25519_NOTE: Final = 0x01  # C2SP signed-note's type byte
 API_KEY_BYTES: Final = 32
+API_KEY_PREFIX: Final = "cmt_"  # so that scanners for leaked secrets can know one
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class DomainKeys:
         roles: dict[Role, SigningKey] = {
             role: SigningKey.generate() for role in get_args(Role) if role != "policy"
         }
-        api = {name: "comity-" + secrets.token_urlsafe(API_KEY_BYTES) for name in tenants}
+        api = {name: API_KEY_PREFIX + secrets.token_urlsafe(API_KEY_BYTES) for name in tenants}
         return cls(SigningKey.generate(), roles, ed25519.Ed25519PrivateKey.generate(), api)
 
     def vkey(self, origin: str) -> str:

@@ -77,8 +77,10 @@ class DomainPlan(Wire):
     """As `national`: what this domain accepts to run."""
     k_min: Annotated[int, Field(ge=1, le=1000)] = 5
     """Smallest group of nodes that a summary describes."""
-    money_weight: Annotated[int, Field(ge=0, le=1_000_000)] = 1000
-    """How much ranking weighs price: millionths of a millisecond for each micro-unit."""
+    queue_per_slot: Annotated[int, Field(ge=0, le=1024)] = 4
+    """Requests that may wait for each slot of a node."""
+    money_weight: Annotated[int, Field(ge=0, le=1_000_000)] = 1
+    """How much ranking weighs price: thousandths of a millisecond for each micro-unit."""
     capabilities: Annotated[list[CapabilityDescriptor], Field(max_length=64)]
     nodes: Annotated[list[NodePlan], Field(max_length=1000)]
     tenants: Annotated[list[TenantPlan], Field(max_length=1000)] = Field(default_factory=list)

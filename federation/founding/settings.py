@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from federation.founding.keys import DomainKeys
 from federation.founding.plan import ANY, DomainPlan, NodePlan, Plan
 from schemas.canonical import Json
+from schemas.descriptors.capability import CapabilityDescriptor
 
 SNP_WAIVED = (
     "report_data", "host_data", "id_key_digest", "author_key_digest", "family_id", "image_id",
@@ -67,7 +68,7 @@ def broker(domain: DomainPlan, keys: DomainKeys, *, pin: str, bus_url: str) -> s
             },
         ),
         table("policies.tenant", dict(tenant_policies)),
-        f"\n[weights.default]\nmoney = {domain.money_weight / 1_000_000:.6f}\n",
+        f"\n[weights.default]\nmoney = {domain.money_weight / 1000:.3f}\n",
         table("observe", {"spans": "state/broker-spans.jsonl"}),
         *(_tenant(domain, keys, index) for index in range(len(domain.tenants))),
     ]
@@ -90,13 +91,29 @@ def agent(domain: DomainPlan, *, pin: str, bus_url: str) -> str:
     """agent.toml."""
     return "".join(
         [
-            lines({"domain": domain.name, "k_min": domain.k_min}),
+            lines({"domain": domain.name, "state": "state/agent"}),
             _federation(pin, {"expectations": "expectations.toml"}),
             table("keys", {"advert": "keys/advert.pem"}),
             _bus("agent", bus_url),
-            *(f"\n[[capabilities]]\n{lines(capability.as_json())}" for capability in domain.capabilities),
+            table("summary", {"k_min": domain.k_min}),
+            table("capacity", {"queue_per_slot": domain.queue_per_slot}),
+            *(_capability(entry) for entry in domain.capabilities),
         ]
     )
+
+
+def _capability(entry: CapabilityDescriptor) -> str:
+    stated: dict[str, Json] = {
+        "class": entry.name,
+        "variant": entry.variant,
+        "version": entry.version,
+        "digest": entry.digest,
+        "tier": entry.quality.tier,
+        "context": entry.quality.context_limit,
+        "params_m": entry.quality.params_m,
+        "rates": entry.rates.as_json(),
+    }
+    return f"\n[[capabilities]]\n{lines(stated)}"
 
 
 def node(domain: DomainPlan, each: NodePlan, *, pin: str, bus_url: str) -> str:
