@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, Final, Literal, cast
 
 from pydantic import Field
@@ -67,11 +68,11 @@ class RequestDescriptor(Wire):
     """Effective tags, complete."""
     overridden: list[Label]
     """Tags in which the caller asked for less than its tenant allows."""
-    affinity: str | None
+    affinity: str | None = None
     budget: Budget
     priority: int
     service_class: Literal["interactive", "standard", "batch"] = Field(alias="class")
-    deadline: TimeText | None
+    deadline: TimeText | None = None
     input_tokens: Count
     """Estimate that errs upwards."""
     max_output_tokens: Count
@@ -90,7 +91,7 @@ class RequestDescriptor(Wire):
     def version(self) -> str | None:
         return self.capability.partition("@")[2] or None
 
-    @property
+    @cached_property
     def policy_digest(self) -> bytes:
         """The effective tags' digest (32 bytes)."""
         return effective_digest(self.policy)

@@ -24,7 +24,11 @@ DROP_AFTER_TTLS: Final = 3  # beyond iat + this many ttl_s a summary is forgotte
 
 HEADROOM_BUCKETS: Final = (0, 2, 5, 8, 10)
 LATENCY_BANDS_MS: Final = (5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 30_000, 60_000)
-RATE_BANDS_TPS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 50_000, 100_000)
+RATE_BANDS_TPS: Final = tuple(
+    mantissa * 10**exponent // 10 for exponent in range(1, 6) for mantissa in (10, 15, 20, 30, 50, 70)
+)
+"""Six bands a decade, 1 to 70,000 tokens a second: wide enough to hide one job, narrow enough to rank."""
+
 
 Score = Annotated[int, Field(ge=0, le=10)]
 Headroom = Literal[0, 2, 5, 8, 10]
