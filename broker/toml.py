@@ -26,15 +26,13 @@ _UNKNOWN: Final = ("unexpected_keyword_argument", "extra_forbidden")
 S = TypeVar("S")
 
 
-def _context(info: ValidationInfo) -> Path:
-    assert isinstance(info.context, Path), "settings are read by read_settings alone"
-    return info.context
-
-
 def _path(value: object, info: ValidationInfo) -> Path:
-    if not isinstance(value, str) or not value or "\0" in value:
+    """A text of the file is relative to its folder (the context); code hands paths over as they are."""
+    if isinstance(value, Path):
+        return value
+    if not isinstance(value, str) or not value or "\0" in value or not isinstance(info.context, Path):
         raise ValueError("a path is expected")
-    return _context(info) / Path(value).expanduser()
+    return info.context / Path(value).expanduser()
 
 
 def _existing_file(value: object, info: ValidationInfo) -> Path:
