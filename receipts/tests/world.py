@@ -1,20 +1,24 @@
-"""A small made-up federation for tests: two domains, their keys, charter, manifests and logs."""
+"""A small made-up federation for tests: two domains, their papers and logs, and a simulated node."""
 
 from __future__ import annotations
 
+import importlib
 import secrets
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from receipts.log import Documents, Draft, LogIdentity, LogKeys, TransparencyLog
+from receipts.bundle import ChallengeDisclosure, Disclosures
+from receipts.log import Documents, Draft, Issued, Keep, LogIdentity, LogKeys, TransparencyLog
 from receipts.note import NoteSigner
 from receipts.statements.fields import (
     Attestation,
     Capability,
     Commitment,
     Layer,
+    Link,
     ManifestRef,
     NodeRecord,
     PolicyDecision,
@@ -24,7 +28,9 @@ from receipts.statements.fields import (
     Usage,
     Verifier,
 )
+from receipts.statements.node import NodeStatement, sign_node_statement
 from receipts.statements.receipt import (
+    AcknowledgementDraft,
     Considered,
     ExecutionDraft,
     Executor,
@@ -34,14 +40,28 @@ from receipts.statements.receipt import (
     Plan,
     Terms,
 )
+from receipts.verify import Report, verify_bundle
+from receipts.verify.trust_file import TrustFile, parse
+from schemas import envelope
+from schemas.binding import ChallengeTree
+from schemas.canonical import sha256
+from schemas.charter import Charter, Endorsement, Member, sign_charter
+from schemas.descriptors.profile import DomainProfile, LegalEntity, ProfileEvidence
+from schemas.evidence import ChallengeProof, ModelFile, NodeConfiguration, NodeEvidence
 from schemas.keys import SigningKey
+from schemas.manifest import DomainManifest, LogKey, RevokedKey, RoleKey, Roots, sign_manifest
 from schemas.primitives import format_time
 
 FEDERATION: Final = "care"
 CLINIC: Final = "clinic.de"
 CLOUD: Final = "cloud.fr"
 NOW: Final = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
-ZEROS: Final = "0" * 64
+START: Final = int((NOW - timedelta(days=1)).timestamp())
+END: Final = int((NOW + timedelta(days=365)).timestamp())
+ENGINE: Final = "ab" * 32
+MODEL: Final = "cd" * 32
+MODEL_NAME: Final = "chat.small/smollm2"
+CHALLENGE: Final = bytes([7]) * 32
 
 
 def digest() -> str:
@@ -49,103 +69,385 @@ def digest() -> str:
     return secrets.token_hex(32)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Domain:
-    """A domain's keys, and whose log it runs."""
+    """A domain's keys, its manifest, and the log that it runs."""
 
     name: str
+    root: SigningKey
     keys: LogKeys
+    platforms: tuple[str, ...] = ()
+    revoked: tuple[RevokedKey, ...] = ()
+    documents: Documents = field(default_factory=Documents)
 
     @classmethod
-    def make(cls, name: str) -> Domain:
+    def make(cls, name: str, platforms: tuple[str, ...] = ()) -> Domain:
         note = NoteSigner.of(f"{name}/log", secrets.token_bytes(32))
-        return cls(name, LogKeys(SigningKey.generate(), SigningKey.generate(), note))
+        keys = LogKeys(SigningKey.generate(), SigningKey.generate(), note)
+        return cls(name, SigningKey.generate(), keys, platforms)
+
+    @property
+    def origin(self) -> str:
+        return f"{self.name}/log"
+
+    @property
+    def roots(self) -> Roots:
+        return Roots(threshold=1, keys=[self.root.public.jwk])
+
+    @cached_property
+    def manifest(self) -> DomainManifest:
+        roles = {"receipt": self.keys.receipt, "promise": self.keys.promise}
+        return DomainManifest(
+            federation=FEDERATION,
+            domain=self.name,
+            version=1,
+            expires=END,
+            roots=self.roots,
+            keys=[
+                RoleKey.model_validate(
+                    {"thumbprint": key.thumbprint, "jwk": key.public.jwk, "role": role,
+                     "not_before": START, "not_after": END}
+                )
+                for role, key in roles.items()
+            ],
+            logs=[LogKey(origin=self.origin, vkey=self.keys.note.key.vkey, max_merge_delay_s=10)],
+            platforms=list(self.platforms),
+            revoked=list(self.revoked),
+        )  # fmt: skip
+
+    @cached_property
+    def signed_manifest(self) -> bytes:
+        return sign_manifest(self.manifest, self.root)
+
+    @property
+    def manifest_digest(self) -> str:
+        return envelope.read(self.signed_manifest).digest.hex()
 
     @property
     def identity(self) -> LogIdentity:
-        return LogIdentity(
-            FEDERATION, self.name, f"{self.name}/log", ManifestRef(version=1, digest=ZEROS), Documents()
+        reference = ManifestRef(version=1, digest=self.manifest_digest)
+        return LogIdentity(FEDERATION, self.name, self.origin, reference, self.documents)
+
+    async def open(self, folder: Path, clock: Any = lambda: NOW) -> TransparencyLog:
+        return await TransparencyLog.open(
+            folder / f"{self.name}.db", identity=self.identity, keys=self.keys, clock=clock
         )
 
-    async def open(self, folder: Path) -> TransparencyLog:
-        return await TransparencyLog.open(folder / "log.db", identity=self.identity, keys=self.keys)
+    def member(self) -> Member:
+        profile = DomainProfile(
+            domain=self.name,
+            operator=self.name,
+            legal_entity=LegalEntity(name=self.name),
+            jurisdictions=["DE"],
+            exposed_to=[],
+            evidence=ProfileEvidence(),
+            valid_from=START,
+            valid_until=END,
+        )
+        return Member(
+            domain=self.name,
+            roots=self.roots,
+            manifest_digest=self.manifest_digest,
+            endorsed=Endorsement(issuer="care-charter", profile=profile),
+        )
 
 
-def policy() -> PolicyDecision:
-    layer = Layer(layer="charter", digest=digest(), verdict="allow", rules=["FED-001-member"])
-    return PolicyDecision(
-        verifier=Verifier(id="urn:cedar:4.12"),
-        policies=[PolicyFile(name="charter", sha256=digest())],
-        time_created=format_time(NOW),
-        verdict="allow",
-        layers=[layer],
-        input_commitment=digest(),
+@lru_cache
+def vendor() -> Any:
+    """One simulated vendor for the whole run: its two RSA keys take a second."""
+    return importlib.import_module("attestation.testing.chip").SimulatedVendor.create(
+        "Milan", at=NOW - timedelta(days=1)
     )
 
 
-def node_record(key: str, evidence: str) -> NodeRecord:
-    attestation = Attestation(
-        evidence_digest=evidence,
-        expectations_digest=digest(),
-        policy_id="standard",
-        challenge_root=digest(),
-        status="affirming",
-        binding_mode="cpu-only",
-        simulated=True,
-        bound_key=key,
+@lru_cache
+def chip() -> Any:
+    return vendor().make_chip()
+
+
+def platform() -> str:
+    from attestation.appraise import platform_digest
+
+    return platform_digest(chip().chip_id).hex()
+
+
+@dataclass
+class Federation:
+    """Both domains, and the charter that makes them one federation."""
+
+    clinic: Domain
+    cloud: Domain
+
+    @classmethod
+    def found(cls) -> Federation:
+        federation = cls(Domain.make(CLINIC), Domain.make(CLOUD, (platform(),)))
+        federation.publish()
+        return federation
+
+    def publish(self) -> None:
+        """Sign the charter over the manifests as they are, and give it to both logs."""
+        documents = Documents(
+            self.charter, {domain.name: domain.signed_manifest for domain in (self.clinic, self.cloud)}
+        )
+        self.clinic = replace(self.clinic, documents=documents)
+        self.cloud = replace(self.cloud, documents=documents)
+
+    @cached_property
+    def charter(self) -> bytes:
+        charter = Charter(
+            federation=FEDERATION,
+            version=1,
+            issued=START,
+            expires=END,
+            currency="EUR",
+            threshold=2,
+            members=[self.clinic.member(), self.cloud.member()],
+            publishers=[],
+            vendor_roots=[],
+            simulated_roots=[],
+            policy_digest="0" * 64,
+        )
+        return sign_charter(charter, self.clinic.root, self.cloud.root)
+
+    @property
+    def trust_toml(self) -> str:
+        pin = envelope.read(self.charter).digest.hex()
+        return (
+            f'federation = "{FEDERATION}"\ncharter = "{pin}"\nquorum = "none"\n'
+            'expectations = "expected.toml"\n'
+        )
+
+    def trust(self, **changes: str | None) -> TrustFile:
+        """The auditor's trust file; `changes`: key → TOML value, None to leave it out."""
+        lines = dict(line.split(" = ", 1) for line in self.trust_toml.splitlines())
+        lines |= {key: value for key, value in changes.items() if value is not None}
+        text = "".join(
+            f"{key} = {value}\n" for key, value in lines.items() if changes.get(key, "") is not None
+        )
+        return parse(text.encode(), source="trust.toml", read=lambda _: expected_toml().encode())
+
+    def verify(self, bundle: bytes, at: datetime = NOW, **changes: str | None) -> Report:
+        return verify_bundle(bundle, self.trust(**changes), at=at)
+
+
+def expected_toml() -> str:
+    """What the auditor demands of nodes: the simulated root must be listed."""
+    expectations = importlib.import_module("attestation.testing.expectations")
+    text: str = expectations.simulated_toml(
+        vendor().root_toml(), engine_digests=[ENGINE], models={MODEL_NAME: [MODEL]}
     )
-    return NodeRecord(id=key, role="inference", attestation=attestation)
+    return text
 
 
-def placement(
-    peer: str = CLOUD, request_id: str | None = None, nodes: list[NodeRecord] | None = None
-) -> PlacementDraft:
+@dataclass
+class Node:
+    """A simulated node of cloud.fr, challenged by clinic.de."""
+
+    key: SigningKey = field(default_factory=SigningKey.generate)
+    domain: str = CLOUD
+    challenge: bytes = CHALLENGE
+
+    @cached_property
+    def stated(self) -> NodeEvidence:
+        tree = ChallengeTree.over({CLINIC: self.challenge, CLOUD: bytes(32)})
+        unquoted = NodeEvidence(
+            federation=FEDERATION,
+            domain=self.domain,
+            node_id="node-1",
+            boot_id="boot-1",
+            key_epoch=1,
+            sign_spki=self.key.public.spki,
+            seal_key=bytes(1216),
+            challenge_root=tree.root.hex(),
+            challenges=[
+                ChallengeProof(
+                    domain=name, index=path.index, size=path.size, path=[part.hex() for part in path.path]
+                )
+                for name, path in tree.paths.items()
+            ],
+            configuration=NodeConfiguration(
+                engine="in-tee",
+                engine_kind="llama.cpp",
+                engine_digest=ENGINE,
+                engine_flags=[],
+                engine_address="127.0.0.1:8080",
+                models=[ModelFile(capability=MODEL_NAME, digest=MODEL)],
+                prompt_logging=False,
+            ),
+            cpu=chip().quote(bytes(64)),
+        )
+        return unquoted.model_copy(update={"cpu": chip().quote(unquoted.expected_report_data())})
+
+    @cached_property
+    def evidence(self) -> bytes:
+        return self.stated.write()
+
+    def record(self, **changes: Any) -> NodeRecord:
+        """The node with an appraisal of it, as a broker writes it."""
+        values: dict[str, Any] = {
+            "evidence_digest": sha256(self.evidence).hex(),
+            "expectations_digest": "0" * 64,
+            "policy_id": "standard",
+            "challenge_root": self.stated.challenge_root,
+            "iat": int(NOW.timestamp()) - 40,
+            "status": "affirming",
+            "binding_mode": "cpu-only",
+            "simulated": True,
+            "bound_key": self.key.thumbprint,
+        }
+        return NodeRecord(
+            id=self.key.thumbprint, role="inference", attestation=Attestation(**(values | changes))
+        )
+
+    def statement(self, **changes: Any) -> bytes:
+        values: dict[str, Any] = {
+            "header": "1" * 64,
+            "federation": FEDERATION,
+            "domain": self.domain,
+            "node_key": self.key.thumbprint,
+            "segment": 0,
+            "outcome": "ok",
+            "code": "ok",
+            "finish_reason": "stop",
+            "capability": capability(),
+            "usage": usage(),
+            "response": Commitment(commitment="2" * 64),
+            "times": Times(issued=format_time(NOW)),
+        }
+        return sign_node_statement(NodeStatement(**(values | changes)), self.key)
+
+    def disclosures(self, issued_at: datetime = NOW - timedelta(seconds=40)) -> Disclosures:
+        challenge = ChallengeDisclosure(
+            domain=CLINIC, value=self.challenge.hex(), issued_at=format_time(issued_at)
+        )
+        return Disclosures(challenges=[challenge])
+
+
+@dataclass
+class Run:
+    """One request from clinic.de on a node of cloud.fr, with what each side wrote."""
+
+    node: Node = field(default_factory=Node)
+    request: RequestRef = field(
+        default_factory=lambda: RequestRef(id=secrets.token_hex(8), commitment=digest())
+    )
+    placement: dict[str, Any] = field(default_factory=dict)
+    """Changes to the Placement."""
+    execution: dict[str, Any] = field(default_factory=dict)
+    statement: dict[str, Any] = field(default_factory=dict)
+    links: list[Link] | None = None
+    disclosures: Disclosures | None = None
+    placed: Issued | None = None
+    executed: Issued | None = None
+
+    async def play(self, clinic: TransparencyLog, cloud: TransparencyLog) -> bytes:
+        """Place, run, execute, deliver with proof; returns the consumer's bundle."""
+        place = placement(request=self.request, nodes=[self.node.record()], **self.placement)
+        disclosed = self.disclosures or self.node.disclosures()
+        (self.placed,) = await clinic.issue([Draft(place, disclosed)])
+        said = self.node.statement(**self.statement)
+        links = self.links if self.links is not None else self._links(said)
+        changes = {"links": links, "nodes": [self.node.record()], **self.execution}
+        (self.executed,) = await cloud.issue([Draft(execution(request=self.request, **changes))])
+        await cloud.checkpoint()
+        proof = await cloud.proof(self.executed.receipt_id)
+        assert proof is not None
+        await clinic.keep(
+            Keep(
+                self.request.id,
+                envelopes=[said, self.executed.envelope, self.executed.promise],
+                proofs={self.executed.digest: proof},
+                evidence=[self.node.evidence],
+            )
+        )
+        await clinic.checkpoint()
+        return await clinic.bundle(self.request.id)
+
+    def _links(self, said: bytes) -> list[Link]:
+        assert self.placed is not None
+        return [
+            Link(rel="placement", digest=self.placed.digest.hex()),
+            Link(rel="node", digest=envelope.read(said).digest.hex()),
+        ]
+
+
+def capability() -> Capability:
+    return Capability(name=MODEL_NAME, artifact_digest=MODEL)
+
+
+def policy(**changes: Any) -> PolicyDecision:
+    values: dict[str, Any] = {
+        "verifier": Verifier(id="urn:cedar:4.12"),
+        "policies": [PolicyFile(name="charter", sha256=digest())],
+        "time_created": format_time(NOW),
+        "verdict": "allow",
+        "layers": [Layer(layer="charter", digest=digest(), verdict="allow", rules=["FED-001-member"])],
+        "input_commitment": digest(),
+    }
+    return PolicyDecision(**(values | changes))
+
+
+def placement(peer: str = CLOUD, **changes: Any) -> PlacementDraft:
     """A Placement with every block filled."""
     zero = "0.0"
-    return PlacementDraft(
-        audience=[CLINIC, CLOUD],
-        peer=peer,
-        request=RequestRef(id=request_id or secrets.token_hex(8), commitment=digest()),
-        times=Times(received=format_time(NOW), issued=format_time(NOW)),
-        plan=Plan(digest=digest(), id="p1", domain=peer, nodes=[node.id for node in nodes or []]),
-        path="full",
-        considered=Considered(root=digest(), count=3, selected_index=1),
-        objective=Objective(
+    nodes: list[NodeRecord] = changes.get("nodes", [])
+    values: dict[str, Any] = {
+        "audience": [CLINIC, CLOUD],
+        "peer": peer,
+        "request": RequestRef(id=secrets.token_hex(8), commitment=digest()),
+        "times": Times(received=format_time(NOW), issued=format_time(NOW)),
+        "plan": Plan(digest=digest(), id="p1", domain=peer, nodes=[node.id for node in nodes]),
+        "path": "full",
+        "considered": Considered(root=digest(), count=3, selected_index=1),
+        "objective": Objective(
             name="J",
             version="1",
             digest=digest(),
             score="412.5",
             terms=Terms(net="3.2", queue=zero, exec="405.0", state=zero, load="4.3", policy=zero),
         ),
-        capability=Capability(name="chat.small"),
-        policy=policy(),
-        inputs=Inputs(registry=digest()),
-        executor=Executor(domain=peer, key="A" * 43),
-        nodes=nodes or [],
-    )
+        "capability": Capability(name="chat.small"),
+        "policy": policy(),
+        "inputs": Inputs(registry=digest()),
+        "executor": Executor(domain=peer, key="A" * 43),
+    }
+    return PlacementDraft(**(values | changes))
 
 
-def execution(
-    peer: str = CLINIC, request_id: str | None = None, nodes: list[NodeRecord] | None = None
-) -> ExecutionDraft:
+def execution(peer: str = CLINIC, **changes: Any) -> ExecutionDraft:
     """An Execution with every block that a run fills."""
-    return ExecutionDraft(
-        audience=[CLINIC, CLOUD],
-        peer=peer,
-        request=RequestRef(id=request_id or secrets.token_hex(8), commitment=digest()),
-        times=Times(started=format_time(NOW), finished=format_time(NOW), issued=format_time(NOW)),
-        outcome="ok",
-        code="ok",
-        response=Commitment(commitment=digest()),
-        capability=Capability(name="chat.small/smollm2", artifact_digest=digest()),
-        nodes=nodes or [],
-        usage=usage(),
-        policy=policy(),
-    )
+    values: dict[str, Any] = {
+        "audience": [CLINIC, CLOUD],
+        "peer": peer,
+        "request": RequestRef(id=secrets.token_hex(8), commitment=digest()),
+        "times": Times(started=format_time(NOW), finished=format_time(NOW), issued=format_time(NOW)),
+        "outcome": "ok",
+        "code": "ok",
+        "response": Commitment(commitment="2" * 64),
+        "capability": capability(),
+        "nodes": [],
+        "usage": usage(),
+        "policy": policy(),
+    }
+    return ExecutionDraft(**(values | changes))
 
 
-def usage() -> Usage:
-    return Usage(input_tokens=12, output_tokens=34, cached_tokens=0, queue_ms=0, compute_ms=405)
+def acknowledgement(peer: str = CLOUD, **changes: Any) -> AcknowledgementDraft:
+    values: dict[str, Any] = {
+        "audience": [CLINIC, CLOUD],
+        "peer": peer,
+        "request": RequestRef(id=secrets.token_hex(8), commitment=digest()),
+        "times": Times(issued=format_time(NOW)),
+        "response": Commitment(commitment="2" * 64),
+        "status": "agreed",
+        "usage_agreed": usage(),
+    }
+    return AcknowledgementDraft(**(values | changes))
+
+
+def usage(**changes: int) -> Usage:
+    values = {"input_tokens": 12, "output_tokens": 34, "cached_tokens": 0, "queue_ms": 0, "compute_ms": 405}
+    return Usage(**(values | changes))
 
 
 def drafts(count: int, peer: str = CLOUD) -> list[Draft]:

@@ -204,6 +204,8 @@ def sequence(receipt: Authentic, context: Context) -> list[Claim]:
         )
         return [failed("sequence", error), failed("not-equivocated", error)]
     unknown = not_checked("not-equivocated", "none known to this verifier")
+    if receipt.body.seq == 0:
+        return [proved("sequence", receipt, f"number 0: the first to {receipt.body.peer}"), unknown]
     before = next((each for each in mine if each.body.seq == receipt.body.seq - 1), None)
     if before is None:
         return [not_checked("sequence", f"number {receipt.body.seq} to {receipt.body.peer}; its predecessor "

@@ -1,0 +1,44 @@
+"""Fixtures: a federation founded once, and logs in a fresh folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from receipts.log import TransparencyLog
+from receipts.tests.world import CLINIC, Domain, Federation
+from schemas.errors import ComityError, Refused, Unreadable
+
+
+@pytest.fixture(scope="session")
+def federation() -> Federation:
+    return Federation.found()
+
+
+@pytest.fixture
+def clinic() -> Domain:
+    return Domain.make(CLINIC)
+
+
+@pytest.fixture
+async def log(clinic: Domain, tmp_path: Path) -> AsyncIterator[TransparencyLog]:
+    opened = await clinic.open(tmp_path)
+    yield opened
+    await opened.close()
+
+
+def vectors() -> Path:
+    """Where third-party vectors lie: `$COMITY_VECTORS`, by default beside the checkout."""
+    default = Path(__file__).parents[3] / "shared" / "vectors"
+    return Path(os.environ.get("COMITY_VECTORS") or default)
+
+
+def code_of(call: Callable[[], object]) -> str:
+    """The reason why `call` was turned away: a parser or verifier has these two ways to say no."""
+    with pytest.raises(ComityError) as turned_away:
+        call()
+    assert isinstance(turned_away.value, Unreadable | Refused)
+    return turned_away.value.code
