@@ -29,8 +29,9 @@ MAX_FAILURE_BYTES = 400  # of a failure's text on the wire
 FAILURE_HEADER = "Comity-Failure"
 PEER_REPLIES = "_R_."  # the reply paths that the server makes for requests that cross accounts
 
+_CODE = re.compile(r"^[A-Za-z0-9_.]{1,64}\Z")
 _FAILURE = re.compile(
-    r"^(unreadable|configuration|refused|undecided) ([a-z0-9_.]{1,64}) ([\x20-\x7e]{0,400})\Z"
+    r"^(unreadable|configuration|refused|undecided) ([A-Za-z0-9_.]{1,64}) ([\x20-\x7e]{0,400})\Z"
 )
 _log = logging.getLogger("comity.bus")
 
@@ -189,7 +190,8 @@ def failure_line(error: ComityError) -> str:
     ]
     kind = next((name for cls, name in kinds if isinstance(error, cls)), "undecided")
     text = re.sub(r"[^\x20-\x7e]", "?", error.text)[:MAX_FAILURE_BYTES]
-    return f"{kind} {error.code} {text}"
+    code = error.code if _CODE.match(error.code) else "bus.defect"
+    return f"{kind} {code} {text}"
 
 
 def failure_of(line: str) -> ComityError:

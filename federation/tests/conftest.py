@@ -15,6 +15,7 @@ from federation.connection import Bus, BusSettings
 from federation.embedded.folder import BusFolder, found_bus
 from federation.flood import FloodLimits
 from federation.server import EmbeddedServer
+from federation.stream import open_stream
 
 DOMAINS: dict[str, Sequence[str]] = {"clinic.de": ["n1", "n2"], "cloud.fr": ["g1"], "evil.test": []}
 GENEROUS = FloodLimits(rate=1e6, burst=1e6, queue=4096)
@@ -25,6 +26,13 @@ async def until(condition: Callable[[], bool], within: float = 10.0) -> None:
     async with asyncio.timeout(within):
         while not condition():  # noqa: ASYNC110 - it is another program's, or a plain counter's
             await asyncio.sleep(0.005)
+
+
+async def read_into(got: list[bytes], bus: Bus, subject: str, head: bytes, *, stall_s: float = 30.0) -> None:
+    """Read a stream to its end; what came before an error stays in `got`."""
+    async with open_stream(bus, subject, head, stall_s=stall_s) as stream:
+        async for frame in stream:
+            got.append(frame)
 
 
 class World:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import pytest
 
@@ -51,19 +52,20 @@ FORBIDDEN_SUBSCRIBE = [
 ]
 
 
-@pytest.mark.parametrize(("user", "subject"), FORBIDDEN_PUBLISH)
-async def test_a_user_cannot_publish_beyond_its_part(world: World, user: str, subject: str) -> None:
-    bus = await world.bus("clinic.de", user)
-    with pytest.raises(Refused, match=r"bus\.not_permitted"):
-        await bus.request(subject, b"", timeout=10)
+async def test_a_user_cannot_publish_beyond_its_part(world: World) -> None:
+    buses = {user: await world.bus("clinic.de", user) for user in ("broker", "agent", "node.n1")}
+    for user, subject in FORBIDDEN_PUBLISH:
+        with pytest.raises(Refused, match=rf"bus\.not_permitted: {re.escape(subject)}"):
+            await buses[user].request(subject, b"", timeout=10)
 
 
-@pytest.mark.parametrize(("user", "pattern"), FORBIDDEN_SUBSCRIBE)
-async def test_a_user_cannot_subscribe_beyond_its_part(world: World, user: str, pattern: str) -> None:
-    bus = await world.bus("clinic.de", user)
-    await bus.subscribe(pattern, lambda message: None)
-    await bus.flush()
-    await until(lambda: bus.errors["Error"] == 1)
+async def test_a_user_cannot_subscribe_beyond_its_part(world: World) -> None:
+    for user, pattern in FORBIDDEN_SUBSCRIBE:
+        bus = await world.bus("clinic.de", user)
+        await bus.subscribe(pattern, lambda message: None)
+        await bus.flush()
+        assert bus.errors["Error"] == 1, (user, pattern)
+        await bus.close()
 
 
 async def test_what_each_part_may_do_works(world: World) -> None:
