@@ -27,7 +27,8 @@ from broker.problems import Shed, Upstream
 from broker.refusals import infeasible
 from broker.select.candidates import Feasibility, feasible
 from broker.select.cost import Weights
-from broker.select.rank import Plan, rank
+from broker.select.predict import Predictor
+from broker.select.rank import Plan, rank, record
 from broker.spans import span
 from receipts.log import Issued
 from schemas.errors import ComityError, Refused
@@ -96,8 +97,8 @@ class Placing:
     placements: Placements
     weights: dict[str, Weights]
     terms: Terms
-    rtts_ms: dict[str, int]
-    """Round trips that were measured, by domain."""
+    predictor: Predictor
+    """Speeds and round trips, learned from what this broker sees."""
 
     async def place(self, journey: Journey) -> Placed:
         """One node for the next attempt. Raises `Infeasible`, `Shed` or `Upstream`.
@@ -112,7 +113,7 @@ class Placing:
 
     async def _place(self, journey: Journey) -> Placed:
         considered = self.consider(journey)
-        plans = [plan for plan in considered.plans if plan.domain not in journey.excluded_domains]
+        plans = _one_per_domain(considered.plans)
         reasons: dict[str, tuple[str, ...]] = {}
         retry_ms = 0
         k = self.terms.finalists
@@ -142,14 +143,18 @@ class Placing:
                 snapshot.entries,
                 {local: self.policy.layers(layer, local=local) for local in (True, False)},
                 local_domain=self.peers.domain,
-                rtts_ms=self.rtts_ms,
+                rtts_ms=self.predictor.rtts_ms(),
                 at=now,
+                predictor=self.predictor,
+                model_digest=journey.model_digest,
             )
         if not found.candidates:
             raise infeasible(accepted.descriptor, found)
+        weights = self.weights[accepted.tenant.weights]
         with span("rank"):
-            plans = rank(accepted.descriptor, found.candidates, self.weights[accepted.tenant.weights])
-        return Considered(plans, found.rejected, snapshot.digest)
+            plans = rank(accepted.descriptor, found.candidates, weights)
+        ranking = record(accepted.descriptor, plans, weights)
+        return Considered(plans, found.rejected, snapshot.digest, ranking)
 
     def models(self) -> list[Model]:
         """Every class and class/variant that some domain lists now, with the domains."""
@@ -208,6 +213,7 @@ class Placing:
     async def _take(self, attempt: Attempt, plan: Plan, offered: Offered) -> Placed:
         """Prove, decide, record, seal. Raises `ComityError` with why this offer cannot be taken."""
         journey, evidence = attempt.journey, offered.body.evidence
+        self.predictor.observe_queue(offered.domain, plan.candidate.cell, offered.body.queue_ms)
         # 5. Prove: our own appraisal of the evidence that the offer names.
         with span("prove", domain=offered.domain):
             epoch = self.appraisals.trust_epoch
@@ -272,3 +278,11 @@ class Placing:
             return Upstream("agree.exhausted", "no allowed domain is left to go on with")
         text = "; ".join(f"{domain}: {', '.join(codes)}" for domain, codes in told.items())
         return Upstream("agree.no_offer", f"no allowed domain could serve this: {text}"[:512])
+
+
+def _one_per_domain(plans: Sequence[Plan]) -> list[Plan]:
+    """The best plan of each domain: a call names a capability, its domain picks the realization."""
+    best: dict[str, Plan] = {}
+    for plan in plans:
+        best.setdefault(plan.domain, plan)
+    return list(best.values())

@@ -7,6 +7,10 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
 from attestation.expected import Expectations
 from attestation.narrow import check_roots
 from broker.agreement import Placing, Terms
@@ -23,6 +27,7 @@ from broker.peers import Peers, new_negotiation
 from broker.placements import Placements
 from broker.pricing import PriceBook
 from broker.select.cost import Weights
+from broker.select.predict import Predictor
 from broker.service import Service
 from broker.shelf import Shelf
 from federation.connection import Bus, BusSettings
@@ -143,9 +148,20 @@ async def open_log(config: BrokerConfig, files: TrustFiles) -> TransparencyLog:
         keys=LogKeys(
             receipt=SigningKey.load(config.keys.receipt),
             promise=SigningKey.load(config.keys.promise),
-            note=NoteSigner.of(origin, read_secret(config.keys.log)),
+            note=_note_signer(origin, config.keys.log),
         ),
     )
+
+
+def _note_signer(origin: str, path: Path) -> NoteSigner:
+    """The log's Ed25519 key, from the same PKCS#8 PEM as every other key."""
+    try:
+        private = load_pem_private_key(read_secret(path), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        private = None
+    if not isinstance(private, Ed25519PrivateKey):
+        raise ConfigurationError("config.keys.log", f"{path}: an Ed25519 key in PKCS#8 PEM is required")
+    return NoteSigner.of(origin, private.private_bytes_raw())
 
 
 async def assemble(config: BrokerConfig) -> Parts:
@@ -180,7 +196,7 @@ def _join(
         if domain == config.domain:
             return await interior.evidence(digest)
         asked = peers.compose(FetchEvidence, domain, nid=new_negotiation(), evidence=digest)
-        return await peers.ask(domain, "evidence", peers.sign(asked), timeout=EVIDENCE_S)
+        return await peers.ask(domain, "evidence", peers.sign(asked), within=EVIDENCE_S)
 
     peers = Peers(bus, trust, config.domain, message_key, local)
     interior, directory = Interior(bus), Directory(trust)
@@ -201,8 +217,8 @@ def _join(
         PriceBook(own_summary),
         executions,
     )
-    rtts_ms: dict[str, int] = {}
-    service = Service(bus, peers, interior, directory, appraisals, border, executions, rtts_ms)
+    predictor = Predictor()
+    service = Service(bus, peers, interior, directory, appraisals, border, executions, predictor)
     shelf = Shelf(peers, log)
     placing = Placing(
         peers=peers,
@@ -212,7 +228,7 @@ def _join(
         placements=Placements(config.domain, trust, challenges, log),
         weights={name: _weights(settings) for name, settings in config.weights.items()},
         terms=Terms(config.negotiation.finalists, config.negotiation.hold_ms, config.limits.request_ms),
-        rtts_ms=rtts_ms,
+        predictor=predictor,
     )
     answering = Answering(peers, border, appraisals, shelf)
 

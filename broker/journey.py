@@ -61,7 +61,6 @@ class Journey:
     started: bool = False
     segments: list[Segment] = field(default_factory=list)
     excluded_nodes: list[str] = field(default_factory=list)
-    excluded_domains: set[str] = field(default_factory=set)
     agreement_ns: int = 0
     run_ns: int = 0
 

@@ -66,7 +66,7 @@ async def _call(peers: Peers, domain: str, terms: dict[str, Any]) -> Offered | D
     parsed = envelope.read(data)
     sent = Received(message, parsed.digest, peers.key.thumbprint, data)
     try:
-        reply = await peers.ask(domain, "call", data, timeout=CALL_TIMEOUT_S)
+        reply = await peers.ask(domain, "call", data, within=CALL_TIMEOUT_S)
         return _read_reply(peers, domain, sent, reply)
     except ComityError as error:
         return Declined(domain, error.code, (), 0)

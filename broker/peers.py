@@ -66,14 +66,14 @@ class Peers:
         op: str,
         payload: bytes,
         *,
-        timeout: float,
+        within: float,
         headers: Mapping[str, str] | None = None,
     ) -> bytes:
-        """One request, one reply. Raises `Undecided` when the peer is absent, silent or out of reach."""
+        """One request, one reply, in `within` seconds. Raises `Undecided` when the peer gives none."""
         if domain == self.domain:
             return await self.local(domain, op, payload)
         return await self.bus.request(
-            f"peer.{subject_token(domain)}.{op}", payload, timeout=timeout, headers=headers
+            f"peer.{subject_token(domain)}.{op}", payload, timeout=within, headers=headers
         )
 
     async def tell(self, domain: str, op: str, payload: bytes) -> None:

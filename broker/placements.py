@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -20,7 +20,7 @@ from broker.negotiate import Offered
 from broker.policy_block import node_record, policy_block
 from broker.select import cost
 from broker.select.candidates import Rejected
-from broker.select.rank import Plan
+from broker.select.rank import Plan, RankRecord
 from broker.shelf import REQUEST
 from receipts.log import Draft, Issued, Keep, Recorded, TransparencyLog
 from receipts.log.draft import ChallengeDisclosure, Disclosures
@@ -40,6 +40,8 @@ class Considered:
     rejected: Sequence[Rejected]
     registry: bytes
     """Digest of the directory snapshot."""
+    ranking: RankRecord
+    """Everything that J read, so that the order can be computed again bit for bit."""
 
     def entries(self) -> list[Json]:
         """One JSON object a candidate, without salt."""
@@ -77,11 +79,12 @@ class Placements:
             jcs({"salt": secrets.token_hex(16), "candidate": entry}) for entry in choice.considered.entries()
         ]
         listing = write_json({"considered": [item.decode() for item in salted]})
+        ranking = choice.considered.ranking.write()
         draft = self._draft(
             journey, choice, merkle.root([merkle.leaf_hash(item) for item in salted]), len(salted)
         )
         tenant = journey.accepted.tenant.name.encode()
-        kept = [listing] if evidence is None else [listing, evidence]
+        kept = [listing, ranking] if evidence is None else [listing, ranking, evidence]
         (issued,) = await self.log.issue(
             [Draft(draft, disclosures=self._disclosures(choice.appraisal))],
             keep=Keep(journey.wire_id, evidence=kept),
@@ -118,7 +121,10 @@ class Placements:
             objective=_objective(plan),
             capability=fields.Capability(name=offer.capability, artifact_digest=offer.model_digest),
             policy=policy_block(choice.decision, input_commitment=journey.descriptor.policy_digest.hex()),
-            inputs=receipt.Inputs(registry=choice.considered.registry.hex()),
+            inputs=receipt.Inputs(
+                registry=choice.considered.registry.hex(),
+                costs=sha256(choice.considered.ranking.write()).hex(),
+            ),
             budget=self._budget(journey),
             executor=receipt.Executor(
                 domain=offer.iss, key=self.trust.keys(offer.iss, "receipt", now)[0].thumbprint
@@ -153,20 +159,20 @@ class Placements:
 
 
 def _objective(plan: Plan) -> receipt.Objective:
-    parts = {name: _text(value) for name, value in asdict(plan.terms).items()}
+    parts = plan.terms
     return receipt.Objective(
         name=cost.NAME,
         version=cost.VERSION,
         digest=sha256(jcs({"name": cost.NAME, "version": cost.VERSION})).hex(),
         score=_text(plan.score),
         terms=receipt.Terms(
-            net=parts["network"],
-            queue=parts["queue"],
-            exec=parts["execution"],
-            state=parts["state"],
-            load=parts["load"],
-            policy=parts["policy"],
-            money=parts["money"],
+            net=_text(parts.network),
+            queue=_text(parts.queue),
+            exec=_text(parts.execution),
+            state=_text(parts.state),
+            load=_text(parts.load),
+            policy=_text(parts.policy),
+            money=_text(parts.money),
         ),
     )
 

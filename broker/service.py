@@ -7,6 +7,7 @@ import logging
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Final
 
 from broker.appraisals import Appraisals
@@ -15,6 +16,7 @@ from broker.directory import Directory
 from broker.executions import Executions
 from broker.interior import Interior
 from broker.peers import Peers, new_negotiation
+from broker.select.predict import Predictor
 from broker.spans import span
 from federation.accounts import account
 from federation.connection import Bus
@@ -47,7 +49,7 @@ class Service:
     appraisals: Appraisals
     border: Border
     executions: Executions
-    rtts_ms: dict[str, int]
+    predictor: Predictor
     advert: OwnAdvert | None = None
     """What our own agent last told the world."""
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
@@ -185,8 +187,9 @@ class Service:
         asked = self.peers.compose(FetchSnapshot, domain, nid=new_negotiation())
         began = asyncio.get_running_loop().time()
         try:
-            data = await self.peers.ask(domain, "snapshot", self.peers.sign(asked), timeout=SYNC_S)
-            self.rtts_ms[domain] = max(1, int(1000 * (asyncio.get_running_loop().time() - began)))
+            data = await self.peers.ask(domain, "snapshot", self.peers.sign(asked), within=SYNC_S)
+            taken = asyncio.get_running_loop().time() - began
+            self.predictor.observe_rtt(domain, Decimal(str(round(1000 * taken, 3))))
             self._apply(domain, data)
         except ComityError as error:
             log.info("no snapshot", extra={"peer": domain, "code": error.code})

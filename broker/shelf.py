@@ -98,7 +98,7 @@ class Shelf:
         asked = self.peers.compose(Status, provider, nid=nid, seq=3)
         data = self.peers.sign(asked)
         try:
-            reply = await self.peers.ask(provider, "status", data, timeout=FETCH_S)
+            reply = await self.peers.ask(provider, "status", data, within=FETCH_S)
             body = only(
                 self.peers.receive(reply, StatusReply, provider), nid, envelope.read(data).digest
             ).body
@@ -119,7 +119,7 @@ class Shelf:
 
     async def _fetch(self, request_id: str, provider: str) -> ReceiptDelivery:
         asked = self.peers.compose(FetchReceipt, provider, nid=new_negotiation(), request_id=request_id)
-        data = await self.peers.ask(provider, "receipt", self.peers.sign(asked), timeout=FETCH_S)
+        data = await self.peers.ask(provider, "receipt", self.peers.sign(asked), within=FETCH_S)
         delivery = ReceiptDelivery.read(data, limit=512 * 1024)
         statement = self.verify(provider, delivery.execution.encode(), delivery.promise.encode())
         proofs = {statement.digest: delivery.proof.encode()} if delivery.proof else {}
