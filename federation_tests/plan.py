@@ -1,0 +1,123 @@
+"""The federation that most tests live in: `examples/plan.toml`, with scripted engines in the nodes.
+
+Three domains, made-up chips under one made-up vendor root (listed by name in the charter), and two
+small files that stand for an engine's binary and a model: the node hashes them as it would real ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from attestation.appraise import platform_digest
+from attestation.testing.chip import SimulatedVendor
+from attestation.testing.forge import MEASUREMENT
+from examples.simulated import PLAN
+from federation.found import Founded, found
+from federation.founding.plan import DomainPlan, ImagePlan, NodePlan, Plan, read_plan
+from schemas.canonical import sha256
+from schemas.charter import SimulatedRoot
+
+CLINIC: Final = "clinic.de"
+CLOUD: Final = "cloud.fr"
+HYPER: Final = "hyper.us"
+MODEL: Final = b"the weights of a scripted model"
+ENGINE: Final = b"the binary of a scripted engine"
+CHAT: Final = "chat.small"
+CODE: Final = "code.small"
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a test's federation has otherwise than the usual one."""
+
+    domains: tuple[str, ...] = (CLINIC, CLOUD, HYPER)
+    nodes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Domain → ids of the planned nodes that it has; all of them where it is not named."""
+    slots: int = 4
+    enrolled_twice: Mapping[str, str] = field(default_factory=dict)
+    """Domain → another domain, all of whose machines it enrols as well."""
+
+
+@cache
+def vendor() -> SimulatedVendor:
+    """One made-up vendor for the whole run: two RSA-4096 keys take a second or two."""
+    return SimulatedVendor.create("Milan", name="demo")
+
+
+def found_scripted(folder: Path, now: datetime, changes: Changes) -> Founded:
+    """Found the federation in `folder`; nodes still have to be told where their engines are."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.bin").write_bytes(MODEL)
+    (folder / "engine.bin").write_bytes(ENGINE)
+    plan = read_plan(PLAN)
+    domains = [_domain(each, folder, changes) for each in plan.domains if each.name in changes.domains]
+    return found(_complete(plan, _enrolled_twice(domains, changes)), folder / "federation", now)
+
+
+def _complete(plan: Plan, domains: list[DomainPlan]) -> Plan:
+    made_up = vendor()
+    root = SimulatedRoot(name=made_up.name, product=made_up.product.name, sha256=made_up.root_digest)
+    image = ImagePlan(
+        measurement=MEASUREMENT.hex(),
+        image_digest=sha256(MEASUREMENT).hex(),
+        engine_digests=[sha256(ENGINE).hex()],
+        provenance="made up for a test",
+    )
+    changed = {
+        "simulated_roots": [root],
+        "images": [image],
+        "domains": domains,
+        "threshold": min(2, len(domains)),
+    }
+    return plan.model_copy(update=changed)
+
+
+def _domain(domain: DomainPlan, folder: Path, changes: Changes) -> DomainPlan:
+    wanted = changes.nodes.get(domain.name, tuple(node.id for node in domain.nodes))
+    nodes = [_node(node, folder, domain.name, changes) for node in domain.nodes if node.id in wanted]
+    digest = sha256(MODEL).hex()
+    capabilities = [entry.model_copy(update={"digest": digest}) for entry in domain.capabilities]
+    return domain.model_copy(update={"nodes": nodes, "capabilities": capabilities})
+
+
+def _node(node: NodePlan, folder: Path, domain: str, changes: Changes) -> NodePlan:
+    chip = vendor().make_chip()
+    place = folder / "chips" / domain / node.id
+    chip.save(place)
+    changed = {
+        "chip": str(place),
+        "model": str(folder / "model.bin"),
+        "platforms": [platform_digest(chip.chip_id).hex()],
+        "slots": changes.slots,
+    }
+    return node.model_copy(update=changed)
+
+
+def _enrolled_twice(domains: list[DomainPlan], changes: Changes) -> list[DomainPlan]:
+    """Let a domain's first node bring the platforms of another domain into its manifest too."""
+    platforms = {each.name: [digest for node in each.nodes for digest in node.platforms] for each in domains}
+    return [
+        domain
+        if domain.name not in changes.enrolled_twice
+        else domain.model_copy(
+            update={
+                "nodes": [
+                    domain.nodes[0].model_copy(
+                        update={
+                            "platforms": [
+                                *domain.nodes[0].platforms,
+                                *platforms[changes.enrolled_twice[domain.name]],
+                            ]
+                        }
+                    ),
+                    *domain.nodes[1:],
+                ]
+            }
+        )
+        for domain in domains
+    ]

@@ -1,0 +1,103 @@
+"""Receipts as an application and an auditor handle them: fetched over HTTP, verified by the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from federation_tests.world import World
+
+PROOF_S: Final = 1.0  # seconds after an answer within which its proofs are due (DESIGN 3.8)
+LOOK_S: Final = 0.05  # seconds between two looks
+OFFLINE: Final = """
+import socket, sys
+def no_network(*_):
+    raise OSError("there is no network here")
+socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = no_network
+import comity
+sys.argv[0] = "comity"
+comity.main()
+"""
+"""The command line with the network taken away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What `comity receipt verify --json` said."""
+
+    exit_code: int
+    report: dict[str, Any]
+
+    def claims(self, kind: str, name: str) -> list[dict[str, Any]]:
+        """The claim of this name on every receipt of this kind (`placement`, `execution`)."""
+        return [
+            claim
+            for receipt in self.report["receipts"]
+            if receipt["kind"] == kind
+            for claim in receipt["claims"]
+            if claim["claim"] == name
+        ]
+
+    def verdicts(self, kind: str, name: str) -> list[str]:
+        return [claim["verdict"] for claim in self.claims(kind, name)]
+
+    @property
+    def failed(self) -> list[tuple[str, str, str | None]]:
+        """(kind, claim, code) of everything that was checked and is wrong."""
+        return [
+            (receipt["kind"], claim["claim"], claim["code"])
+            for receipt in self.report["receipts"]
+            for claim in receipt["claims"]
+            if claim["verdict"] == "failed"
+        ]
+
+
+async def fetch(http: httpx.AsyncClient, receipt_id: str) -> bytes:
+    """The bundle as it is now."""
+    response = await http.get(f"/receipts/{receipt_id}")
+    assert response.status_code == httpx.codes.OK, response.text
+    return response.content
+
+
+async def verify(world: World, bundle: bytes, folder: Path, *, trust: Path | None = None) -> Verified:
+    """`comity receipt verify BUNDLE --trust FILE --json`, as a program without a network."""
+    path = folder / "bundle.receipt"
+    path.write_bytes(bundle)
+    arguments = [
+        "receipt",
+        "verify",
+        str(path),
+        "--trust",
+        str(trust or world.trust_file()),
+        "--json",
+    ]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        OFFLINE,
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    output, errors = await process.communicate()
+    assert output, errors.decode()
+    return Verified(process.returncode or 0, json.loads(output))
+
+
+async def proved(world: World, http: httpx.AsyncClient, receipt_id: str, folder: Path) -> Verified:
+    """The bundle once both receipts in it are proved to stand in their logs; fails after `PROOF_S`."""
+    from receipts import bundle as bundles
+
+    async with asyncio.timeout(PROOF_S):
+        while True:
+            data = await fetch(http, receipt_id)
+            if len(bundles.read(data).proofs) >= 2:
+                break
+            await asyncio.sleep(LOOK_S)
+    return await verify(world, data, folder)
