@@ -33,14 +33,14 @@ def main() -> int:
     run: Path = parser.parse_args().run.resolve()
     console = Console()
     try:
-        folder = fresh_folder(run / ROUND)
-        with console.status("founding three domains"):
-            simulated = found_simulated(folder, datetime.now(UTC))
-        about = run / "up.json"
-        try:
-            asyncio.run(_keep(simulated, folder, about, console))
-        finally:
-            about.unlink(missing_ok=True)
+        with fresh_folder(run / ROUND) as folder:
+            with console.status("founding three domains"):
+                simulated = found_simulated(folder, datetime.now(UTC))
+            about = run / "up.json"
+            try:
+                asyncio.run(_keep(simulated, folder, about, console))
+            finally:
+                about.unlink(missing_ok=True)
     except ComityError as error:
         console.print(f"[red]up: {error}[/]", soft_wrap=True)
         return error.exit_code

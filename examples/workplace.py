@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from schemas.errors import ConfigurationError
 
 MARK: Final = ".comity-demo"
-"""A file that says: this folder was made by the demo and may be removed by it."""
+"""A file that says: the folder beside it was made by the demo and may be removed by it. Also its lock."""
 
 
-def fresh_folder(path: Path) -> Path:
-    """The path, with nothing there. Removes what an earlier round left; refuses anything else."""
-    if path.exists() and not path.with_name(path.name + MARK).exists():
+@contextmanager
+def fresh_folder(path: Path) -> Iterator[Path]:
+    """The path with nothing there, ours until the block is left.
+
+    Removes what an earlier round left. Raises `ConfigurationError` for a folder of anybody else's,
+    and while another round is running there.
+    """
+    mark = path.with_name(path.name + MARK)
+    if path.exists() and not mark.exists():
         raise ConfigurationError("demo.folder", f"{path} was not made by the demo; choose another --run")
-    if path.exists():
-        shutil.rmtree(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_name(path.name + MARK).touch()
-    return path
+    descriptor = os.open(mark, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise ConfigurationError("demo.running", f"another round runs in {path}; stop it first") from None
+    try:
+        if path.exists():
+            shutil.rmtree(path)
+        yield path
+    finally:
+        os.close(descriptor)
 
 
 def waited() -> Callable[[], float]:
