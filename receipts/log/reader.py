@@ -13,7 +13,7 @@ from receipts.bundle import Bundle, Disclosures
 from receipts.log.batch import Signer, moment
 from receipts.log.draft import Documents, Issued, Recorded
 from receipts.log.tiles import TileSource
-from receipts.merkle import inclusion_proof, leaf_hash
+from receipts.merkle import consistency_proof, inclusion_proof, leaf_hash
 from receipts.proof import Proof
 from schemas import envelope
 from schemas.canonical import Json, read_json
@@ -64,6 +64,13 @@ class Reader:
         for stored in self._select("receipt_id = ?", receipt_id):
             return self._proof(stored.index)
         raise Refused("log.unknown_receipt", f"no receipt {receipt_id} in this log")
+
+    def consistency(self, first: int, second: int) -> list[bytes]:
+        """Consistency proof between two sizes. Raises `Refused` for a size that the log does not have."""
+        size = self.connection.execute("SELECT count(*) FROM leaf").fetchone()[0]
+        if second > size:
+            raise Refused("merkle.size", f"the log has {size} leaves")
+        return consistency_proof(first, second, self.tiles.node)
 
     def bundle(self, name: str, documents: Documents) -> Bundle:
         """Everything that an auditor needs of one request (receipts.md 16.1).

@@ -145,6 +145,10 @@ class TransparencyLog:
         """tlog-proof text; None until a checkpoint covers the receipt. Raises `Refused` for a stranger."""
         return await self._read(lambda reader: reader.proof(receipt_id))
 
+    async def consistency(self, first: int, second: int) -> list[bytes]:
+        """Hashes that show one size of this log inside a later one. Raises `Refused`."""
+        return await self._read(lambda reader: reader.consistency(first, second))
+
     async def bundle(self, name: str) -> bytes:
         """The auditor's bundle (zip) of a request id or receipt id. Raises `Refused`."""
         documents = self._identity.documents

@@ -1,0 +1,438 @@
+"""The log: numbers, chains, proofs; who may hold it; what it refuses; what stays after a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import sqlite3
+from collections import Counter
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from receipts import checkpoint, proof
+from receipts.leaf import Kind
+from receipts.log import Documents, Draft, Keep, LogIdentity, LogKeys, Recorded, TransparencyLog, batch
+from receipts.log import fsck as checker
+from receipts.merkle import verify_consistency
+from receipts.note import NoteSigner
+from receipts.statements.promise import read_promise
+from receipts.statements.receipt import FIRST, PlacementReceipt
+from receipts.statements.statement import Statement, read_receipt
+from receipts.tests.conftest import code_of
+from receipts.tests.world import (
+    CLINIC,
+    CLOUD,
+    FEDERATION,
+    NOW,
+    Domain,
+    Federation,
+    Node,
+    Run,
+    drafts,
+    placement,
+)
+from schemas import envelope
+from schemas.errors import ComityError, ConfigurationError, Refused, Undecided
+
+
+def read(domain: Domain, data: bytes) -> Statement[PlacementReceipt]:
+    return read_receipt(
+        data,
+        PlacementReceipt,
+        keys=[domain.keys.receipt.public],
+        issuer=domain.name,
+        federation=FEDERATION,
+        audience=CLOUD,
+    )
+
+
+async def refusal(waiting: object) -> str:
+    """The reason code that an awaited call was turned away with."""
+    with pytest.raises(ComityError) as turned_away:
+        await waiting  # type: ignore[misc]
+    return turned_away.value.code
+
+
+async def test_a_receipt_is_whole(log: TransparencyLog, clinic: Domain) -> None:
+    (issued,) = await log.issue([Draft(placement())])
+    found = read(clinic, issued.envelope)
+    body = found.body
+    assert (body.receipt_id, found.digest) == (issued.receipt_id, issued.digest)
+    assert (body.issuer, body.role, body.seq, body.prev) == (CLINIC, "broker", 0, FIRST)
+    assert (body.log.origin, body.manifest) == (clinic.origin, clinic.identity.manifest)
+    promised = read_promise(
+        issued.promise,
+        keys=[clinic.keys.promise.public],
+        issuer=CLINIC,
+        federation=FEDERATION,
+        receipt_digest=issued.digest,
+    ).body
+    assert (promised.index, promised.origin, promised.receipt_id) == (0, clinic.origin, issued.receipt_id)
+
+
+async def test_each_peer_has_its_own_chain(log: TransparencyLog, clinic: Domain) -> None:
+    peers = [CLOUD, "hyper.us", CLOUD, CLOUD, "hyper.us"]
+    issued = await log.issue([Draft(placement(peer)) for peer in peers])
+    issued += await log.issue([Draft(placement(CLOUD))])
+    last: dict[str, tuple[int, str]] = {}
+    for one in issued:
+        body = read(clinic, one.envelope).body
+        assert (body.seq - 1, body.prev) == last.get(body.peer, (-1, FIRST))
+        last[body.peer] = (body.seq, one.digest.hex())
+    assert {peer: seq for peer, (seq, _) in last.items()} == {CLOUD: 3, "hyper.us": 1}
+    assert [one.index for one in issued] == list(range(6))
+
+
+async def test_many_at_once_leave_no_hole(log: TransparencyLog, clinic: Domain, tmp_path: Path) -> None:
+    issued = [
+        one for batch_ in await asyncio.gather(*(log.issue(drafts(1)) for _ in range(300))) for one in batch_
+    ]
+    assert sorted(one.index for one in issued) == list(range(300))
+    bodies = [read(clinic, one.envelope).body for one in sorted(issued, key=lambda one: one.index)]
+    assert [body.seq for body in bodies] == list(range(300))
+    await log.checkpoint()
+    proofs = [await log.proof(one.receipt_id) for one in issued[::37]]
+    for one, text in zip(issued[::37], proofs, strict=True):
+        assert text is not None
+        assert logged(clinic, one.digest, text).index == one.index
+    assert checker.check(tmp_path / f"{CLINIC}.db", key=clinic.keys.note.key).wrong == []
+
+
+def logged(domain: Domain, digest: bytes, text: bytes) -> proof.Logged:
+    return proof.verify(
+        text,
+        kind=Kind.PLACEMENT,
+        receipt_digest=digest,
+        issuer_thumbprint=domain.keys.receipt.thumbprint,
+        origin=domain.origin,
+        keys=[domain.keys.note.key],
+    )
+
+
+async def test_the_proof_comes_within_a_second(log: TransparencyLog, clinic: Domain) -> None:
+    (issued,) = await log.issue(drafts(1))
+    assert await log.proof(issued.receipt_id) is None
+    async with asyncio.timeout(1):
+        while (text := await log.proof(issued.receipt_id)) is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert logged(clinic, issued.digest, text).index == 0
+
+
+async def test_checkpoints_continue_each_other(log: TransparencyLog, clinic: Domain) -> None:
+    notes = [log.latest_checkpoint]
+    for count in (1, 3, 300):
+        await log.issue(drafts(count))
+        notes.append(await log.checkpoint())
+    stated = [
+        checkpoint.verify(note, [clinic.keys.note.key], origin=clinic.origin).checkpoint for note in notes
+    ]
+    assert [each.size for each in stated] == [0, 1, 4, 304]
+    for old, new in itertools.pairwise(stated[1:]):
+        hashes = await log.consistency(old.size, new.size)
+        assert verify_consistency(old.size, new.size, old.root, new.root, hashes) == new.root
+
+
+async def test_nothing_new_is_signed_without_an_append(log: TransparencyLog) -> None:
+    await log.issue(drafts(1))
+    assert await log.checkpoint() == await log.checkpoint()
+
+
+async def test_a_receipt_is_given_out_again_byte_for_byte(clinic: Domain, tmp_path: Path) -> None:
+    log = await clinic.open(tmp_path)
+    (issued,) = await log.issue(drafts(1))
+    await log.close()
+    log = await clinic.open(tmp_path)
+    assert await log.issued(issued.receipt_id) == issued
+    assert await log.issued("stranger") is None
+    assert await refusal(log.proof("stranger")) == "log.unknown_receipt"
+    assert await refusal(log.bundle("stranger")) == "log.unknown_receipt"
+    await log.close()
+
+
+@pytest.mark.parametrize("count", [1, 255, 256, 257, 600])
+async def test_a_reopened_log_goes_on_where_it_stood(clinic: Domain, tmp_path: Path, count: int) -> None:
+    log = await clinic.open(tmp_path)
+    first = await log.issue(drafts(count))
+    await log.close()
+    log = await clinic.open(tmp_path)
+    assert log.size == count
+    (issued,) = await log.issue(drafts(1))
+    body = read(clinic, issued.envelope).body
+    assert (issued.index, body.seq, body.prev) == (count, count, first[-1].digest.hex())
+    await log.checkpoint()
+    for one in (first[0], first[-1], issued):
+        text = await log.proof(one.receipt_id)
+        assert text is not None
+        assert logged(clinic, one.digest, text).index == one.index
+    await log.close()
+    assert checker.check(tmp_path / f"{CLINIC}.db").wrong == []
+
+
+async def test_a_second_holder_is_refused(log: TransparencyLog, clinic: Domain, tmp_path: Path) -> None:
+    assert await refusal(clinic.open(tmp_path)) == "log.held"
+    await log.issue(drafts(1))
+
+
+async def test_a_holder_that_was_replaced_must_not_write(
+    log: TransparencyLog, clinic: Domain, tmp_path: Path
+) -> None:
+    """As after a lost lock file: the epoch in the database decides."""
+    (tmp_path / f"{CLINIC}.db-holder").unlink()
+    usurper = await clinic.open(tmp_path)
+    assert await refusal(log.issue(drafts(1))) == "log.fenced"
+    assert (await log.failed()).code == "log.fenced"
+    assert await refusal(log.record("intent", "1", b"")) == "log.fenced"
+    (issued,) = await usurper.issue(drafts(1))
+    assert issued.index == 0
+    await usurper.close()
+
+
+@pytest.mark.parametrize("change", ["domain", "origin", "federation"])
+async def test_a_database_belongs_to_one_log(clinic: Domain, tmp_path: Path, change: str) -> None:
+    await (await clinic.open(tmp_path)).close()
+    other = {"domain": "other.de", "origin": "other.de/log", "federation": "other"}[change]
+    values = {"federation": FEDERATION, "domain": CLINIC, "origin": clinic.origin} | {change: other}
+    keys = LogKeys(clinic.keys.receipt, clinic.keys.promise, NoteSigner.of(values["origin"], bytes(32)))
+    identity = LogIdentity(**values, manifest=clinic.identity.manifest, documents=Documents())
+    opening = TransparencyLog.open(tmp_path / f"{CLINIC}.db", identity=identity, keys=keys)
+    assert await refusal(opening) == "log.identity"
+
+
+async def test_the_note_key_carries_the_origin(clinic: Domain, tmp_path: Path) -> None:
+    keys = LogKeys(clinic.keys.receipt, clinic.keys.promise, NoteSigner.of("someone/else", bytes(32)))
+    opening = TransparencyLog.open(tmp_path / "log.db", identity=clinic.identity, keys=keys)
+    assert await refusal(opening) == "log.keys"
+
+
+@pytest.mark.parametrize("content", [b"no database", b""], ids=["text", "empty"])
+async def test_a_file_that_is_no_database(clinic: Domain, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / f"{CLINIC}.db"
+    path.write_bytes(content)
+    if content:
+        with pytest.raises(ConfigurationError):
+            await clinic.open(tmp_path)
+    else:
+        await (await clinic.open(tmp_path)).close()
+
+
+async def test_another_program_s_database_is_left_alone(clinic: Domain, tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / f"{CLINIC}.db") as other:
+        other.execute("CREATE TABLE theirs (x)")
+    other.close()
+    with pytest.raises(ConfigurationError) as refused:
+        await clinic.open(tmp_path)
+    assert refused.value.code == "log.schema"
+
+
+async def test_a_clock_that_jumps_back_is_refused_with_a_reason(clinic: Domain, tmp_path: Path) -> None:
+    now = [NOW]
+    log = await clinic.open(tmp_path, clock=lambda: now[0])
+    await log.issue(drafts(1))
+    now[0] = NOW - timedelta(seconds=batch.MAX_STEP_BACK_S + 1)
+    assert await refusal(log.issue(drafts(1), record=[Recorded("intent", "1", b"")])) == "log.clock"
+    assert await log.unsettled("intent") == []
+    now[0] = NOW - timedelta(seconds=5)
+    assert len(await log.issue(drafts(1))) == 1
+    await log.close()
+
+
+async def test_a_point_of_no_return_is_passed_once(clinic: Domain, tmp_path: Path) -> None:
+    log = await clinic.open(tmp_path)
+    await log.record("intent", "header-1", b"digests")
+    await log.record("commitment", "header-1", b"other kind")
+    assert await refusal(log.record("intent", "header-1", b"digests")) == "log.recorded"
+    await log.issue(drafts(1), record=[Recorded("intent", "header-2", b"two")])
+    await log.settle("intent", "header-1")
+    assert await log.unsettled("intent") == [Recorded("intent", "header-2", b"two")]
+    await log.close()
+    log = await clinic.open(tmp_path)
+    assert await log.unsettled("intent") == [Recorded("intent", "header-2", b"two")]
+    assert await refusal(log.record("intent", "header-1", b"digests")) == "log.recorded"
+    await log.close()
+
+
+async def test_a_refused_call_leaves_nothing(log: TransparencyLog) -> None:
+    await log.record("intent", "1", b"")
+    refused = log.issue(drafts(2), record=[Recorded("intent", "2", b""), Recorded("intent", "1", b"")])
+    fine = log.issue(drafts(1))
+    codes = await asyncio.gather(refusal(refused), fine)
+    assert codes[0] == "log.recorded"
+    assert (log.size, codes[1][0].index) == (1, 0)
+    assert [row.key for row in await log.unsettled("intent")] == ["1"]
+
+
+async def test_settled_points_are_forgotten_after_a_day(clinic: Domain, tmp_path: Path) -> None:
+    log = await clinic.open(tmp_path)
+    await log.record("intent", "old", b"")
+    await log.record("intent", "open", b"")
+    await log.settle("intent", "old")
+    await log.close()
+    log = await clinic.open(tmp_path, clock=lambda: NOW + timedelta(days=2))
+    await log.record("intent", "old", b"again")
+    assert await refusal(log.record("intent", "open", b"")) == "log.recorded"
+    await log.close()
+
+
+async def test_what_others_say_is_kept_once(log: TransparencyLog, tmp_path: Path) -> None:
+    node = Node()
+    kept = Keep("r1", envelopes=[node.statement()], evidence=[b"evidence", b"evidence"])
+    await log.keep(kept)
+    await log.keep(kept)
+    await log.keep_commitment_keys([(b"c" * 32, b"k" * 32)] * 2)
+    assert await refusal(log.keep(Keep("r1", envelopes=[b"junk"]))) == "json.syntax"
+    counts = count_rows(tmp_path / f"{CLINIC}.db")
+    assert (counts["foreign_statement"], counts["blob"], counts["commitment_key"]) == (1, 1, 1)
+
+
+def count_rows(database: Path) -> Counter[str]:
+    connection = sqlite3.connect(database)
+    names = [name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+    counts = Counter(
+        {name: connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in names}
+    )
+    connection.close()
+    return counts
+
+
+async def test_a_full_disk_fails_with_a_reason_and_loses_nothing(clinic: Domain, tmp_path: Path) -> None:
+    log = await clinic.open(tmp_path)
+    issued = await log.issue(drafts(5))
+    connection = log._writer.connection
+    connection.execute("VACUUM")
+    pages = connection.execute("PRAGMA page_count").fetchone()[0]
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    assert await refusal(log.issue(drafts(200))) == "log.cannot_commit"
+    failure = await log.failed()
+    assert isinstance(failure, Undecided)
+    assert "full" in failure.text
+    assert await refusal(log.issue(drafts(1))) == "log.cannot_commit"
+    await log.close()
+    log = await clinic.open(tmp_path)
+    assert log.size == 5
+    assert [await log.issued(one.receipt_id) for one in issued] == issued
+    await log.close()
+
+
+async def test_a_read_only_database_is_refused_at_the_start(clinic: Domain, tmp_path: Path) -> None:
+    (tmp_path / f"{CLINIC}.db").mkdir()
+    with pytest.raises(ConfigurationError) as refused:
+        await clinic.open(tmp_path)
+    assert refused.value.code == "log.database"
+
+
+async def test_a_log_that_was_set_back_does_not_sign(clinic: Domain, tmp_path: Path) -> None:
+    database = await stored(clinic, tmp_path)
+    edit(database, "DELETE FROM leaf WHERE idx = 4")
+    assert await refusal(clinic.open(tmp_path)) == "log.rolled_back"
+
+
+async def test_a_log_that_was_altered_does_not_sign(clinic: Domain, tmp_path: Path) -> None:
+    database = await stored(clinic, tmp_path)
+    edit(database, "UPDATE leaf SET record = (SELECT record FROM leaf WHERE idx = 1) WHERE idx = 2")
+    assert await refusal(clinic.open(tmp_path)) == "log.contradicts_checkpoint"
+    edit(database, "DELETE FROM leaf WHERE idx = 1")
+    assert await refusal(clinic.open(tmp_path)) == "log.leaves_missing"
+
+
+async def stored(domain: Domain, folder: Path) -> Path:
+    log = await domain.open(folder)
+    await log.issue(drafts(5))
+    await log.close()
+    return folder / f"{domain.name}.db"
+
+
+def edit(database: Path, statement: str) -> None:
+    connection = sqlite3.connect(database)
+    connection.execute(statement)
+    connection.commit()
+    connection.close()
+
+
+DAMAGE = {
+    "DELETE FROM leaf WHERE idx = 2": "leaf 2 is missing",
+    "UPDATE leaf SET record = zeroblob(66) WHERE idx = 2": "leaf 2: leaf.version",
+    "UPDATE leaf SET salt = zeroblob(32) WHERE idx = 2": "leaf 2 is not its own",
+    "DELETE FROM statement WHERE idx = 2": "number 3 to cloud.fr does not follow",
+    "UPDATE statement SET seq = 9 WHERE idx = 2": "its row says something else",
+    "UPDATE statement SET envelope = zeroblob(9) WHERE idx = 2": "json.syntax",
+    "UPDATE chain SET seq = 4": "does not end where its receipts do",
+    "DELETE FROM leaf WHERE idx = 4": "a checkpoint of 5 leaves was signed, 4 are here",
+    "UPDATE checkpoint SET note = (SELECT note FROM checkpoint WHERE size = 0) WHERE size = 5":
+        "signed over another tree",
+    "UPDATE checkpoint SET note = zeroblob(9) WHERE size = 5": "note.control",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("statement", DAMAGE)
+async def test_fsck_finds_damage(clinic: Domain, tmp_path: Path, statement: str) -> None:
+    database = await stored(clinic, tmp_path)
+    assert checker.check(database, key=clinic.keys.note.key).wrong == []
+    edit(database, statement)
+    assert any(DAMAGE[statement] in text for text in checker.check(database).wrong)
+
+
+async def test_fsck_finds_a_checkpoint_by_another_key(clinic: Domain, tmp_path: Path) -> None:
+    database = await stored(clinic, tmp_path)
+    other = NoteSigner.of(clinic.origin, bytes(32)).key
+    assert any("note.no_known_signer" in text for text in checker.check(database, key=other).wrong)
+
+
+async def test_fsck_finds_an_altered_tile(clinic: Domain, tmp_path: Path) -> None:
+    log = await clinic.open(tmp_path)
+    await log.issue(drafts(256))
+    await log.close()
+    database = tmp_path / f"{CLINIC}.db"
+    edit(database, "UPDATE tile SET root = zeroblob(32)")
+    assert any("tile 0/0" in text for text in checker.check(database).wrong)
+
+
+def test_fsck_of_something_else(tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    edit(path, "CREATE TABLE theirs (x)")
+    assert code_of(lambda: checker.check(path)) == "log.not_a_log"
+
+
+async def test_a_bundle_holds_both_sides(federation: Federation, tmp_path: Path) -> None:
+    clinic, cloud = await federation.clinic.open(tmp_path), await federation.cloud.open(tmp_path)
+    run = Run()
+    data = await run.play(clinic, cloud)
+    assert run.placed is not None
+    assert await clinic.bundle(run.placed.receipt_id) == data
+    await clinic.close()
+    await cloud.close()
+
+
+async def test_cancelled_callers_do_not_hurt_others(log: TransparencyLog) -> None:
+    tasks = [asyncio.create_task(log.issue(drafts(1))) for _ in range(20)]
+    await asyncio.sleep(0)
+    for task in tasks[::2]:
+        task.cancel()
+    done = await asyncio.gather(*tasks, return_exceptions=True)
+    kept = [one for result in done if not isinstance(result, BaseException) for one in result]
+    assert len(kept) >= 10
+    assert len({one.index for one in kept}) == len(kept)
+    assert len(await log.issue(drafts(1))) == 1
+
+
+async def test_a_new_manifest_is_in_force_at_once(log: TransparencyLog, clinic: Domain) -> None:
+    reference = clinic.identity.manifest.model_copy(update={"version": 2})
+    log.update_manifest(reference, Documents())
+    (issued,) = await log.issue(drafts(1))
+    assert read(clinic, issued.envelope).body.manifest.version == 2
+
+
+def test_times_survive_storage_exactly() -> None:
+    for micro in (0, 1, 999, 1000, 123_456, 999_999):
+        at = datetime.fromisoformat("2026-06-01T12:00:00+00:00") + timedelta(microseconds=micro)
+        assert batch.moment(batch.milliseconds(at)) == at - timedelta(microseconds=micro % 1000)
+
+
+async def test_a_drafted_statement_is_named_by_the_log_alone(log: TransparencyLog) -> None:
+    draft = Draft(placement())
+    first, second = await log.issue([draft, draft])
+    assert first.receipt_id != second.receipt_id
+    with pytest.raises(Refused):
+        await log.proof("x")
+    assert envelope.read(first.envelope).digest == first.digest
