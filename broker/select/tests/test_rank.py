@@ -87,9 +87,9 @@ def test_each_term_decides_one_scenario(term: str) -> None:
     assert winner([near, far], replace(weights, **{term: Decimal(0)})) == "hyper.us"
 
 
-def winner(plans: list[Inputs], weights: Weights) -> str:
+def winner(plans: list[Inputs], weights: Weights, seed: str = "s") -> str:
     stored = RankRecord(
-        seed="s",
+        seed=seed,
         weights=weights.as_json(),
         plans=[StoredPlan(inputs=one, stale=False) for one in plans],
     )
@@ -165,6 +165,17 @@ def test_ties_go_by_name_and_near_equals_are_drawn_by_headroom_from_the_request_
         counts[order[0]] = counts.get(order[0], 0) + 1
     assert set(counts) == {one.domain for one in listed}
     assert counts["e.example"] < min(counts[f"d{number}.example"] for number in range(4))
+
+
+def test_a_clearly_cheaper_plan_is_never_drawn_against_a_dearer_one() -> None:
+    slow = {"prefill_tps": "20", "decode_tps": "20"}
+    for number in range(40):
+        plans = [plan(key="clinic.de", price=60, **slow), plan(key="hyper.us", price=40, **slow)]
+        assert winner(plans, Weights(), seed=f"r{number}") == "hyper.us"
+        alike = [plan(key="clinic.de", price=41, **slow), plan(key="hyper.us", price=40, **slow)]
+        assert winner(alike, Weights(), seed=f"r{number}") in ("clinic.de", "hyper.us")
+    drawn = {winner(alike, Weights(), seed=f"r{number}") for number in range(40)}
+    assert drawn == {"clinic.de", "hyper.us"}
 
 
 def test_a_stale_summary_ranks_after_every_fresh_one() -> None:

@@ -108,6 +108,15 @@ def test_an_exception_of_the_binding_is_an_error_and_is_not_remembered(
     assert layers.decide(request, serving()).verdict == "allow"
 
 
+def test_an_error_that_names_no_rule_of_ours_never_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = default_layers()
+    permits = frozenset(f"{unit.name}/{rule}" for unit in layers.units for rule in unit.policies.permits)
+    strange = cedar.Outcome("Allow", permits, ("something strange",))
+    monkeypatch.setattr(cedar, "evaluate", lambda *_: [strange])
+    decision = layers.decide(asking(data_class="public"), serving())
+    assert (decision.verdict, decision.errors) == ("error", ("something strange",))
+
+
 def test_a_missing_label_is_the_strictest() -> None:
     request = asking()
     assert (request.data_class, request.residency, request.origin) == (
