@@ -21,13 +21,15 @@ class ScriptedEngine:
         self.status = 200
         self.error_body: dict[str, Any] = {}
         self.erased: list[int] = []
+        self.hang_ups = 0
+        """Requests that are cut off before they are answered."""
         self.left = asyncio.Event()
         """Set when a client left in mid-answer."""
         self._runner: web.AppRunner | None = None
         self.address = ""
 
     async def __aenter__(self) -> Self:
-        app = web.Application()
+        app = web.Application(client_max_size=8 * 1024 * 1024)  # the longest body, escaped
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_post("/slots/{slot}", self._erase)
         app.router.add_get("/health", self._health)
@@ -44,6 +46,11 @@ class ScriptedEngine:
         await self._runner.cleanup()
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
+        if self.hang_ups:
+            self.hang_ups -= 1
+            assert request.transport
+            request.transport.abort()
+            return web.Response()
         body = await request.json()
         self.bodies.append(body)
         if self.status != 200:

@@ -12,6 +12,7 @@ import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
@@ -25,6 +26,7 @@ MAX_TELEMETRY_BYTES: Final = 1024 * 1024  # of /metrics or /slots
 CONNECT_S: Final = 2.0  # s; the engine is on this machine
 STALL_S: Final = 120.0  # s of silence from the engine: a long prompt on one slow core takes a minute
 TELEMETRY_S: Final = 2.0  # s for one reading
+_JSON: Final = {"Content-Type": "application/json"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ class EngineClient:
         """
         reading = _Reading(plain)
         try:
-            async with self._session.post(f"{self._base}/v1/chat/completions", json=body) as response:
+            async with await self._post(body) as response:
                 if response.status != 200:
                     raise _refusal(response.status, await response.content.read(MAX_ERROR_BYTES))
                 async with aclosing(_events(response)) as events:
@@ -114,6 +116,14 @@ class EngineClient:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Undecided("engine.lost", f"the engine broke off: {type(error).__name__}") from None
         yield reading.end()
+
+    async def _post(self, body: Mapping[str, Any]) -> aiohttp.ClientResponse:
+        """Ask once; and once more where an idle connection turns out to have been closed meanwhile."""
+        url, data = f"{self._base}/v1/chat/completions", json.dumps(body).encode("ascii")
+        try:
+            return await self._session.post(url, data=BytesIO(data), headers=_JSON)
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionResetError):
+            return await self._session.post(url, data=BytesIO(data), headers=_JSON)
 
     async def get(self, path: str) -> bytes | None:
         """A telemetry page; None where the engine has none. Raises `Undecided` when it does not answer."""

@@ -33,8 +33,9 @@ class LlamaProcess:
 
     def __init__(self, process: asyncio.subprocess.Process, address: str, key: str, folder: Path) -> None:
         self._process = process
-        self._folder = folder
-        self._draining = asyncio.create_task(_drain(process))
+        self._printed = bytearray()
+        self._draining = asyncio.create_task(_drain(process, self._printed))
+        self.folder = folder
         self.address = address
         self.key = key
 
@@ -77,6 +78,11 @@ class LlamaProcess:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def said(self) -> str:
+        """The end of what the engine printed: at its quiet level only errors of its own."""
+        return self._printed.decode("utf-8", "replace")
+
     async def wait(self) -> int:
         """The exit status, once the engine has ended."""
         return await self._process.wait()
@@ -85,7 +91,7 @@ class LlamaProcess:
         """End the child and remove its folder. Harmless when it has ended already."""
         await _end(self._process)
         await asyncio.gather(self._draining, return_exceptions=True)
-        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+        await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
 
 
 def llama_binary() -> Path:
@@ -145,11 +151,12 @@ async def _tail(process: asyncio.subprocess.Process) -> str:
     return "it said nothing"
 
 
-async def _drain(process: asyncio.subprocess.Process) -> None:
-    """Read and drop what the engine prints: at its quiet level only errors of its own."""
+async def _drain(process: asyncio.subprocess.Process, printed: bytearray) -> None:
+    """Read on what the engine prints and keep its end, so that the pipe never fills."""
     assert process.stderr
-    while await process.stderr.read(65536):
-        pass
+    while piece := await process.stderr.read(65536):
+        printed += piece
+        del printed[:-STDERR_TAIL_BYTES]
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
