@@ -2,29 +2,470 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from receipts.tests.world import Federation, Run
-from receipts.verify import Report
+import pytest
+
+from receipts import bundle as bundles
+from receipts import proof
+from receipts.bundle import Bundle
+from receipts.log import Draft, Keep
+from receipts.statements.fields import Commitment, Layer, Link, Times
+from receipts.statements.receipt import Considered, Executor
+from receipts.tests.conftest import code_of
+from receipts.tests.world import (
+    CLOUD,
+    NOW,
+    Domain,
+    Federation,
+    Node,
+    Run,
+    acknowledgement,
+    digest,
+    placement,
+    policy,
+    usage,
+)
+from receipts.verify import CLAIMS, Report
+from schemas import envelope
+from schemas.keys import SigningKey
+from schemas.manifest import RevokedKey
+from schemas.primitives import format_time
+
+REQUIRED = {"signature", "schema", "issuer-key", "logged", "execution-link", "attested"}
 
 
-async def play(federation: Federation, folder: Path, run: Run | None = None) -> bytes:
+@pytest.fixture(scope="session")
+def good(federation: Federation, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The bundle of one good request, played once."""
+    return asyncio.run(play(federation, tmp_path_factory.mktemp("good")))
+
+
+async def play(federation: Federation, folder: Path, run: Run | None = None, more: Any = None) -> bytes:
+    """The consumer's bundle of one request; `more` acts on both open logs before it is made."""
     clinic, cloud = await federation.clinic.open(folder), await federation.cloud.open(folder)
     try:
-        return await (run or Run()).play(clinic, cloud)
+        run = run or Run()
+        data = await run.play(clinic, cloud)
+        if more is None:
+            return data
+        await more(run, clinic, cloud)
+        await clinic.checkpoint()
+        return await clinic.bundle(run.request.id)
     finally:
         await clinic.close()
         await cloud.close()
 
 
-def verdicts(report: Report, kind: str) -> dict[str, str]:
+def verdict(report: Report, kind: str, name: str) -> tuple[str, str | None]:
+    """(verdict, reason code) of one claim of one receipt."""
     (found,) = [receipt for receipt in report.receipts if receipt.kind == kind]
-    return {claim.name: claim.label for claim in found.claims}
+    (claim,) = [claim for claim in found.claims if claim.name == name]
+    return claim.label, claim.code
 
 
-async def test_a_good_request_holds(federation: Federation, tmp_path: Path) -> None:
-    report = federation.verify(await play(federation, tmp_path))
+def test_a_good_request_holds(federation: Federation, good: bytes) -> None:
+    report = federation.verify(good)
+    assert (report.exit_code, report.missing) == (0, ())
+    assert [receipt.kind for receipt in report.receipts] == ["placement", "execution"]
     for receipt in report.receipts:
-        for claim in receipt.claims:
-            print(receipt.kind, claim.name, claim.label, claim.text, claim.code)
+        assert tuple(claim.name for claim in receipt.claims) == CLAIMS
+        shown = {claim.name for claim in receipt.claims if claim.verdict == "proved"}
+        assert shown >= REQUIRED
+    assert verdict(report, "execution", "capability") == ("asserted-by(node)", None)
+    assert verdict(report, "execution", "usage") == ("asserted-by(cloud.fr)", None)
+    assert verdict(report, "placement", "plan-choice") == ("asserted-by(clinic.de)", None)
+    assert report.status == "anchor: none, witnesses: 0/0"
+
+
+def test_simulated_hardware_is_named_in_every_form(federation: Federation, good: bytes) -> None:
+    report = federation.verify(good)
+    for receipt in report.receipts:
+        (claim,) = [claim for claim in receipt.claims if claim.name == "attested"]
+        assert "SIMULATED" in claim.text
+        assert "simulated-snp-milan" in claim.text
+
+
+def test_both_forms_say_the_same(federation: Federation, good: bytes) -> None:
+    data = good
+    as_json = bundles.write_json_form(bundles.read(data))
+    assert federation.verify(as_json).as_json() == federation.verify(data).as_json()
+
+
+def test_without_expectations_nothing_is_attested(federation: Federation, good: bytes) -> None:
+    report = federation.verify(good, expectations='"any"')
+    assert (report.exit_code, report.missing) == (3, ("execution-link",))
+    assert report.waived == ("expectations",)
+    assert verdict(report, "execution", "attested") == ("not-checked", "verify.no_expectations")
+    assert verdict(report, "execution", "execution-link")[0] == "asserted-by(cloud.fr)"
+
+
+def test_strict_asks_for_more_than_words(federation: Federation, good: bytes) -> None:
+    report = federation.verify(good, profile='"strict"')
+    assert report.exit_code == 3
+    assert set(report.missing) == {"policy", "plan-choice", "capability", "usage", "time"}
+
+
+# Touching the bundle: nothing in it is trusted, so each change shows, with its reason.
+
+
+def without(bundle: Bundle, kind: str) -> Bundle:
+    kept = {name: data for name, data in bundle.envelopes.items() if kind not in predicate(data)}
+    assert len(kept) < len(bundle.envelopes)
+    return replace(bundle, envelopes=kept)
+
+
+def predicate(data: bytes) -> str:
+    value: str = json.loads(envelope.read(data).payload)["predicateType"]
+    return value
+
+
+def swap_proofs(bundle: Bundle) -> Bundle:
+    first, second = bundle.proofs
+    return replace(bundle, proofs={first: bundle.proofs[second], second: bundle.proofs[first]})
+
+
+def spoil_signatures(bundle: Bundle, kind: str) -> Bundle:
+    """A forger signs the same words with a key of his own."""
+    forger = SigningKey.generate()
+    spoiled = {
+        name: envelope.sign(envelope.STATEMENT, envelope.read(data).payload, forger)
+        if kind in predicate(data)
+        else data
+        for name, data in bundle.envelopes.items()
+    }
+    return replace(bundle, envelopes=spoiled)
+
+
+def alter(bundle: Bundle, kind: str) -> Bundle:
+    """One digit of what was signed."""
+    altered = {}
+    for data in bundle.envelopes.values():
+        value = json.loads(data)
+        if kind in predicate(data):
+            value["payload"] = _altered(envelope.read(data).payload)
+        changed = json.dumps(value).encode()
+        altered[envelope.read(changed).digest] = changed
+    return replace(bundle, envelopes=altered)
+
+
+def _altered(payload: bytes) -> str:
+    return base64.b64encode(payload.replace(b'"count":3', b'"count":2').replace(b":34,", b":33,")).decode()
+
+
+def resalt(bundle: Bundle) -> Bundle:
+    proofs = {}
+    for name, text in bundle.proofs.items():
+        parsed = proof.read(text)
+        proofs[name] = proof.write(replace(parsed, extra=bytes(32)))
+    return replace(bundle, proofs=proofs)
+
+
+def spoil_evidence(bundle: Bundle) -> Bundle:
+    """Other evidence under the same name: it is found by its digest or not at all."""
+    return replace(
+        bundle, blobs={name: data.replace(b"llama", b"alpac") for name, data in bundle.blobs.items()}
+    )
+
+
+TOUCHED: list[tuple[str, Callable[[Bundle], Bundle], str, str, tuple[str, str | None], int]] = [
+    ("placement-gone", partial(without, kind="placement-receipt"), "execution", "placement-link",
+     ("not-checked", "verify.link_absent"), 3),
+    ("execution-gone", partial(without, kind="execution-receipt"), "placement", "execution-link",
+     ("not-checked", "verify.execution_absent"), 3),
+    ("node-statement-gone", partial(without, kind="node-statement"), "execution", "execution-link",
+     ("not-checked", "verify.node_statement_absent"), 3),
+    ("proofs-gone", lambda bundle: replace(bundle, proofs={}), "placement", "logged",
+     ("not-checked", "verify.proof_missing"), 3),
+    ("proofs-swapped", swap_proofs, "placement", "logged", ("failed", "checkpoint.origin"), 1),
+    ("salt-wrong", resalt, "placement", "logged", ("failed", "merkle.inclusion"), 1),
+    ("placement-forged", partial(spoil_signatures, kind="placement"), "placement", "signature",
+     ("failed", "envelope.signature_invalid"), 1),
+    ("execution-forged", partial(spoil_signatures, kind="execution"), "execution", "signature",
+     ("failed", "envelope.signature_invalid"), 1),
+    ("node-forged", partial(spoil_signatures, kind="node-statement"), "execution", "execution-link",
+     ("failed", "envelope.signature_invalid"), 1),
+    ("placement-altered", partial(alter, kind="placement"), "placement", "signature",
+     ("failed", "envelope.signature_invalid"), 1),
+    ("execution-altered", partial(alter, kind="execution"), "execution", "signature",
+     ("failed", "envelope.signature_invalid"), 1),
+    ("evidence-gone", lambda bundle: replace(bundle, blobs={}), "execution", "attested",
+     ("not-checked", "verify.evidence_missing"), 3),
+    ("evidence-other", spoil_evidence, "execution", "attested",
+     ("not-checked", "verify.evidence_missing"), 3),
+    ("disclosures-gone", lambda bundle: replace(bundle, disclosures={}), "execution", "attested",
+     ("not-checked", "node.challenge_missing"), 3),
+    ("charter-gone", lambda bundle: replace(bundle, charter=None), "placement", "issuer-key",
+     ("not-checked", "verify.charter_missing"), 3),
+    ("manifests-gone", lambda bundle: replace(bundle, manifests=()), "placement", "signature",
+     ("failed", "envelope.key_unknown"), 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", TOUCHED, ids=[case[0] for case in TOUCHED])
+def test_a_touched_bundle_shows_it(
+    federation: Federation, good: bytes, case: tuple[str, Callable[[Bundle], Bundle], str, str, Any, int]
+) -> None:
+    _, touch, kind, claim, wanted, code = case
+    touched = touch(bundles.read(good))
+    report = federation.verify(bundles.write(touched))
+    assert verdict(report, kind, claim) == wanted
+    assert report.exit_code == code
+
+
+async def test_a_young_looking_challenge_does_not_help(federation: Federation, tmp_path: Path) -> None:
+    """The disclosed issue time is not signed; the Placement's is."""
+    run = Run()
+    run.disclosures = run.node.disclosures(issued_at=NOW - timedelta(seconds=1))
+    report = federation.verify(await play(federation, tmp_path, run))
+    assert verdict(report, "placement", "attested") == ("not-checked", "node.challenge_missing")
+
+
+async def test_only_a_promise_is_only_a_word(federation: Federation, tmp_path: Path) -> None:
+    clinic = await federation.clinic.open(tmp_path)
+    (issued,) = await clinic.issue([Draft(placement())])
+    data = await clinic.bundle(issued.receipt_id)
+    await clinic.close()
+    report = federation.verify(data)
+    assert verdict(report, "placement", "logged") == ("asserted-by(clinic.de/log)", None)
+    assert report.exit_code == 3
+    late = federation.verify(data, at=NOW + timedelta(minutes=1))
+    assert "overdue" in next(claim.text for claim in late.claims if claim.name == "logged")
+
+
+# What the signers themselves may get wrong, or lie about.
+
+RUNS: list[tuple[str, Run, str, str, tuple[str, str | None]]] = [
+    ("another-executor", Run(placement={"executor": Executor(domain="hyper.us", key="A" * 43)}),
+     "execution", "placement-link", ("failed", "verify.link_executor")),
+    ("unlinked", Run(links=[]), "execution", "placement-link", ("failed", "verify.link_missing")),
+    ("linked-elsewhere", Run(links=[Link(rel="placement", digest="9" * 64)]), "execution", "placement-link",
+     ("not-checked", "verify.link_absent")),
+    ("ok-without-node", Run(links=[]), "execution", "execution-link", ("failed", "verify.node_link")),
+    ("better-usage", Run(execution={"usage": usage(output_tokens=340)}), "execution", "execution-link",
+     ("failed", "verify.usage")),
+    ("other-output", Run(execution={"response": Commitment(commitment="3" * 64)}), "execution",
+     "execution-link", ("failed", "verify.response")),
+    ("prettier-outcome", Run(statement={"outcome": "partial"}), "execution", "execution-link",
+     ("failed", "verify.outcome")),
+    ("other-domain-s-node", Run(node=Node(domain="clinic.de")), "execution", "attested",
+     ("failed", "verify.node_domain")),
+    ("denied-but-ran", Run(execution={"policy": policy(verdict="deny")}), "execution", "policy",
+     ("failed", "verify.policy")),
+    ("allowed-against-a-layer",
+     Run(placement={"policy": policy(layers=[
+         Layer(layer="national", digest=digest(), verdict="deny", rules=["DEU-001-x"])])}),
+     "placement", "policy", ("failed", "verify.policy")),
+    ("index-outside-the-set",
+     Run(placement={"considered": Considered(root="0" * 64, count=1, selected_index=1)}),
+     "placement", "plan-choice", ("failed", "verify.considered")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", RUNS, ids=[case[0] for case in RUNS])
+async def test_a_signer_s_lie_shows(
+    federation: Federation, tmp_path: Path, case: tuple[str, Run, str, str, tuple[str, str | None]]
+) -> None:
+    _, run, kind, claim, wanted = case
+    report = federation.verify(await play(federation, tmp_path, replace(run, request=Run().request)))
+    assert (verdict(report, kind, claim), report.exit_code) == (wanted, 1)
+
+
+async def test_a_receipt_that_misstates_simulated_hardware(federation: Federation, tmp_path: Path) -> None:
+    node = Node()
+    run = Run(node, execution={"nodes": [node.record(simulated=False)]})
+    report = federation.verify(await play(federation, tmp_path, run))
+    assert verdict(report, "execution", "attested") == ("failed", "verify.simulated")
+
+
+async def test_another_node_s_evidence_proves_nothing(federation: Federation, tmp_path: Path) -> None:
+    """A good quote of a good node, under the name of a key that it does not vouch for."""
+    node, other = Node(), Node()
+    record = other.record(evidence_digest=node.record().attestation.evidence_digest)  # type: ignore[union-attr]
+    run = Run(node, execution={"nodes": [record]}, statement={})
+    report = federation.verify(await play(federation, tmp_path, run))
+    assert verdict(report, "execution", "attested")[0] in ("failed", "not-checked")
+    assert report.exit_code == 1
+
+
+async def test_an_acknowledgement_agrees_or_not(federation: Federation, tmp_path: Path) -> None:
+    report = federation.verify(await play(federation, tmp_path, more=partial(acknowledge)))
+    assert verdict(report, "acknowledgement", "ack-link") == ("proved", None)
+    assert verdict(report, "execution", "usage") == ("proved", None)
     assert report.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "claim", "code"),
+    [
+        ({"response": Commitment(commitment="3" * 64)}, "ack-link", "verify.response"),
+        ({"usage_agreed": usage(output_tokens=1)}, "usage", "verify.usage"),
+    ],
+)
+async def test_a_disagreement_shows(
+    federation: Federation, tmp_path: Path, changes: dict[str, Any], claim: str, code: str
+) -> None:
+    report = federation.verify(await play(federation, tmp_path, more=partial(acknowledge, **changes)))
+    kind = "acknowledgement" if claim == "ack-link" else "execution"
+    assert verdict(report, kind, claim) == ("failed", code)
+
+
+async def acknowledge(run: Run, clinic: Any, cloud: Any, **changes: Any) -> None:
+    assert run.placed is not None
+    assert run.executed is not None
+    links = [
+        Link(rel="placement", digest=run.placed.digest.hex()),
+        Link(rel="execution", digest=run.executed.digest.hex()),
+    ]
+    await clinic.issue([Draft(acknowledgement(request=run.request, links=links, **changes))])
+
+
+async def test_two_receipts_with_one_number_convict(federation: Federation, tmp_path: Path) -> None:
+    """An issuer that keeps two logs: both receipts are valid, and together they show it."""
+    run = Run()
+    first = bundles.read(await play(federation, tmp_path, run))
+    (tmp_path / "other").mkdir()
+    second = bundles.read(await play(federation, tmp_path / "other", replace(run, placed=None)))
+    both = replace(
+        first, envelopes={**first.envelopes, **second.envelopes}, proofs={**first.proofs, **second.proofs}
+    )
+    report = federation.verify(bundles.write(both))
+    assert report.exit_code == 1
+    codes = {
+        claim.code for receipt in report.receipts for claim in receipt.claims if claim.verdict == "failed"
+    }
+    assert "verify.equivocation" in codes
+
+
+# Trust: what the auditor pins decides, whatever the bundle brings.
+
+
+def test_another_charter_is_refused(federation: Federation, good: bytes) -> None:
+    other = Federation.found()
+    data = bundles.read(good)
+    swapped = replace(data, charter=other.charter, manifests=(other.clinic.signed_manifest,))
+    report = federation.verify(bundles.write(swapped))
+    assert verdict(report, "placement", "issuer-key") == ("failed", "charter.pin")
+    assert {claim.verdict for claim in report.claims} == {"failed", "not-checked"}
+
+
+def test_pinned_roots_serve_as_well(federation: Federation, good: bytes) -> None:
+    data = good
+    report = federation.verify(data, charter=None, roots=roots_toml(federation.clinic, federation.cloud))
+    assert report.exit_code == 0
+    assert dict(report.manifests) == {"clinic.de": 1, CLOUD: 1}
+    partly = federation.verify(data, charter=None, roots=roots_toml(federation.clinic))
+    assert verdict(partly, "execution", "signature") == ("failed", "envelope.signature_invalid")
+    stranger = federation.verify(data, charter=None, roots=roots_toml(Domain.make("clinic.de")))
+    assert verdict(stranger, "placement", "issuer-key") == ("not-checked", "verify.manifest_missing")
+
+
+def roots_toml(*domains: Domain) -> str:
+    entries = []
+    for domain in domains:
+        jwk = domain.root.public.jwk
+        entries.append(
+            f'"{domain.name}" = {{threshold = 1, keys = [{{kty = "EC", crv = "P-256", '
+            f'x = "{jwk.x}", y = "{jwk.y}"}}]}}'
+        )
+    return "{" + ", ".join(entries) + "}"
+
+
+async def test_a_revoked_key_needs_more_than_its_owner_s_clock(tmp_path: Path) -> None:
+    federation = Federation.found()
+    revoked = RevokedKey(
+        thumbprint=federation.clinic.keys.receipt.thumbprint, reason="stolen",
+        compromised_since=int(NOW.timestamp()) + 60,
+    )  # fmt: skip
+    clinic = federation.clinic
+    federation.clinic = Domain(clinic.name, clinic.root, clinic.keys, revoked=(revoked,))
+    federation.__dict__.pop("charter")
+    federation.publish()
+    report = federation.verify(await play(federation, tmp_path))
+    assert verdict(report, "placement", "issuer-key") == ("failed", "verify.key_revoked")
+
+
+@pytest.mark.parametrize(
+    ("at", "code"), [(NOW + timedelta(days=400), "verify.stale"), (NOW + timedelta(days=1), None)]
+)
+def test_stale_trust_decides_nothing(
+    federation: Federation, good: bytes, at: datetime, code: str | None
+) -> None:
+    report = federation.verify(good, at=at)
+    assert verdict(report, "placement", "issuer-key")[1] == code
+    assert report.exit_code == (3 if code else 0)
+
+
+async def test_a_receipt_issued_outside_its_key_s_time(federation: Federation, tmp_path: Path) -> None:
+    early = Times(issued=format_time(NOW - timedelta(days=2)))
+    report = federation.verify(await play(federation, tmp_path, Run(placement={"times": early})))
+    assert verdict(report, "placement", "issuer-key") == ("failed", "verify.key_time")
+
+
+def test_a_receipt_is_for_its_audience(federation: Federation, good: bytes) -> None:
+    data = good
+    assert federation.verify(data, audience='"cloud.fr"').exit_code == 0
+    report = federation.verify(data, audience='"hyper.us"')
+    assert verdict(report, "placement", "issuer-key") == ("failed", "receipt.audience")
+
+
+def test_another_federation_s_receipts(federation: Federation, good: bytes) -> None:
+    data = good
+    report = federation.verify(data, federation='"other"')
+    assert verdict(report, "placement", "issuer-key") == ("failed", "verify.federation")
+
+
+def test_a_failed_receipt_supports_no_other(federation: Federation, good: bytes) -> None:
+    """A forged Placement must not make the Execution's link good."""
+    bundle = bundles.read(good)
+    report = federation.verify(bundles.write(spoil_signatures(bundle, "placement")))
+    assert verdict(report, "execution", "placement-link") == ("not-checked", "verify.link_absent")
+
+
+def test_a_bundle_without_receipts_is_no_bundle(federation: Federation) -> None:
+    empty = bundles.write(Bundle({}))
+    assert code_of(lambda: federation.verify(empty)) == "bundle.empty"
+    stranger = envelope.sign(
+        envelope.STATEMENT, b'{"predicateType":"https://other/v1"}', SigningKey.generate()
+    )
+    odd = bundles.write(Bundle({envelope.read(stranger).digest: stranger}))
+    assert code_of(lambda: federation.verify(odd)) == "bundle.statement"
+
+
+def test_a_foreign_domain_cannot_speak_for_another(federation: Federation, good: bytes) -> None:
+    """cloud.fr signs, with its own registered key, what pretends to be clinic.de's receipt."""
+    bundle = bundles.read(good)
+    forged = {}
+    for data in bundle.envelopes.values():
+        if "placement-receipt" in predicate(data):
+            data = envelope.sign(
+                envelope.STATEMENT, envelope.read(data).payload, federation.cloud.keys.receipt
+            )
+        forged[envelope.read(data).digest] = data
+    report = federation.verify(bundles.write(replace(bundle, envelopes=forged)))
+    assert verdict(report, "placement", "issuer-key") == ("failed", "receipt.issuer")
+
+
+def test_a_message_key_signs_no_receipt(federation: Federation, good: bytes) -> None:
+    """The promise key is registered too, but not for receipts."""
+    bundle = bundles.read(good)
+    forged = {}
+    for name, data in bundle.envelopes.items():
+        again = envelope.sign(envelope.STATEMENT, envelope.read(data).payload, federation.clinic.keys.promise)
+        forged[name] = again if "placement" in predicate(data) else data
+    report = federation.verify(bundles.write(replace(bundle, envelopes=forged)))
+    assert verdict(report, "placement", "signature") == ("failed", "envelope.signature_invalid")
+
+
+async def test_foreign_proofs_are_kept_with_their_receipts(federation: Federation, tmp_path: Path) -> None:
+    clinic = await federation.clinic.open(tmp_path)
+    await clinic.keep(Keep("r1", proofs={bytes(32): b"nothing to belong to"}))
+    await clinic.close()
