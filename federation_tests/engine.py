@@ -20,10 +20,12 @@ __all__ = [
     "die_after",
     "echo",
     "fail",
+    "finish",
     "hang_after",
     "hold_after",
     "many",
     "new_engine",
+    "say",
     "speak",
 ]
 

@@ -27,6 +27,7 @@ CLOUD: Final = "cloud.fr"
 HYPER: Final = "hyper.us"
 MODEL: Final = b"the weights of a scripted model"
 ENGINE: Final = b"the binary of a scripted engine"
+CONTEXT: Final = 4_000_000  # tokens that a scripted engine reads: the longest body fits
 CHAT: Final = "chat.small"
 CODE: Final = "code.small"
 
@@ -80,8 +81,15 @@ def _complete(plan: Plan, domains: list[DomainPlan]) -> Plan:
 def _domain(domain: DomainPlan, folder: Path, changes: Changes) -> DomainPlan:
     wanted = changes.nodes.get(domain.name, tuple(node.id for node in domain.nodes))
     nodes = [_node(node, folder, domain.name, changes) for node in domain.nodes if node.id in wanted]
-    digest = sha256(MODEL).hex()
-    capabilities = [entry.model_copy(update={"digest": digest}) for entry in domain.capabilities]
+    capabilities = [
+        entry.model_copy(
+            update={
+                "digest": sha256(MODEL).hex(),
+                "quality": entry.quality.model_copy(update={"context_limit": CONTEXT}),
+            }
+        )
+        for entry in domain.capabilities
+    ]
     return domain.model_copy(update={"nodes": nodes, "capabilities": capabilities})
 
 

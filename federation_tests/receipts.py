@@ -6,12 +6,16 @@ import asyncio
 import json
 import sys
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 
 from federation_tests.world import World
+from receipts import bundle as bundles
+from receipts.commands import load_trust
+from receipts.verify import verify_bundle
 
 PROOF_S: Final = 1.0  # seconds after an answer within which its proofs are due (DESIGN 3.8)
 LOOK_S: Final = 0.05  # seconds between two looks
@@ -65,23 +69,26 @@ async def fetch(http: httpx.AsyncClient, receipt_id: str) -> bytes:
     return response.content
 
 
-async def verify(world: World, bundle: bytes, folder: Path, *, trust: Path | None = None) -> Verified:
+def verify(world: World, bundle: bytes, *, trust: Path | None = None) -> Verified:
+    """What `comity receipt verify` says of these bytes now; it reads nothing but the trust file."""
+    report = verify_bundle(bundle, load_trust(trust or world.trust_file()), at=datetime.now(UTC))
+    return Verified(report.exit_code, report.as_json())
+
+
+async def verify_as_program(world: World, bundle: bytes, folder: Path) -> Verified:
     """`comity receipt verify BUNDLE --trust FILE --json`, as a program without a network."""
     path = folder / "bundle.receipt"
     path.write_bytes(bundle)
-    arguments = [
-        "receipt",
-        "verify",
-        str(path),
-        "--trust",
-        str(trust or world.trust_file()),
-        "--json",
-    ]
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
         OFFLINE,
-        *arguments,
+        "receipt",
+        "verify",
+        str(path),
+        "--trust",
+        str(world.trust_file()),
+        "--json",
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -90,14 +97,16 @@ async def verify(world: World, bundle: bytes, folder: Path, *, trust: Path | Non
     return Verified(process.returncode or 0, json.loads(output))
 
 
-async def proved(world: World, http: httpx.AsyncClient, receipt_id: str, folder: Path) -> Verified:
+async def proved_bundle(http: httpx.AsyncClient, receipt_id: str) -> bytes:
     """The bundle once both receipts in it are proved to stand in their logs; fails after `PROOF_S`."""
-    from receipts import bundle as bundles
-
     async with asyncio.timeout(PROOF_S):
         while True:
             data = await fetch(http, receipt_id)
             if len(bundles.read(data).proofs) >= 2:
-                break
+                return data
             await asyncio.sleep(LOOK_S)
-    return await verify(world, data, folder)
+
+
+async def proved(world: World, http: httpx.AsyncClient, receipt_id: str) -> Verified:
+    """As an auditor sees the proved bundle."""
+    return verify(world, await proved_bundle(http, receipt_id))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from federation_tests.plan import CLINIC, CLOUD, HYPER
-from federation_tests.receipts import Verified, proved
+from federation_tests.receipts import Verified, proved, proved_bundle, verify_as_program
 from federation_tests.world import World, ask
 
 EU = {"data_class": "personal", "residency": ["EU"]}
@@ -35,8 +35,8 @@ def check(found: Verified, provider: str) -> None:
     [({"data_class": "public"}, HYPER), (EU, CLOUD), (HOME, CLINIC)],
     ids=["public goes where it is cheapest", "personal data stays in the EU", "health data stays at home"],
 )
-async def test_a_request_is_answered_and_its_receipt_holds_offline(
-    calm: World, tmp_path: Path, policy: dict[str, object], provider: str
+async def test_a_request_is_answered_and_its_receipt_holds(
+    calm: World, policy: dict[str, object], provider: str
 ) -> None:
     answer = await calm.client().chat.completions.create(**ask("one two three", policy=policy))
     assert answer.choices[0].message.content == "one two three "
@@ -46,4 +46,11 @@ async def test_a_request_is_answered_and_its_receipt_holds_offline(
     member = answer.model_extra["comity"] if answer.model_extra else {}
     assert member["domain"] == provider
     assert member["latency"].startswith(f"served by {provider} on cpu/scripted in ")
-    check(await proved(calm, calm.http(), member["receipt"], tmp_path), provider)
+    check(await proved(calm, calm.http(), member["receipt"]), provider)
+
+
+async def test_the_command_line_verifies_without_a_network(calm: World, tmp_path: Path) -> None:
+    answer = await calm.client().chat.completions.create(**ask("one two three", policy=EU))
+    assert answer.model_extra
+    bundle = await proved_bundle(calm.http(), answer.model_extra["comity"]["receipt"])
+    check(await verify_as_program(calm, bundle, tmp_path), CLOUD)

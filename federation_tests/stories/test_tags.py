@@ -1,0 +1,85 @@
+"""Policy tags: stated in the body or in headers, added to and never removed, and refused by name."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from openai import BadRequestError, ConflictError
+
+from federation_tests.plan import CLINIC, CLOUD, HYPER
+from federation_tests.world import World, ask
+
+MESSAGES = [{"role": "user", "content": "where does this go"}]
+
+
+async def test_a_tag_counts_the_same_in_a_header_and_in_the_body(calm: World) -> None:
+    client = calm.client()
+    in_body = await client.chat.completions.create(
+        **ask("where", policy={"data_class": "personal", "residency": ["FR"]})
+    )
+    in_headers = await client.chat.completions.create(
+        model="chat.small",
+        messages=[{"role": "user", "content": "where"}],
+        extra_headers={"X-Comity-Data-Class": "personal", "X-Comity-Residency": "FR"},
+    )
+    domains = [answer.model_extra["comity"]["domain"] for answer in (in_body, in_headers) if answer.model_extra]
+    assert domains == [CLOUD, CLOUD]
+
+
+async def test_data_without_a_label_is_handled_as_the_strictest(calm: World) -> None:
+    answer = await calm.client().chat.completions.create(**ask("unlabelled", policy={}))
+    assert answer.model_extra
+    assert answer.model_extra["comity"]["domain"] == CLINIC
+
+
+@pytest.mark.parametrize(
+    ("comity", "headers", "field"),
+    [
+        ({"policy": {"dataclass": "public"}}, {}, "policy.dataclass"),
+        ({"policy": {"residency": ["Atlantis"]}}, {}, "policy.residency"),
+        ({"polcy": {}}, {}, "polcy"),
+        ({}, {"X-Comity-Colour": "blue"}, "X-Comity-Colour"),
+        ({"policy": {"data_class": "public"}}, {"X-Comity-Data-Class": "personal"}, "policy.data_class"),
+        ({"budget": {"max_price": 10, "currency": "USD"}}, {}, "budget.currency"),
+    ],
+    ids=["unknown tag", "unknown place", "unknown member", "unknown header", "conflict", "other currency"],
+)
+async def test_what_cannot_be_read_is_named_and_never_ignored(
+    calm: World, comity: dict[str, object], headers: dict[str, str], field: str
+) -> None:
+    with pytest.raises(BadRequestError) as refused:
+        await calm.client().chat.completions.create(
+            model="chat.small",
+            messages=[{"role": "user", "content": "where"}],
+            extra_body={"comity": comity},
+            extra_headers=headers,
+        )
+    assert refused.value.param == field
+    assert refused.value.code == "invalid"
+
+
+async def test_no_domain_may_serve_it_and_the_refusal_says_what_binds(calm: World) -> None:
+    with pytest.raises(ConflictError) as refused:
+        await calm.client().chat.completions.create(
+            **ask("patient record", model="code.small", policy={"data_class": "phi", "origin": "DE"})
+        )
+    assert refused.value.code == "infeasible"
+    detail = json.loads(refused.value.response.content)["error"]["comity"]
+    assert detail["binding"]
+    assert detail["smallest_relaxation"]["candidates"] >= 1
+    (cloud,) = [entry for entry in detail["rejected"] if "code.small" in entry["plan"]]
+    assert cloud["domain"] == CLOUD
+    assert "NDE-001-health-data-stays-in-germany" in cloud["rules"]
+    assert refused.value.response.headers["x-should-retry"] == "false"
+
+
+async def test_a_rejected_domain_is_named_with_its_rule(calm: World) -> None:
+    """Residency in the EU: the cheapest domain is out, by the name of the rule that put it out."""
+    response = await calm.http().post(
+        "/explain",
+        json={"model": "chat.small", "messages": MESSAGES, "comity": {"policy": {"residency": ["EU"]}}},
+    )
+    stated = response.json()
+    rejected = {entry["domain"]: entry["rules"] for entry in stated["rejected"]}
+    assert "RES-001-inside-residency" in rejected[HYPER]
