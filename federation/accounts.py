@@ -194,6 +194,7 @@ def _server(plan: BusPlan) -> str:
             f"  cert_file: {_quoted(server.certificate)}",
             f"  key_file: {_quoted(server.key)}",
             '  min_version: "1.3"',
+            "  handshake_first: true",
             "  timeout: 3",
             "}",
         ]

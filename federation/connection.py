@@ -1,7 +1,7 @@
 """One program's connection to the bus, with the settings that nats.md 7 found necessary.
 
 What arrives is bytes until `schemas.envelope` has verified it: a subject, a header or a connection
-proves nothing. Owns the client, the reply inbox and its pending requests. A lost connection fails
+proves nothing. Owns the client, its pending requests and its services. A lost connection fails
 pending requests at once and is retried for ever; nothing published meanwhile is buffered.
 """
 
@@ -10,32 +10,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import ssl
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import nats.errors
-import nkeys
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from federation.client.intake import Intake, Senders
+from federation.client.login import BusSettings, client_options
+from federation.client.pending import Pending, check_answer
 from federation.flood import FloodLimits
-from federation.intake import Intake, Senders
-from federation.serving import FAILURE_HEADER, Handler, Serving, failure_of, new_token
-from schemas.errors import ComityError, ConfigurationError, Refused, Undecided
-from schemas.keys import read_secret
+from federation.serving import Handler, Serving, new_token
+from schemas.errors import ComityError, Refused, Undecided
 
 CONNECT_S = 10.0  # s for a first connection, all attempts together
-CONNECT_ATTEMPT_S = 5  # s for one attempt
-RECONNECT_WAIT_S = 0.25  # s between attempts: bounds how long an outage outlives the server's return
-PING_INTERVAL_S = 10  # s; two unanswered pings are a lost connection
 FLUSH_S = 5  # s for the server to confirm what was sent
-DRAIN_S = 5  # s for what was received to be handled at close
 MAX_REFUSALS = 8  # of our login, one after the other, before it counts as withdrawn
 PENDING_MESSAGES = 4096  # per subscription, before the client drops the newest
 PENDING_BYTES = 16 * 1024 * 1024  # per subscription
@@ -43,53 +36,11 @@ MAX_PENDING_REQUESTS = 1024  # with a subscription each, inside the account's li
 MAX_MESSAGE_BYTES = 224 * 1024  # payload; the server's limit of 256 KiB also covers headers
 LOG_EVERY_S = 5.0  # s between two log lines about the same kind of client error
 
+__all__ = ["Bus", "BusSettings"]
+
 Callback = Callable[[], Awaitable[None]]
 Part = TypeVar("Part")
 _log = logging.getLogger("comity.bus")
-
-
-@dataclass(frozen=True, slots=True)
-class BusSettings:
-    """Where the bus is and who we are on it."""
-
-    url: str
-    """`tls://host:port`, or several, separated by commas."""
-    nkey_seed_file: Path
-    ca_file: Path | None
-    """The only authority that is trusted for the server's certificate; None: no TLS."""
-    name: str
-    inbox_prefix: str
-
-    def at(self, url: str) -> BusSettings:
-        """The same login at another address."""
-        return replace(self, url=url)
-
-
-class _Pending:
-    """A request that waits. The client owns the future's result; we may only cancel it, and keep why."""
-
-    def __init__(self, subject: str) -> None:
-        self.subject = subject
-        self.answer: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
-        self._reason: ComityError | None = None
-
-    def fail(self, reason: ComityError) -> None:
-        if not self.answer.done():
-            self._reason = reason
-            self.answer.cancel()
-
-    async def wait(self, seconds: float) -> Msg:
-        try:
-            async with asyncio.timeout(seconds):
-                return await self.answer
-        except TimeoutError:
-            raise Undecided("bus.timeout", f"{self.subject}: no answer in {seconds:g} s") from None
-        except asyncio.CancelledError:
-            if self._reason:
-                raise self._reason from None
-            raise
-        finally:
-            self.answer.cancel()  # does nothing to one that was answered
 
 
 class Bus:
@@ -107,7 +58,7 @@ class Bus:
         self.streams: Counter[str] = Counter()
         """Streams asked for, and how those that failed did: stream.lost, stream.stalled, failed …"""
         self._client = Client()
-        self._pending: set[_Pending] = set()
+        self._pending: set[Pending] = set()
         self._on_reconnect: list[Callback] = []
         self._on_close: list[Callback] = []
         self._on_disconnect: list[Callable[[], None]] = []
@@ -179,7 +130,7 @@ class Bus:
         """
         if len(self._pending) >= MAX_PENDING_REQUESTS:
             raise Undecided("bus.busy", f"{MAX_PENDING_REQUESTS} requests are waiting already")
-        pending = _Pending(subject)
+        pending = Pending(subject)
         inbox = f"{self.settings.inbox_prefix}.{new_token()}"
         subscription = await self._expect_one(inbox, pending.answer)
         self._pending.add(pending)
@@ -190,8 +141,7 @@ class Bus:
             self._pending.discard(pending)
             if pending.answer.cancelled():
                 await self.unsubscribe(subscription)
-        if message.headers:
-            _raise_failure(subject, message)
+        check_answer(subject, message)
         return message.data
 
     async def _expect_one(self, inbox: str, answer: asyncio.Future[Msg]) -> Subscription:
@@ -325,9 +275,12 @@ class Bus:
         task.add_done_callback(self._tasks.discard)
 
     async def _connect(self, within: float) -> None:
-        _check_seed(self.settings.nkey_seed_file)
-        options = self._options()
-        _quieten_tls()
+        options = client_options(self.settings) | {
+            "error_cb": self._client_error,
+            "disconnected_cb": self._disconnected,
+            "reconnected_cb": self._reconnected,
+            "closed_cb": self._closed,
+        }
         first = asyncio.ensure_future(self._client.connect(**options))
         try:
             done, _ = await asyncio.wait(
@@ -343,29 +296,6 @@ class Bus:
             await asyncio.gather(first, return_exceptions=True)
             await self._client.close()
             raise
-
-    def _options(self) -> dict[str, Any]:
-        options: dict[str, Any] = {
-            "servers": self.settings.url.split(","),
-            "name": self.settings.name,
-            "nkeys_seed": str(self.settings.nkey_seed_file),
-            "inbox_prefix": self.settings.inbox_prefix,
-            "allow_reconnect": True,
-            "max_reconnect_attempts": -1,
-            "reconnect_time_wait": RECONNECT_WAIT_S,
-            "connect_timeout": CONNECT_ATTEMPT_S,
-            "ping_interval": PING_INTERVAL_S,
-            "max_outstanding_pings": 2,
-            "drain_timeout": DRAIN_S,
-            "pending_size": 0,  # publishing while disconnected raises instead of being sent late
-            "error_cb": self._client_error,
-            "disconnected_cb": self._disconnected,
-            "reconnected_cb": self._reconnected,
-            "closed_cb": self._closed,
-        }
-        if self.settings.ca_file:
-            options["tls"] = _tls(self.settings.ca_file)
-        return options
 
     async def _client_error(self, error: Exception) -> None:
         kind, text = type(error).__name__, str(error).lower()
@@ -418,38 +348,3 @@ class Bus:
 
     async def _closed(self) -> None:
         self.closed.set()
-
-
-def _check_seed(path: Path) -> None:
-    try:
-        nkeys.from_seed(bytearray(read_secret(path).strip()))
-    except ComityError:
-        raise
-    except Exception as error:  # the library raises its own kinds, and others for some bytes
-        raise ConfigurationError("bus.seed", f"{path}: not an nkey seed ({type(error).__name__})") from None
-
-
-def _is_telling(record: logging.LogRecord) -> bool:
-    return "eof_received" not in str(record.msg)
-
-
-def _quieten_tls() -> None:
-    """asyncio warns at each close of a TLS connection about something harmless (nats.md 7)."""
-    logging.getLogger("asyncio").addFilter(_is_telling)  # adding the same function again changes nothing
-
-
-def _tls(ca_file: Path) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=str(ca_file))
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError("bus.ca_file", f"{ca_file}: {error}") from None
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    return context
-
-
-def _raise_failure(subject: str, message: Msg) -> None:
-    assert message.headers
-    if message.headers.get("Status") == "503":
-        raise Undecided("bus.absent", f"{subject}: nobody serves it")
-    if FAILURE_HEADER in message.headers:
-        raise failure_of(message.headers[FAILURE_HEADER])

@@ -20,8 +20,8 @@ from typing import Any, Protocol
 from nats.aio.msg import Msg
 
 from federation.accounts import domain_of_account
+from federation.client.intake import Intake
 from federation.flood import FloodGate, FloodLimits
-from federation.intake import Intake
 from schemas.errors import ComityError, ConfigurationError, Refused, Undecided, Unreadable
 
 MAX_SUBJECT_BYTES = 512  # two accounts of 253 bytes could not fit the server's control line anyway

@@ -19,9 +19,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
+from federation.client.intake import Senders
 from federation.connection import Bus
 from federation.flood import FloodLimits
-from federation.intake import Senders
 from federation.streaming.requester import STALL_S, Ask, RequesterDesk, Stream
 from federation.streaming.responder import (
     MAX_STREAMS,

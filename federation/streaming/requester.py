@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Final, Self
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from federation.serving import FAILURE_HEADER, failure_of, new_token
+from federation.client.pending import check_answer
+from federation.serving import failure_of, new_token
 from federation.streaming import frames
 from federation.streaming.frames import WINDOW, Frame
 from schemas.errors import ComityError, Refused, Undecided, Unreadable
@@ -137,7 +138,9 @@ class Stream:
             return
         try:
             if message.headers:
-                self._headers_of(message.headers)
+                self._told = True
+                check_answer(self._ask.subject, message)
+                self._told = False
             frame = frames.read_answer(message.data)
             self._in_order(frame)
             self._take(frame)
@@ -158,14 +161,6 @@ class Stream:
             self._finish(Undecided("stream.lost", "the connection was closed"))
         elif self._suspect is None:
             self._suspect = time.monotonic()
-
-    def _headers_of(self, headers: Mapping[str, str]) -> None:
-        self._told = True
-        if headers.get("Status") == "503":
-            raise Undecided("bus.absent", f"{self._ask.subject}: nobody serves it")
-        if FAILURE_HEADER in headers:
-            raise failure_of(headers[FAILURE_HEADER])
-        self._told = False
 
     def _in_order(self, frame: Frame) -> None:
         if frame.sequence > self._received:

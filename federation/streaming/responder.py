@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Final
 
 from nats.aio.msg import Msg
 
+from federation.client.intake import Intake, Senders
 from federation.flood import FloodGate, FloodLimits
-from federation.intake import Intake, Senders
 from federation.serving import Inbound, Serving, failure_line, new_token, parse
 from federation.streaming import frames
 from federation.streaming.frames import BODY_WINDOW, WINDOW, Frame, Opening

@@ -12,6 +12,7 @@ import pytest
 
 from federation.accounts import BusPlan, account, make_user
 from federation.connection import Bus, BusSettings
+from federation.embedded.binary import ServerBinary, find_binary
 from federation.embedded.folder import BusFolder, found_bus
 from federation.flood import FloodLimits
 from federation.server import EmbeddedServer
@@ -60,8 +61,14 @@ class World:
 MakeWorld = Callable[..., Awaitable[World]]
 
 
+@pytest.fixture(scope="session")
+def binary() -> ServerBinary:
+    """Looked at once, as in a program that starts one server."""
+    return asyncio.run(find_binary())
+
+
 @pytest.fixture
-async def make_world(tmp_path: Path) -> AsyncIterator[MakeWorld]:
+async def make_world(tmp_path: Path, binary: ServerBinary) -> AsyncIterator[MakeWorld]:
     async with AsyncExitStack() as stack:
 
         async def make(*, response_threshold_s: float = 300.0) -> World:
@@ -70,6 +77,7 @@ async def make_world(tmp_path: Path) -> AsyncIterator[MakeWorld]:
             )
             add_unrestricted_user(folder, "evil.test", "root")
             server = folder.server()
+            server.binary = binary
             stack.push_async_callback(server.stop)
             await server.start()
             return World(folder, plan, server, stack)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import ssl
@@ -115,11 +116,34 @@ async def test_only_tls_1_3_with_the_pinned_authority(world: World, tmp_path: Pa
         await Bus.connect(strange, timeout=1.0)
     context = ssl.create_default_context(cafile=str(world.folder.ca_file))
     context.maximum_version = ssl.TLSVersion.TLSv1_2
-    reader, writer = await asyncio.open_connection("127.0.0.1", world.server.port)
-    assert (await reader.readline()).startswith(b"INFO ")
     with pytest.raises((ssl.SSLError, ConnectionError)):
-        await writer.start_tls(context, server_hostname="127.0.0.1")
-    writer.close()
+        await asyncio.open_connection("127.0.0.1", world.server.port, ssl=context)
+
+
+async def test_nobody_between_can_talk_the_client_out_of_tls(world: World) -> None:
+    """A server that says "no TLS needed" hears a TLS greeting and nothing else."""
+    heard: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def pretend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        info = {
+            "server_id": "x",
+            "version": "2.15.1",
+            "auth_required": True,
+            "nonce": "abc",
+            "max_payload": 99,
+        }
+        writer.write(b"INFO " + json.dumps(info).encode() + b"\r\n")
+        await heard.put(await reader.read(1000))
+        writer.close()
+
+    async with await asyncio.start_server(pretend, "127.0.0.1", 0) as between:
+        port = between.sockets[0].getsockname()[1]
+        settings = world.settings("clinic.de", "broker").at(f"tls://127.0.0.1:{port}")
+        with pytest.raises(Undecided, match=r"bus\.unreachable"):
+            await Bus.connect(settings, timeout=0.5)
+        first = await heard.get()
+    assert first.startswith(b"\x16\x03")
+    assert b"CONNECT" not in first
 
 
 async def test_reload_takes_over_a_changed_configuration(world: World) -> None:
