@@ -129,6 +129,27 @@ class RunningFederation:
                 await asyncio.sleep(POLL_S)
         raise Undecided("launch.not_ready", f"{domain} did not get ready within {READY_S:.0f} s")
 
+    async def known(self, domain: str) -> None:
+        """Return when the domain's broker knows what every domain of the plan offers (`GET /v1/models`)."""
+        wanted = {
+            (capability.label, each.name)
+            for each in self.founded.plan.domains
+            for capability in each.capabilities
+        }
+        headers, missing = {"Authorization": f"Bearer {self.api_key(domain)}"}, wanted
+        until = time.monotonic() + READY_S
+        async with httpx.AsyncClient(trust_env=False, headers=headers) as client:
+            while time.monotonic() < until:
+                answer = await client.get(f"{self.base_url(domain)}/models")
+                models = answer.json().get("data", [])
+                missing = wanted - {
+                    (model["id"], name) for model in models for name in model["comity"]["domains"]
+                }
+                if not missing:
+                    return
+                await asyncio.sleep(POLL_S)
+        raise Undecided("launch.not_known", f"{domain} still does not know of {sorted(missing)}")
+
     async def stop(self) -> None:
         """End every program, then the bus."""
         await asyncio.gather(*(program.stop() for program in self.programs.values()))
@@ -178,6 +199,9 @@ async def launched(
         for domain in founded.plan.domains:
             said(f"waiting for {domain.name}: nodes load the model, prove themselves, are admitted")
             await federation.ready(domain.name)
+        said("waiting until every domain has heard what the others offer")
+        for domain in founded.plan.domains:
+            await federation.known(domain.name)
         yield federation
     finally:
         await federation.stop()
