@@ -22,7 +22,7 @@ from broker.edge.exchange import Choices, Event, Started, Text
 from broker.journey import Journey, Segment
 from broker.peers import Peers
 from broker.problems import Invalid, RequestProblem
-from broker.shelf import Shelf
+from broker.shelf import Intent, Shelf
 from broker.spans import span, trace_headers
 from federation.stream import open_stream
 from receipts.statements.node import NodeStatement
@@ -123,26 +123,29 @@ class Answering:
     def _file(
         self, journey: Journey, placed: Placed, segment: Segment, frames: AsyncGenerator[bytes, None]
     ) -> None:
-        task = asyncio.create_task(self._receive_execution(journey.wire_id, placed, segment, frames))
+        intent = Intent(
+            provider=placed.domain,
+            request_id=journey.wire_id,
+            commitment=placed.sealed.header.input_commitment,
+        )
+        task = asyncio.create_task(self._receive_execution(intent, segment, frames))
         self._filing.add(task)
         task.add_done_callback(self._filing.discard)
 
     async def _receive_execution(
-        self, request_id: str, placed: Placed, segment: Segment, frames: AsyncGenerator[bytes, None]
+        self, intent: Intent, segment: Segment, frames: AsyncGenerator[bytes, None]
     ) -> None:
         """Read on to the Execution, verify and keep it; ask for it when it does not come."""
-        assert segment.ended is not None
-        await self.shelf.keep(request_id, statement=segment.ended.statement.envelope)
         try:
+            if segment.ended is not None:
+                await self.shelf.keep(intent.request_id, statement=segment.ended.statement.envelope)
             async with asyncio.timeout(DELIVERY_S):
                 delivery = await _first(frames, answer.EXECUTION)
-            await self.shelf.file(request_id, placed.domain, segment.placement, delivery)
+            await self.shelf.file(intent, segment.receipt_id, delivery)
         except (ComityError, TimeoutError) as error:
             code = error.code if isinstance(error, ComityError) else "attempt.execution_late"
-            log.warning(
-                "execution not delivered with the answer", extra={"code": code, "peer": placed.domain}
-            )
-            await self.shelf.fetch(request_id, placed.domain)
+            log.warning("no Execution with the answer", extra={"code": code, "peer": intent.provider})
+            await self.shelf.fetch(intent, segment.receipt_id)
         finally:
             await frames.aclose()
 

@@ -56,6 +56,7 @@ class Parts:
     service: Service
     border: Border
     executions: Executions
+    shelf: Shelf
     dispatcher: Dispatcher
     answering: Answering
 
@@ -238,7 +239,7 @@ def _join(
         return None if service.advert else "our own agent has not advertised yet"
 
     dispatcher = Dispatcher(placing, answering, shelf, config.negotiation.continuations, not_ready)
-    return Parts(bus, log, service, border, executions, dispatcher, answering)
+    return Parts(bus, log, service, border, executions, shelf, dispatcher, answering)
 
 
 def _bus_settings(config: BrokerConfig) -> BusSettings:

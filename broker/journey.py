@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from opentelemetry import trace
-from opentelemetry.trace import Span, Tracer
+from opentelemetry.trace import Span
 
 from broker.attempt import Ended
 from broker.edge.exchange import Accepted, Finished
@@ -22,10 +22,6 @@ from schemas.descriptors.request import RequestDescriptor
 from schemas.descriptors.tags import PolicyTags
 from schemas.keys import base64url
 from schemas.messages.answer import Usage
-
-
-def tracer() -> Tracer:
-    return trace.get_tracer("comity.broker")
 
 
 @dataclass(slots=True)
@@ -59,6 +55,8 @@ class Journey:
     delivered: bool = False
     """True once the application has seen anything of the answer."""
     started: bool = False
+    recorded: bool = False
+    """True once the log knows whose request this is."""
     segments: list[Segment] = field(default_factory=list)
     excluded_nodes: list[str] = field(default_factory=list)
     agreement_ns: int = 0

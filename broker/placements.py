@@ -21,7 +21,7 @@ from broker.policy_block import node_record, policy_block
 from broker.select import cost
 from broker.select.candidates import Rejected
 from broker.select.rank import Plan, RankRecord
-from broker.shelf import REQUEST
+from broker.shelf import INTENT, REQUEST, Intent
 from receipts.log import Draft, Issued, Keep, Recorded, TransparencyLog
 from receipts.log.draft import ChallengeDisclosure, Disclosures
 from receipts.statements import fields, receipt
@@ -78,19 +78,30 @@ class Placements:
         salted = [
             jcs({"salt": secrets.token_hex(16), "candidate": entry}) for entry in choice.considered.entries()
         ]
-        listing = write_json({"considered": [item.decode() for item in salted]})
-        ranking = choice.considered.ranking.write()
-        draft = self._draft(
-            journey, choice, merkle.root([merkle.leaf_hash(item) for item in salted]), len(salted)
+        root = merkle.root([merkle.leaf_hash(item) for item in salted])
+        draft = Draft(
+            self._draft(journey, choice, root, len(salted)), disclosures=self._disclosures(choice.appraisal)
         )
-        tenant = journey.accepted.tenant.name.encode()
-        kept = [listing, ranking] if evidence is None else [listing, ranking, evidence]
+        kept = [write_json({"considered": [item.decode() for item in salted]})]
+        kept += [choice.considered.ranking.write(), *([evidence] if evidence else [])]
         (issued,) = await self.log.issue(
-            [Draft(draft, disclosures=self._disclosures(choice.appraisal))],
-            keep=Keep(journey.wire_id, evidence=kept),
-            record=[Recorded(REQUEST, journey.wire_id, tenant)] if not journey.segments else (),
+            [draft], keep=Keep(journey.wire_id, evidence=kept), record=self._ahead(journey, choice, draft)
         )
+        journey.recorded = True
         return issued
+
+    def _ahead(self, journey: Journey, choice: Choice, draft: Draft) -> list[Recorded]:
+        """The intent of this attempt; with the first, whose request it is: a second one is refused here."""
+        intent = Intent(
+            provider=choice.offered.domain,
+            request_id=journey.wire_id,
+            commitment=choice.commitment,
+        )
+        rows = [Recorded(INTENT, draft.receipt_id, intent.write())]
+        if not journey.recorded:
+            tenant = journey.accepted.tenant.name.encode()
+            rows.append(Recorded(REQUEST, journey.wire_id, tenant))
+        return rows
 
     def _draft(self, journey: Journey, choice: Choice, root: bytes, count: int) -> receipt.PlacementDraft:
         offer, plan = choice.offered.body, choice.plan

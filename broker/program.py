@@ -57,6 +57,7 @@ async def running(config: BrokerConfig, *, logs: bool = True) -> AsyncIterator[R
             log.warning("concluded a run that a crash cut off", extra={"receipt": issued.receipt_id})
         # 4. Peers and agent first, applications last.
         await parts.service.start()
+        recovering = asyncio.create_task(parts.shelf.recover())
         gate = Gate(config.limits)
         server = EdgeServer(build_app(_edge(config, parts, gate, observability)), config.listen, gate)
         await server.start()
@@ -68,6 +69,8 @@ async def running(config: BrokerConfig, *, logs: bool = True) -> AsyncIterator[R
             await gate.drain()
             await server.stop()
             await parts.answering.settle()
+            recovering.cancel()
+            await asyncio.gather(recovering, return_exceptions=True)
     finally:
         await parts.service.stop()
         await parts.bus.close()

@@ -19,14 +19,28 @@ from receipts.statements.promise import read_promise
 from receipts.statements.receipt import ExecutionReceipt, PlacementReceipt
 from receipts.statements.statement import Statement, parse_receipt, read_receipt
 from schemas import envelope
+from schemas.canonical import Wire
 from schemas.errors import ComityError, Refused
 from schemas.messages.answer import ReceiptDelivery
 from schemas.messages.negotiation import FetchReceipt, Status, StatusReply
+from schemas.primitives import Digest, DomainName, Token
 
 FETCH_S: Final = 2.0  # seconds for a peer to hand over a receipt or a proof
-FETCH_TRIES: Final = 5
+FETCH_TRIES: Final = 4
+FETCH_PAUSE_S: Final = 0.1  # seconds before the second try; doubled each time
+MAX_DELIVERY_BYTES: Final = 512 * 1024  # two envelopes and a proof
 REQUEST: Final = "request"  # write-ahead rows: request id on the wire → tenant
+INTENT: Final = "intent"  # write-ahead rows: receipt id of a Placement → what must still come for it
 log = logging.getLogger("comity.receipts")
+
+
+class Intent(Wire):
+    """A Placement whose Execution has not come yet: digests only (session.md 11)."""
+
+    provider: DomainName
+    request_id: Token
+    commitment: Digest
+    """Of this attempt's body: it tells the attempts of one request apart."""
 
 
 @dataclass(slots=True)
@@ -38,18 +52,21 @@ class Shelf:
     missing: int = 0
     """Executions that were due and did not come: an alarm for the operator."""
 
-    async def file(
-        self, request_id: str, provider: str, placement: bytes, data: bytes
-    ) -> Statement[ExecutionReceipt]:
-        """Verify a delivered Execution and keep it. Raises `Unreadable` or `Refused`."""
-        delivery = ReceiptDelivery.read(data, limit=512 * 1024)
-        statement = self.verify(provider, delivery.execution.encode(), delivery.promise.encode())
+    async def file(self, intent: Intent, receipt_id: str, data: bytes) -> Statement[ExecutionReceipt]:
+        """Verify a delivered Execution, keep it, and settle the intent. Raises `Unreadable` or `Refused`."""
+        delivery = ReceiptDelivery.read(data, limit=MAX_DELIVERY_BYTES)
+        execution, promise = delivery.execution.encode(), delivery.promise.encode()
+        statement = self.verify(intent.provider, execution, promise)
+        placement = await self.log.issued(receipt_id)
         links = {link.rel: link.digest for link in statement.body.links}
-        if links.get("placement") != placement.hex() or statement.body.request.id != request_id:
+        if placement is None or links.get("placement") != placement.digest.hex():
             raise Refused("shelf.link", "the Execution is about another Placement")
-        if provider != self.peers.domain:
-            envelopes = [statement.envelope, delivery.promise.encode()]
-            await self.log.keep(Keep(request_id, envelopes=envelopes))
+        if statement.body.request.commitment != intent.commitment:
+            raise Refused("shelf.request", "the Execution is about another request")
+        foreign = intent.provider != self.peers.domain
+        proofs = {statement.digest: delivery.proof.encode()} if delivery.proof and foreign else {}
+        kept = Keep(intent.request_id, envelopes=[execution, promise] if foreign else [], proofs=proofs)
+        await self.log.issue([], keep=kept, settle=[(INTENT, receipt_id)])
         return statement
 
     def verify(self, provider: str, execution: bytes, promise: bytes) -> Statement[ExecutionReceipt]:
@@ -90,7 +107,10 @@ class Shelf:
         if owner != tenant.encode():
             return None
         if placement.peer != self.peers.domain:
-            await self.fetch(request_id, placement.peer)
+            intent = Intent(
+                provider=placement.peer, request_id=request_id, commitment=placement.request.commitment
+            )
+            await self.fetch(intent, receipt_id)
         return await self.log.bundle(receipt_id)
 
     async def surely_ended(self, provider: str, nid: str) -> bool:
@@ -106,23 +126,27 @@ class Shelf:
             return False
         return body.state in TERMINAL
 
-    async def fetch(self, request_id: str, provider: str) -> ReceiptDelivery | None:
-        """Ask the provider for its Execution and proof. None, and an alarm, when it gives none."""
+    async def fetch(self, intent: Intent, receipt_id: str) -> bool:
+        """Ask the provider for its Execution and proof. False, and an alarm, when it gives none."""
         for attempt in range(FETCH_TRIES):
             try:
-                return await self._fetch(request_id, provider)
+                await self.file(intent, receipt_id, await self._ask(intent))
+                return True
             except ComityError as error:
-                log.warning("execution not delivered", extra={"peer": provider, "code": error.code})
-                await asyncio.sleep(0.1 * 2**attempt)
+                extra = {"peer": intent.provider, "code": error.code, "receipt": receipt_id}
+                log.warning("execution not delivered", extra=extra)
+                await asyncio.sleep(FETCH_PAUSE_S * 2**attempt)
         self.missing += 1
-        return None
+        return False
 
-    async def _fetch(self, request_id: str, provider: str) -> ReceiptDelivery:
-        asked = self.peers.compose(FetchReceipt, provider, nid=new_negotiation(), request_id=request_id)
-        data = await self.peers.ask(provider, "receipt", self.peers.sign(asked), within=FETCH_S)
-        delivery = ReceiptDelivery.read(data, limit=512 * 1024)
-        statement = self.verify(provider, delivery.execution.encode(), delivery.promise.encode())
-        proofs = {statement.digest: delivery.proof.encode()} if delivery.proof else {}
-        envelopes = [statement.envelope, delivery.promise.encode()]
-        await self.log.keep(Keep(request_id, envelopes=envelopes, proofs=proofs))
-        return delivery
+    async def recover(self) -> None:
+        """After a start: come for every Execution that was due when we stopped. Never a second Execute."""
+        for row in await self.log.unsettled(INTENT):
+            await self.fetch(Intent.read(row.data), row.key)
+
+    async def _ask(self, intent: Intent) -> bytes:
+        provider = intent.provider
+        asked = self.peers.compose(
+            FetchReceipt, provider, nid=new_negotiation(), request_id=intent.request_id
+        )
+        return await self.peers.ask(provider, "receipt", self.peers.sign(asked), within=FETCH_S)

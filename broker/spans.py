@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from opentelemetry import trace
-from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, TraceFlags, set_span_in_context
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, TraceFlags, Tracer, set_span_in_context
 
 from federation.tracing import TraceContext, extract, inject
 
@@ -42,5 +43,11 @@ def span(name: str, headers: Mapping[str, str] | None = None, **attributes: Any)
         )
         context = set_span_in_context(NonRecordingSpan(parent))
     named = {f"comity.{key}": value for key, value in attributes.items()}
-    with trace.get_tracer("comity.broker").start_as_current_span(name, context, attributes=named) as current:
+    with tracer().start_as_current_span(name, context, attributes=named) as current:
         yield current
+
+
+@cache
+def tracer() -> Tracer:
+    """The broker's tracer. Made before a provider is set, it turns to that provider once there is one."""
+    return trace.get_tracer("comity.broker")
