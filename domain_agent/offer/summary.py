@@ -15,6 +15,7 @@ from domain_agent.offer.capacity import Capacity
 from domain_agent.offer.holding import Candidate, Holding
 from schemas.descriptors.summary import MAX_CELLS, Cell, Headroom, headroom_bucket, rate_band
 
+MAX_TPS: Final = 100_000  # tokens per second: what a cell can say
 DWELL_S: Final = 3.0  # seconds a change of headroom or speed must last before it shows
 SCORES: Final = ((500, 10), (200, 9), (100, 8), (50, 7), (20, 5), (10, 4), (1, 2))
 """CATS L1 service score by decode rate in tokens per second, bands 0-3, 4-7, 8-10."""
@@ -93,8 +94,8 @@ class Condenser:
         known = [model for model in models if model]
         return Load(
             headroom_bucket(sum(each.free for each in candidates), sum(room.slots for room in rooms if room)),
-            rate_band(min((model.prefill_tps for model in known), default=0)),
-            rate_band(min((model.decode_tps for model in known), default=0)),
+            rate_band(min([MAX_TPS, *(model.prefill_tps for model in known)])),
+            rate_band(min([MAX_TPS, *(model.decode_tps for model in known)])),
         )
 
     def _steady(self, key: tuple[str, str | None], load: Load, now: float) -> Load:

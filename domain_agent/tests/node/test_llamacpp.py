@@ -32,7 +32,7 @@ async def main():
 
 asyncio.run(main())
 """
-PROMPT = "The harbour master counts ships: one ship, two ships, three ships, four ships. " * 3
+PROMPT = "The harbour master counts ships: one ship, two ships, three ships, four ships."
 A, B = "a" * 64, "b" * 64
 
 
@@ -65,12 +65,12 @@ async def _cached(node: Bench, **header: Any) -> int:
 async def test_cached_state_is_met_by_its_own_scope_alone(node: Bench) -> None:
     tenant = {"cache_scope": "tenant", "retention_s": 60}
     assert await _cached(node, **tenant, cache_key=A) == 0
-    assert await _cached(node, **tenant, cache_key=A) > 50
+    assert await _cached(node, **tenant, cache_key=A) > 20
     assert await _cached(node, **tenant, cache_key=B) == 0
     assert await _cached(node, cache_scope="session", retention_s=60, cache_key=B) == 0
     assert await _cached(node, cache_scope="none") == 0
     assert await _cached(node, **tenant, cache_key=B) == 0
-    assert await _cached(node, cache_scope="tenant", retention_s=0, cache_key=B) > 50
+    assert await _cached(node, cache_scope="tenant", retention_s=0, cache_key=B) > 20
     assert await _cached(node, **tenant, cache_key=B) == 0  # retention 0 erased it
 
 

@@ -1,0 +1,225 @@
+"""Who gets in, for how long, and what ends it: real evidence, and clocks that the test moves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from domain_agent.admit.admission import GRACE_S
+from domain_agent.admit.challenges import ROTATE_S, OwnChallenges, PeerChallenges
+from domain_agent.admit.revocations import FILE, Revocations
+from domain_agent.node.keys import NodeKeys
+from domain_agent.tests.founding import PEER, Founded
+from domain_agent.tests.interior import Interior
+from schemas.errors import ConfigurationError
+from schemas.messages.interior import Challenges
+
+
+@pytest.fixture
+def interior(founded: Founded, tmp_path: Path) -> Interior:
+    return Interior(founded, tmp_path)
+
+
+async def test_a_node_is_admitted_by_evidence_and_by_nothing_else(interior: Interior) -> None:
+    interior.add()
+    interior.report()
+    assert not interior.admitted()
+    assert await interior.ask_due() == ["n1"]
+    assert interior.admitted()
+    record = interior.book.get("n1")
+    assert record
+    assert record.appraisal
+    assert record.appraisal.status == "affirming"
+
+
+async def test_admission_ends_when_renewals_stop(interior: Interior) -> None:
+    node = interior.add()
+    await interior.ask_due()
+    node.silent = True
+    interior.time.passed = 61
+    assert await interior.ask_due() == ["n1"]
+    assert interior.admitted()
+    interior.time.passed = 60 + GRACE_S
+    await interior.ask_due()
+    assert not interior.admitted()
+    assert interior.reason() == "bus.timeout"
+    node.silent = False
+    interior.time.passed += 2
+    await interior.ask_due()
+    assert interior.admitted()
+
+
+async def test_each_epoch_brings_a_new_seal_key(interior: Interior) -> None:
+    node = interior.add()
+    await interior.ask_due()
+    first = node.keys.current
+    interior.time.passed = 59
+    assert await interior.ask_due() == []
+    interior.time.passed = 60
+    assert await interior.ask_due() == ["n1"]
+    assert first
+    assert node.keys.current
+    assert node.keys.current.epoch > first.epoch
+    assert node.keys.current.key.public != first.key.public
+
+
+async def test_a_peers_new_challenge_is_answered_soon_under_the_same_key(interior: Interior) -> None:
+    node = interior.add()
+    await interior.ask_due()
+    key = node.keys.current
+    interior.time.passed = 1
+    interior.peers.note(PEER, b"1" * 32, interior.time.clock.wall())
+    assert await interior.ask_due() == []
+    interior.time.passed = 2
+    assert await interior.ask_due() == ["n1"]
+    assert node.keys.current is key
+    record = interior.book.get("n1")
+    assert record
+    assert record.appraisal
+    assert {proof.domain for proof in record.appraisal.evidence.challenges} == {"clinic.de", PEER}
+    interior.time.passed = 30
+    interior.peers.note(PEER, b"1" * 32, interior.time.clock.wall())
+    assert await interior.ask_due() == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "code"),
+    [
+        ("node_id", "n2", "node.identity"),
+        ("domain", "cloud.fr", "node.foreign"),
+        ("boot_id", "another", "node.identity"),
+        ("key_epoch", 7, "node.key_epoch"),
+        ("challenge_root", "0" * 64, "node.report_data.mismatch"),
+        ("configuration", None, "schema.NodeEvidence"),
+    ],
+)
+async def test_tampered_evidence_is_never_admitted(
+    interior: Interior, field: str, value: object, code: str
+) -> None:
+    node = interior.add()
+    node.changes = {field: value}
+    for _ in range(3):
+        await interior.ask_due()
+        assert not interior.admitted()
+        interior.time.passed += 2
+    assert interior.reason() == code
+
+
+async def test_a_chip_that_nobody_enrolled_is_not_admitted(interior: Interior) -> None:
+    interior.add("n1", chip="stray")
+    await interior.ask_due()
+    assert not interior.admitted()
+    assert interior.reason() == "node.platform_not_enrolled"
+
+
+async def test_a_genuine_node_of_another_domain_is_not_ours(interior: Interior) -> None:
+    node = interior.add()
+    node.domain = PEER
+    await interior.ask_due()
+    assert not interior.admitted()
+
+
+async def test_evidence_that_turns_bad_ends_the_admission_and_is_told(interior: Interior) -> None:
+    node = interior.add()
+    await interior.ask_due()
+    record = interior.book.get("n1")
+    assert record
+    assert record.appraisal
+    thumbprint = record.appraisal.sign_key.thumbprint
+    node.changes = {"challenge_root": "0" * 64}
+    interior.time.passed = 60
+    await interior.ask_due()
+    assert not interior.admitted()
+    assert [(what, kind) for what, kind, _ in interior.lost] == [(thumbprint, "compromise")]
+
+
+async def test_a_revoked_node_is_out_at_once_and_stays_out(interior: Interior, founded: Founded) -> None:
+    interior.add()
+    await interior.ask_due()
+    before = interior.admission.revocations.trust_epoch
+    interior.admission.revoke("n1", "compromise", "stolen")
+    assert not interior.admitted()
+    assert interior.admission.revocations.trust_epoch > before
+    assert interior.lost[-1][1:] == ("compromise", "stolen")
+    interior.time.passed = 120
+    assert await interior.ask_due() == []
+    interior.nodes["n1"].keys = NodeKeys()
+    interior.admission.arrive("n1", interior.nodes["n1"].keys.boot_id)
+    assert await interior.ask_due() == []
+    assert not interior.admitted()
+
+
+async def test_a_node_revoked_while_it_is_asked_is_not_admitted(interior: Interior) -> None:
+    node = interior.add()
+    quote = node.quote
+
+    async def late(founded: Founded, asked: Challenges, steady: float) -> bytes:
+        document = await quote(founded, asked, steady)
+        interior.admission.revoke("n1", "compromise", "stolen")
+        return document
+
+    node.quote = late  # type: ignore[method-assign]
+    await interior.ask_due()
+    assert not interior.admitted()
+
+
+async def test_a_restarted_node_is_new_and_its_old_keys_are_over(interior: Interior) -> None:
+    node = interior.add()
+    await interior.ask_due()
+    node.keys = NodeKeys()
+    interior.admission.arrive("n1", node.keys.boot_id)
+    assert not interior.admitted()
+    assert interior.lost[-1][1:] == ("stale", "node.restarted")
+    await interior.ask_due()
+    assert interior.admitted()
+
+
+async def test_evidence_is_kept_for_this_epoch_and_the_last(interior: Interior) -> None:
+    interior.add()
+    digests = []
+    for epoch in range(3):
+        interior.time.passed = 60.0 * epoch
+        await interior.ask_due()
+        record = interior.book.get("n1")
+        assert record
+        assert record.appraisal
+        digests.append(record.appraisal.evidence_digest.hex())
+    assert len(set(digests)) == 3
+    assert interior.book.document(digests[2])
+    assert interior.book.document(digests[1])
+    with pytest.raises(Exception, match=r"evidence\.unknown"):
+        interior.book.document(digests[0])
+
+
+def test_a_challenge_is_current_for_less_than_a_minute() -> None:
+    own = OwnChallenges("clinic.de")
+    first = own.current(1000.0)
+    assert own.current(1000.0 + ROTATE_S - 1) == first
+    second = own.current(1000.0 + ROTATE_S)
+    assert second.value != first.value
+    assert own.issued(1000.0 + ROTATE_S) == [first, second]
+    assert ROTATE_S < 60
+
+
+def test_peers_that_fell_silent_are_answered_no_more() -> None:
+    peers = PeerChallenges()
+    peers.note("a.example", b"1" * 32, 0.0)
+    peers.note("b.example", b"2" * 32, 3000.0)
+    assert set(peers.current(3601.0)) == {"b.example"}
+    assert peers.version == 2
+
+
+def test_revocations_last_and_the_trust_epoch_only_rises(tmp_path: Path) -> None:
+    first = Revocations.load(tmp_path)
+    first.revoke("n1", "compromise", "stolen")
+    first.save(first.snapshot())
+    again = Revocations.load(tmp_path)
+    assert again.nodes == first.nodes
+    assert again.trust_epoch == first.trust_epoch
+
+
+def test_a_damaged_revocation_file_stops_the_agent(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b'{"v":1}')
+    with pytest.raises(ConfigurationError, match="revocations"):
+        Revocations.load(tmp_path)
