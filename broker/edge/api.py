@@ -13,6 +13,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from broker.edge.body import read_body
 from broker.edge.chat import BODY_S, ChatCompletions, Edge, within
@@ -31,7 +32,21 @@ _DESCRIPTION: Final = (
 
 
 class EdgeApp(FastAPI):
-    """FastAPI with our routes in its description."""
+    """FastAPI with our routes in its description, and the hot one in front of its stack.
+
+    Measured: the stack of middlewares costs an eighth of what the whole edge does for a request.
+    """
+
+    def __init__(self, edge: Edge, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._chat = ChatCompletions(edge)
+        self.router.routes.append(Route(CHAT_PATH, self._chat, methods=["POST"]))  # answers 405
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == CHAT_PATH and scope["method"] == "POST":
+            await self._chat(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
@@ -42,12 +57,12 @@ class EdgeApp(FastAPI):
 def build_app(edge: Edge) -> EdgeApp:
     """The ASGI application of one broker."""
     app = EdgeApp(
+        edge,
         title=f"Comity broker of {edge.domain}",
         description=_DESCRIPTION,
         docs_url=None,
         redoc_url=None,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # it would record paths and headers
-        routes=[Route(CHAT_PATH, ChatCompletions(edge), methods=["POST"])],
     )
     app.add_exception_handler(RequestProblem, _answer_problem)
     app.add_exception_handler(HTTPException, _answer_http)
