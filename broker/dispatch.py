@@ -8,17 +8,22 @@ statement.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from broker.agreement import Placed, Placing
 from broker.answering import Answering, Interrupted
 from broker.edge.exchange import Accepted, Event, Model, Tenant
 from broker.explain import explain
 from broker.journey import Journey
-from broker.problems import Upstream
+from broker.problems import RequestProblem, Upstream
 from broker.shelf import Shelf
 from schemas.canonical import Json
+
+ENDED_TRIES: Final = 8  # questions to a border whether a lost run has ended
+ENDED_AGAIN_S: Final = 0.25  # seconds between two of them: it concludes within its log's commit
 
 
 @dataclass(slots=True)
@@ -39,7 +44,7 @@ class Dispatcher:
         while True:
             # 2. Feasible, 3. rank, 4. agree, 5. prove, 6. decide (broker/agreement.py): one node that
             #    is proved and allowed, or a typed refusal. Its Placement is durable before we go on.
-            placed = await self.placing.place(journey)
+            placed = await self._place(journey)
             # 7. Execute (broker/answering.py): sealed to that node alone, opened here alone.
             try:
                 async for event in self.answering.stream(journey, placed):
@@ -50,6 +55,17 @@ class Dispatcher:
         # 8. Receipt: the node's statement was verified; the Execution is filed as it arrives
         #    (broker/shelf.py).
         yield journey.finished()
+
+    async def _place(self, journey: Journey) -> Placed:
+        """A continuation that finds nobody ends as the loss that it could not mend, not as a full queue."""
+        try:
+            return await self.placing.place(journey)
+        except RequestProblem as error:
+            if not journey.segments:
+                raise
+            lost = journey.segments[-1]
+            text = f"the run at {lost.domain} was lost, and nobody may go on: {error.text}"
+            raise Upstream(lost.lost or error.code, text[:512]) from error
 
     async def _go_on_or_fail(self, journey: Journey, placed: Placed, loss: Interrupted) -> None:
         """Return if another node may go on (session.md 8). Raises `Upstream` otherwise.
@@ -64,10 +80,20 @@ class Dispatcher:
             raise Upstream(loss.code, f"lost {len(journey.segments)} times, last: {loss.text}") from loss
         if not journey.may_continue():
             raise Upstream(loss.code, f"the stream from {placed.domain} was lost: {loss.text}") from loss
-        if journey.regulated and not await self.shelf.surely_ended(placed.domain, offer.nid):
+        if journey.regulated and not await self._surely_ended(journey, placed):
             raise Upstream(
                 "continue.unproved", f"{placed.domain} cannot show that its run has ended: {loss.text}"
             ) from loss
+
+    async def _surely_ended(self, journey: Journey, placed: Placed) -> bool:
+        """By the node's own signed statement, or by its border, which may need a moment to conclude."""
+        if journey.segments[-1].ended is not None:
+            return True
+        for _ in range(ENDED_TRIES):
+            if await self.shelf.surely_ended(placed.domain, placed.offered.body.nid):
+                return True
+            await asyncio.sleep(ENDED_AGAIN_S)
+        return False
 
     async def explain(self, accepted: Accepted) -> Mapping[str, Json]:
         """What would happen to this request, domain by domain, without running it."""

@@ -18,7 +18,7 @@ from schemas.policy.layers import Decision
 
 MAX_NEGOTIATIONS: Final = 20_000  # records at once; a minute of the busiest border we can serve
 KEEP_S: Final = 3600.0  # seconds a finished negotiation is remembered for Status and duplicates
-MAX_OPEN_PER_PEER: Final = 64  # offers a peer may hold at once
+MAX_OPEN_PER_PEER: Final = 128  # offers a peer may hold at once: as many as it may run streams here
 CALL_BUDGET: Final = 200  # calls without an accept before a peer has to wait
 CALL_REFILL_PER_S: Final = 5.0
 
