@@ -37,8 +37,6 @@ class Draft:
 
     body: Drafted
     disclosures: Disclosures | None = None
-    receipt_id: str = field(default_factory=lambda: base64url(secrets.token_bytes(16)))
-    """128 random bits; known beforehand, so that what is recorded with it can name it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +127,7 @@ def prepare(draft: Draft) -> Prepared:
     body = draft.body
     name = predicate_type(body)
     return Prepared(
-        receipt_id=draft.receipt_id,
+        receipt_id=base64url(secrets.token_bytes(16)),
         predicate_type=name,
         kind=KINDS[name],
         peer=body.peer,

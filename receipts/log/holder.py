@@ -34,9 +34,9 @@ class Holder:
             epoch: int = connection.execute("SELECT epoch FROM holder WHERE id = 1").fetchone()[0] + 1
             connection.execute("UPDATE holder SET epoch = ?, holder = ?", (epoch, secrets.token_hex(8)))
             connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except sqlite3.Error:
             os.close(descriptor)
-            raise ConfigurationError("log.database", f"{database}: {error}") from None
+            raise
         return cls(epoch, descriptor)
 
     def check(self, connection: sqlite3.Connection) -> None:

@@ -152,15 +152,12 @@ def connect(database: Path, *, read_only: bool = False) -> sqlite3.Connection:
 
 
 def prepare_for_writing(connection: sqlite3.Connection, database: Path) -> None:
-    """Durability settings and tables. Raises `ConfigurationError`."""
-    try:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA wal_autocheckpoint=0")  # the writer does it when it is idle
-        if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
-            _create(connection)
-    except sqlite3.Error as error:
-        raise ConfigurationError("log.database", f"{database}: {error}") from None
+    """Durability settings and tables. Raises `ConfigurationError`, or `sqlite3.Error`."""
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA wal_autocheckpoint=0")  # the writer does it, between commits
+    if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
+        _create(connection)
     if read_meta(connection).get("schema") != str(SCHEMA_VERSION):
         raise ConfigurationError("log.schema", f"{database}: not a log of schema version {SCHEMA_VERSION}")
 

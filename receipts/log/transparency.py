@@ -73,10 +73,18 @@ class TransparencyLog:
             loop.call_soon_threadsafe(log._note_failure, error)
 
         write = Writer(path, connection, holder, state, signer, clock, on_failure)
-        reader = Reader(store.connect(path, read_only=True), signer)
+        try:
+            reader = Reader(store.connect(path, read_only=True), signer)
+        except ComityError:
+            write.abandon()
+            raise
         log = cls(write, reader, ThreadPoolExecutor(1, thread_name_prefix="comity-log-read"))
         write.start()
-        await log._submit(Work(checkpoint=True))
+        try:
+            await log._submit(Work(checkpoint=True))
+        except ComityError:
+            await log.close()
+            raise
         return log
 
     async def issue(
@@ -141,6 +149,10 @@ class TransparencyLog:
         """One of our receipts as it was first given out, byte for byte; None for a stranger."""
         return await self._read(lambda reader: reader.issued(receipt_id))
 
+    async def of_request(self, request_id: str) -> list[bytes]:
+        """Envelopes of our own receipts of this request, in the order of the log."""
+        return await self._read(lambda reader: [stored.envelope for stored in reader.find(request_id)])
+
     async def proof(self, receipt_id: str) -> bytes | None:
         """tlog-proof text; None until a checkpoint covers the receipt. Raises `Refused` for a stranger."""
         return await self._read(lambda reader: reader.proof(receipt_id))
@@ -167,7 +179,7 @@ class TransparencyLog:
         """Write what is queued, sign a last checkpoint, give up the role."""
         self._publisher.cancel()
         await asyncio.gather(self._publisher, return_exceptions=True)
-        if self._writer.failure is None:
+        with contextlib.suppress(ComityError):  # a log that has failed is closed all the same
             await self._submit(Work(checkpoint=True))
         await asyncio.to_thread(self._writer.stop)
         await asyncio.to_thread(self._reading.shutdown)
@@ -198,23 +210,20 @@ def _open(
 ) -> tuple[sqlite3.Connection, Holder, State]:
     """1. take the role; 2. is it this log; 3. rebuild the tree; 4. does it continue what was shown."""
     if keys.note.key.name != identity.origin:
-        raise ConfigurationError(
-            "log.keys", f"the note key is named {keys.note.key.name}, not {identity.origin}"
-        )
-    connection = store.connect(database)
-    try:
-        store.prepare_for_writing(connection, database)
-        holder = Holder.acquire(database, connection)
+        raise ConfigurationError("log.keys", f"the note key's name must be the origin {identity.origin}")
+    with contextlib.ExitStack() as undo:
+        connection = store.connect(database)
+        undo.callback(connection.close)
         try:
+            store.prepare_for_writing(connection, database)
+            holder = Holder.acquire(database, connection)
+            undo.callback(holder.release)
             _claim(connection, identity)
             state = _load(connection)
             _prune(connection, clock())
-        except BaseException:
-            holder.release()
-            raise
-    except BaseException:
-        connection.close()
-        raise
+        except sqlite3.Error as error:
+            raise ConfigurationError("log.database", f"{database}: {error}") from None
+        undo.pop_all()
     return connection, holder, state
 
 

@@ -71,6 +71,10 @@ class Writer:
         self._queue.put(None)
         self._thread.join()
 
+    def abandon(self) -> None:
+        """Give up the role without having started."""
+        self._close()
+
     def _run(self) -> None:
         going = True
         while going:

@@ -6,9 +6,9 @@ manifest, log) and signs. What is read back is the whole, draft and issuance tog
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal, Self, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from receipts.leaf import Kind
 from receipts.statements.fields import (
@@ -88,7 +88,8 @@ class Considered(Camel):
 
     root: Digest
     count: Count
-    selected_index: Count
+    selected_index: Count | None = None
+    """Absent when none was taken."""
 
 
 class Terms(Camel):
@@ -136,22 +137,39 @@ class Executor(Camel):
 
 
 class PlacementDraft(ReceiptDraft):
-    """The consumer's broker: where it goes, and why there (3.2)."""
+    """The consumer's broker: where it goes, and why there (3.2); or, when nothing may serve it, why not.
 
-    plan: Plan
-    path: Literal["local", "lease", "merged", "full"]
+    A refusal is a receipt too (3.5): it has the candidates and the denying rules, and no plan.
+    """
+
+    plan: Plan | None = None
+    path: Literal["local", "lease", "merged", "full"] | None = None
     agreement: Digest | None = None
     transcript: Digest | None = None
     considered: Considered
-    objective: Objective
+    objective: Objective | None = None
     capability: Capability
     policy: PolicyDecision
     inputs: Inputs
     deadline_ms: Count | None = None
     budget: Budget | None = None
-    executor: Executor
+    executor: Executor | None = None
     nodes: list[NodeRecord] = Field(default_factory=list, max_length=MAX_NODES)
     """The planned nodes with the broker's own appraisal of each (session.md 8)."""
+
+    @model_validator(mode="after")
+    def _placed_or_refused(self) -> Self:
+        """All of a choice or nothing of it, and only an allowed request is placed."""
+        chosen = (self.plan, self.path, self.objective, self.executor, self.considered.selected_index)
+        placed = self.policy.verdict == "allow"
+        if any((part is not None) != placed for part in chosen) or (self.nodes and not placed):
+            raise ValueError("a placement has plan, path, objective and executor; a refusal has none of them")
+        return self
+
+    @property
+    def refused(self) -> bool:
+        """True when nothing was allowed to serve the request."""
+        return self.plan is None
 
 
 class PlacementReceipt(PlacementDraft, Issuance):

@@ -10,6 +10,8 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Final
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from receipts.bundle import ChallengeDisclosure, Disclosures
 from receipts.log import Documents, Draft, Issued, Keep, LogIdentity, LogKeys, TransparencyLog
 from receipts.note import NoteSigner
@@ -48,7 +50,7 @@ from schemas.canonical import sha256
 from schemas.charter import Charter, Endorsement, Member, sign_charter
 from schemas.descriptors.profile import DomainProfile, LegalEntity, ProfileEvidence
 from schemas.evidence import ChallengeProof, ModelFile, NodeConfiguration, NodeEvidence
-from schemas.keys import SigningKey
+from schemas.keys import SigningKey, VerifyKey
 from schemas.manifest import DomainManifest, LogKey, RevokedKey, RoleKey, Roots, sign_manifest
 from schemas.primitives import format_time
 
@@ -69,6 +71,13 @@ def digest() -> str:
     return secrets.token_hex(32)
 
 
+def seeded_key(seed: str) -> SigningKey:
+    """The same key for the same seed. The first bit is cleared: below the order of P-256."""
+    scalar = int.from_bytes(sha256(seed.encode())) >> 1
+    private = ec.derive_private_key(scalar, ec.SECP256R1())
+    return SigningKey(private, VerifyKey.of(private.public_key()))
+
+
 @dataclass(frozen=True)
 class Domain:
     """A domain's keys, its manifest, and the log that it runs."""
@@ -81,10 +90,12 @@ class Domain:
     documents: Documents = field(default_factory=Documents)
 
     @classmethod
-    def make(cls, name: str, platforms: tuple[str, ...] = ()) -> Domain:
-        note = NoteSigner.of(f"{name}/log", secrets.token_bytes(32))
-        keys = LogKeys(SigningKey.generate(), SigningKey.generate(), note)
-        return cls(name, SigningKey.generate(), keys, platforms)
+    def make(cls, name: str, platforms: tuple[str, ...] = (), seed: str | None = None) -> Domain:
+        """Fresh keys, or always the same ones for a seed."""
+        seed = seed or digest()
+        note = NoteSigner.of(f"{name}/log", sha256(f"{seed} note".encode()))
+        keys = LogKeys(seeded_key(f"{seed} receipt"), seeded_key(f"{seed} promise"), note)
+        return cls(name, seeded_key(f"{seed} root"), keys, platforms)
 
     @property
     def origin(self) -> str:

@@ -44,7 +44,7 @@ def attested(
         return inapplicable("attested", "names no node"), None
     if case.trust.expectations is None:
         return not_checked("attested", "no expectations were given", "verify.no_expectations"), None
-    owner = body.plan.domain if isinstance(body, PlacementReceipt) else body.issuer
+    owner = body.plan.domain if isinstance(body, PlacementReceipt) and body.plan else body.issuer
     try:
         placement = _placement(receipt, all_receipts)
         nodes = tuple(_appraise(node, owner, placement, case, case.trust.expectations) for node in body.nodes)

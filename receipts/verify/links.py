@@ -34,10 +34,11 @@ class Context:
 def links(receipt: Authentic, context: Context, appraised: Appraised | None) -> list[Claim]:
     """`placement-link`, `execution-link` and `ack-link` of one receipt."""
     match receipt.body:
-        case PlacementReceipt():
+        case PlacementReceipt() as body:
+            refused = inapplicable("execution-link", "refused: nothing was to run")
             return [
                 inapplicable("placement-link", "this is the Placement"),
-                _answered(receipt, context),
+                refused if body.refused else _answered(receipt, context),
                 _acknowledged(receipt, context),
             ]
         case ExecutionReceipt() as body:
@@ -76,10 +77,9 @@ def check_pair(body: Receipt, other: Receipt, model: type[Receipt]) -> Receipt:
     if other.request.id != body.request.id or other.request.commitment != body.request.commitment:
         raise Refused("verify.link_request", "the linked receipt is about another request")
     if isinstance(other, PlacementReceipt) and isinstance(body, ExecutionReceipt):
-        if body.issuer != other.executor.domain:
-            raise Refused(
-                "verify.link_executor", f"{other.executor.domain} was to execute, not {body.issuer}"
-            )
+        expected = other.executor.domain if other.executor else "nobody"
+        if body.issuer != expected:
+            raise Refused("verify.link_executor", f"{expected} was to execute, not {body.issuer}")
         if body.peer != other.issuer:
             raise Refused("verify.link_peer", f"executed for {body.peer}, placed by {other.issuer}")
     return other

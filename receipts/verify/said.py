@@ -66,6 +66,8 @@ def _plan_choice(receipt: Authentic) -> Claim:
     if not isinstance(receipt.body, PlacementReceipt):
         return inapplicable("plan-choice", "only a Placement chooses")
     considered = receipt.body.considered
+    if considered.selected_index is None:
+        return inapplicable("plan-choice", f"refused: none of {considered.count} was allowed")
     if considered.selected_index >= considered.count:
         return failed("plan-choice", Refused("verify.considered", "the selected plan is not in the set"))
     text = f"number {considered.selected_index} of {considered.count}; not scored again"
