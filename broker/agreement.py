@@ -17,13 +17,14 @@ from attestation.appraise import NodeAppraisal
 from broker.appraisals import Appraisals
 from broker.attempt import Sealed, new_commitment, seal_attempt
 from broker.decide import ConsumerPolicy
-from broker.directory import Directory
+from broker.directory import Directory, Snapshot
 from broker.edge.exchange import Model
 from broker.journey import Journey, Segment
 from broker.negotiate import Declined, Offered, call_for_offers, release
 from broker.peers import Peers
 from broker.placements import Choice, Considered, Placements
-from broker.problems import Shed, Upstream
+from broker.policy_block import Refusal
+from broker.problems import Infeasible, Shed, Upstream
 from broker.refusals import infeasible
 from broker.select.candidates import Feasibility, feasible
 from broker.select.cost import Weights
@@ -112,7 +113,10 @@ class Placing:
             journey.agreement_ns += time.perf_counter_ns() - began
 
     async def _place(self, journey: Journey) -> Placed:
-        considered = self.consider(journey)
+        snapshot, found = self.cut(journey)
+        if not found.candidates:
+            raise await self._refuse(journey, snapshot, found)
+        considered = self.order(journey, snapshot, found)
         plans = _one_per_domain(considered.plans)
         reasons: dict[str, tuple[str, ...]] = {}
         retry_ms = 0
@@ -131,13 +135,13 @@ class Placing:
                 return chosen
         raise self._nobody(plans, reasons, retry_ms)
 
-    def consider(self, journey: Journey) -> Considered:
-        """Steps 2 and 3. Raises `Infeasible` when nothing may serve this request."""
+    def cut(self, journey: Journey) -> tuple[Snapshot, Feasibility]:
+        """Step 2: the directory as it stands, cut into what may serve this request and what may not."""
         accepted, now = journey.accepted, datetime.now(UTC)
         with span("feasible"):
             snapshot = self.directory.snapshot(now)
             layer = accepted.tenant.policy_layer
-            found: Feasibility = feasible(
+            found = feasible(
                 accepted.descriptor,
                 self.policy.context(accepted),
                 snapshot.entries,
@@ -148,13 +152,23 @@ class Placing:
                 predictor=self.predictor,
                 model_digest=journey.model_digest,
             )
-        if not found.candidates:
-            raise infeasible(accepted.descriptor, found)
+        return snapshot, found
+
+    def order(self, journey: Journey, snapshot: Snapshot, found: Feasibility) -> Considered:
+        """Step 3: the candidates by J, with everything that a replay of the order needs."""
+        accepted = journey.accepted
         weights = self.weights[accepted.tenant.weights]
         with span("rank"):
             plans = rank(accepted.descriptor, found.candidates, weights)
         ranking = record(accepted.descriptor, plans, weights)
         return Considered(plans, found.rejected, snapshot.digest, ranking)
+
+    async def _refuse(self, journey: Journey, snapshot: Snapshot, found: Feasibility) -> Infeasible:
+        """The signed refusal, and the problem that names it."""
+        layers = self.policy.layers(journey.accepted.tenant.policy_layer, local=True)
+        refusal = Refusal(layers, found.report().binding)
+        issued = await self.placements.refuse(journey, found, snapshot.digest, refusal)
+        return infeasible(journey.descriptor, found, issued.receipt_id)
 
     def models(self) -> list[Model]:
         """Every class and class/variant that some domain lists now, with the domains."""

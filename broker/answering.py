@@ -141,11 +141,11 @@ class Answering:
                 await self.shelf.keep(intent.request_id, statement=segment.ended.statement.envelope)
             async with asyncio.timeout(DELIVERY_S):
                 delivery = await _first(frames, answer.EXECUTION)
-            await self.shelf.file(intent, segment.receipt_id, delivery)
+            await self.shelf.file(intent, delivery)
         except (ComityError, TimeoutError) as error:
             code = error.code if isinstance(error, ComityError) else "attempt.execution_late"
             log.warning("no Execution with the answer", extra={"code": code, "peer": intent.provider})
-            await self.shelf.fetch(intent, segment.receipt_id)
+            await self.shelf.fetch(intent)
         finally:
             await frames.aclose()
 

@@ -133,7 +133,7 @@ class Weights:
     """ε, per ms-equivalent of utilisation."""
     policy: Factor = 1.0
     """ζ, per ms-equivalent of preference among allowed plans."""
-    money: Factor = 0.001
+    money: Factor = 1.0
     """κ, ms-equivalent per micro-unit of price."""
 
 

@@ -7,17 +7,18 @@ from collections.abc import Mapping
 from broker.agreement import Placing
 from broker.edge.exchange import Accepted
 from broker.journey import Journey
-from broker.problems import Infeasible
+from broker.refusals import infeasible
 from broker.select.candidates import Rejected
 from schemas.canonical import Json
 
 
 def explain(placing: Placing, accepted: Accepted) -> Mapping[str, Json]:
     """Steps 2 and 3 in full: ranked plans with every term of J, rejected ones with their rules."""
-    try:
-        considered = placing.consider(Journey.begin(accepted))
-    except Infeasible as refusal:
-        return {"verdict": "infeasible", "plans": [], **refusal.detail}
+    journey = Journey.begin(accepted)
+    snapshot, found = placing.cut(journey)
+    if not found.candidates:
+        return {"verdict": "infeasible", "plans": [], **infeasible(accepted.descriptor, found).detail}
+    considered = placing.order(journey, snapshot, found)
     return {
         "verdict": "feasible",
         "registry": considered.registry.hex(),

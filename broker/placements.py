@@ -15,11 +15,12 @@ from decimal import Decimal
 
 from attestation.appraise import NodeAppraisal
 from broker.appraisals import ChallengeBook
+from broker.attempt import new_commitment
 from broker.journey import Journey
 from broker.negotiate import Offered
-from broker.policy_block import node_record, policy_block
+from broker.policy_block import Refusal, node_record, policy_block, refusal_block
 from broker.select import cost
-from broker.select.candidates import Rejected
+from broker.select.candidates import Feasibility, Rejected
 from broker.select.rank import Plan, RankRecord
 from broker.shelf import INTENT, REQUEST, Intent
 from receipts.log import Draft, Issued, Keep, Recorded, TransparencyLog
@@ -75,29 +76,50 @@ class Placements:
 
     async def issue(self, journey: Journey, choice: Choice, evidence: bytes | None) -> Issued:
         """Make the choice durable. Only afterwards may the Execute header that names it be sent."""
-        salted = [
-            jcs({"salt": secrets.token_hex(16), "candidate": entry}) for entry in choice.considered.entries()
-        ]
-        root = merkle.root([merkle.leaf_hash(item) for item in salted])
-        draft = Draft(
-            self._draft(journey, choice, root, len(salted)), disclosures=self._disclosures(choice.appraisal)
-        )
+        salted = _salted(choice.considered.entries())
+        body = self._draft(journey, choice, _root(salted), len(salted))
+        draft = Draft(body, disclosures=self._disclosures(choice.appraisal))
         kept = [write_json({"considered": [item.decode() for item in salted]})]
         kept += [choice.considered.ranking.write(), *([evidence] if evidence else [])]
         (issued,) = await self.log.issue(
-            [draft], keep=Keep(journey.wire_id, evidence=kept), record=self._ahead(journey, choice, draft)
+            [draft], keep=Keep(journey.wire_id, evidence=kept), record=self._ahead(journey, choice)
         )
         journey.recorded = True
         return issued
 
-    def _ahead(self, journey: Journey, choice: Choice, draft: Draft) -> list[Recorded]:
+    async def refuse(self, journey: Journey, found: Feasibility, registry: bytes, decided: Refusal) -> Issued:
+        """A refusal is signed and logged too: every candidate, every rule, no plan (receipts.md 3.5)."""
+        salted = _salted([rejected.as_json() for rejected in found.rejected])
+        listing = write_json({"considered": [item.decode() for item in salted]})
+        body = receipt.PlacementDraft(
+            audience=[self.domain],
+            peer=self.domain,
+            request=fields.RequestRef(id=journey.wire_id, commitment=new_commitment(journey.body())[1]),
+            times=fields.Times(issued=format_time(datetime.now(UTC))),
+            trace=journey.trace_id,
+            considered=receipt.Considered(root=_root(salted).hex(), count=len(salted)),
+            capability=fields.Capability(name=journey.descriptor.capability),
+            policy=refusal_block(decided, input_commitment=journey.descriptor.policy_digest.hex()),
+            inputs=receipt.Inputs(registry=registry.hex()),
+            budget=self._budget(journey),
+        )
+        tenant = journey.accepted.tenant.name.encode()
+        (issued,) = await self.log.issue(
+            [Draft(body)],
+            keep=Keep(journey.wire_id, evidence=[listing]),
+            record=[] if journey.recorded else [Recorded(REQUEST, journey.wire_id, tenant)],
+        )
+        journey.recorded = True
+        return issued
+
+    def _ahead(self, journey: Journey, choice: Choice) -> list[Recorded]:
         """The intent of this attempt; with the first, whose request it is: a second one is refused here."""
         intent = Intent(
             provider=choice.offered.domain,
             request_id=journey.wire_id,
             commitment=choice.commitment,
         )
-        rows = [Recorded(INTENT, draft.receipt_id, intent.write())]
+        rows = [Recorded(INTENT, choice.commitment, intent.write())]
         if not journey.recorded:
             tenant = journey.accepted.tenant.name.encode()
             rows.append(Recorded(REQUEST, journey.wire_id, tenant))
@@ -167,6 +189,15 @@ class Placements:
                 if issued.issued_at == appraisal.challenged_at
             ]
         )
+
+
+def _salted(entries: Sequence[Json]) -> list[bytes]:
+    """Each candidate with its own salt, as the bytes whose hash is a leaf."""
+    return [jcs({"salt": secrets.token_hex(16), "candidate": entry}) for entry in entries]
+
+
+def _root(salted: Sequence[bytes]) -> bytes:
+    return merkle.root([merkle.leaf_hash(item) for item in salted])
 
 
 def _objective(plan: Plan) -> receipt.Objective:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, cast
 
 from attestation.appraise import NodeAppraisal
 from receipts.statements.fields import Attestation, Layer, NodeRecord, PolicyDecision, PolicyFile, Verifier
-from schemas.policy.layers import Decision
+from schemas.policy.cedar import ENGINE, engine_version, schema_digest
+from schemas.policy.layers import Decision, Layers
 from schemas.primitives import format_time
 
 VERIFIER: Final = "https://comity.invalid/policy"  # a name, not an address
@@ -34,6 +36,30 @@ def policy_block(decision: Decision, *, input_commitment: str) -> PolicyDecision
             for each in decision.layer_verdicts
         ],
         errors=[error[:256] for error in decision.errors][:MAX_LISTED],
+        input_commitment=input_commitment,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What was asked of, and which rules left nobody."""
+
+    layers: Layers
+    rules: tuple[str, ...]
+    """A minimal set that together excludes every candidate."""
+
+
+def refusal_block(refusal: Refusal, *, input_commitment: str) -> PolicyDecision:
+    """The decision behind a refusal: the sets that were asked, and the binding rules as its reasons."""
+    return PolicyDecision(
+        verifier=Verifier(id=f"{VERIFIER}/{ENGINE}@{engine_version()}"),
+        policies=[
+            PolicyFile(name=name, sha256=digest) for name, digest in sorted(refusal.layers.digests.items())
+        ],
+        time_created=format_time(datetime.now(UTC)),
+        properties=[f"schema:{schema_digest()}", *(f"rule:{rule}" for rule in refusal.rules)][:MAX_LISTED],
+        verdict="deny",
+        layers=[],
         input_commitment=input_commitment,
     )
 

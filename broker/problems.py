@@ -105,13 +105,14 @@ class Infeasible(RequestProblem, Refused):
         best_achievable: Mapping[str, Json],
         smallest_relaxation: Mapping[str, Json] | None,
         rejected: Sequence[Mapping[str, Json]] = (),
+        receipt: str | None = None,
         code: str = "request.infeasible",
     ) -> None:
         """binding: a minimal set of rules that conflict. eliminated: candidates lost per rule.
 
         best_achievable: per numeric rule the best value if that rule alone were relaxed.
         smallest_relaxation: the fewest rules to drop and what becomes possible; None if nothing helps.
-        rejected: per domain, the rules that reject it.
+        rejected: per domain, the rules that reject it. receipt: id of the signed refusal.
         """
         detail: dict[str, Json] = {
             "binding": list(binding),
@@ -120,6 +121,8 @@ class Infeasible(RequestProblem, Refused):
             "smallest_relaxation": None if smallest_relaxation is None else dict(smallest_relaxation),
             "rejected": [dict(entry) for entry in rejected],
         }
+        if receipt is not None:
+            detail["receipt"] = receipt
         super().__init__(code, text, detail=detail)
 
     def headers(self) -> dict[str, str]:

@@ -16,8 +16,8 @@ from broker.holds import TERMINAL
 from broker.peers import Peers, new_negotiation, only
 from receipts.log import Keep, TransparencyLog
 from receipts.statements.promise import read_promise
-from receipts.statements.receipt import ExecutionReceipt, PlacementReceipt
-from receipts.statements.statement import Statement, parse_receipt, read_receipt
+from receipts.statements.receipt import PLACEMENT, ExecutionReceipt, PlacementReceipt
+from receipts.statements.statement import Statement, parse_receipt, read_receipt, receipt_kind
 from schemas import envelope
 from schemas.canonical import Wire
 from schemas.errors import ComityError, Refused
@@ -30,7 +30,7 @@ FETCH_TRIES: Final = 4
 FETCH_PAUSE_S: Final = 0.1  # seconds before the second try; doubled each time
 MAX_DELIVERY_BYTES: Final = 512 * 1024  # two envelopes and a proof
 REQUEST: Final = "request"  # write-ahead rows: request id on the wire → tenant
-INTENT: Final = "intent"  # write-ahead rows: receipt id of a Placement → what must still come for it
+INTENT: Final = "intent"  # write-ahead rows: commitment of an attempt → what must still come for it
 log = logging.getLogger("comity.receipts")
 
 
@@ -52,21 +52,20 @@ class Shelf:
     missing: int = 0
     """Executions that were due and did not come: an alarm for the operator."""
 
-    async def file(self, intent: Intent, receipt_id: str, data: bytes) -> Statement[ExecutionReceipt]:
+    async def file(self, intent: Intent, data: bytes) -> Statement[ExecutionReceipt]:
         """Verify a delivered Execution, keep it, and settle the intent. Raises `Unreadable` or `Refused`."""
         delivery = ReceiptDelivery.read(data, limit=MAX_DELIVERY_BYTES)
         execution, promise = delivery.execution.encode(), delivery.promise.encode()
         statement = self.verify(intent.provider, execution, promise)
-        placement = await self.log.issued(receipt_id)
         links = {link.rel: link.digest for link in statement.body.links}
-        if placement is None or links.get("placement") != placement.digest.hex():
+        if links.get("placement") not in await self._placements(intent):
             raise Refused("shelf.link", "the Execution is about another Placement")
         if statement.body.request.commitment != intent.commitment:
             raise Refused("shelf.request", "the Execution is about another request")
         foreign = intent.provider != self.peers.domain
         proofs = {statement.digest: delivery.proof.encode()} if delivery.proof and foreign else {}
         kept = Keep(intent.request_id, envelopes=[execution, promise] if foreign else [], proofs=proofs)
-        await self.log.issue([], keep=kept, settle=[(INTENT, receipt_id)])
+        await self.log.issue([], keep=kept, settle=[(INTENT, intent.commitment)])
         return statement
 
     def verify(self, provider: str, execution: bytes, promise: bytes) -> Statement[ExecutionReceipt]:
@@ -99,9 +98,10 @@ class Shelf:
         A foreign Execution without its proof is asked for once more before the bundle is made.
         """
         issued = await self.log.issued(receipt_id)
-        if issued is None:
+        payload = envelope.read(issued.envelope).payload if issued else b""
+        if issued is None or receipt_kind(payload) != PLACEMENT:
             return None
-        placement = parse_receipt(envelope.read(issued.envelope).payload, PlacementReceipt)
+        placement = parse_receipt(payload, PlacementReceipt)
         request_id = placement.request.id
         owner = await self.log.recorded(REQUEST, request_id)
         if owner != tenant.encode():
@@ -110,7 +110,7 @@ class Shelf:
             intent = Intent(
                 provider=placement.peer, request_id=request_id, commitment=placement.request.commitment
             )
-            await self.fetch(intent, receipt_id)
+            await self.fetch(intent, tries=1)
         return await self.log.bundle(receipt_id)
 
     async def surely_ended(self, provider: str, nid: str) -> bool:
@@ -126,23 +126,35 @@ class Shelf:
             return False
         return body.state in TERMINAL
 
-    async def fetch(self, intent: Intent, receipt_id: str) -> bool:
+    async def _placements(self, intent: Intent) -> set[str]:
+        """Receipt digests of our Placements of this very attempt."""
+        found = set()
+        for data in await self.log.of_request(intent.request_id):
+            parsed = envelope.read(data)
+            if receipt_kind(parsed.payload) == PLACEMENT:
+                body = parse_receipt(parsed.payload, PlacementReceipt)
+                if body.request.commitment == intent.commitment:
+                    found.add(parsed.digest.hex())
+        return found
+
+    async def fetch(self, intent: Intent, *, tries: int = FETCH_TRIES) -> bool:
         """Ask the provider for its Execution and proof. False, and an alarm, when it gives none."""
-        for attempt in range(FETCH_TRIES):
+        for attempt in range(tries):
             try:
-                await self.file(intent, receipt_id, await self._ask(intent))
+                await self.file(intent, await self._ask(intent))
                 return True
             except ComityError as error:
-                extra = {"peer": intent.provider, "code": error.code, "receipt": receipt_id}
+                extra = {"peer": intent.provider, "code": error.code, "request": intent.request_id}
                 log.warning("execution not delivered", extra=extra)
-                await asyncio.sleep(FETCH_PAUSE_S * 2**attempt)
+                if attempt + 1 < tries:
+                    await asyncio.sleep(FETCH_PAUSE_S * 2**attempt)
         self.missing += 1
         return False
 
     async def recover(self) -> None:
         """After a start: come for every Execution that was due when we stopped. Never a second Execute."""
         for row in await self.log.unsettled(INTENT):
-            await self.fetch(Intent.read(row.data), row.key)
+            await self.fetch(Intent.read(row.data))
 
     async def _ask(self, intent: Intent) -> bytes:
         provider = intent.provider
