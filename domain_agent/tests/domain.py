@@ -22,13 +22,23 @@ from domain_agent.tests.founding import CAPABILITY, NODES, OURS, PEER, Founded
 from federation.connection import Bus
 from federation.embedded.folder import BusFolder, found_bus
 from federation.flood import FloodLimits
+from federation.server import EmbeddedServer
 from federation.serving import Inbound
 from federation.stream import open_stream
 from schemas.canonical import sha256
 from schemas.descriptors.summary import CapabilitySummary
 from schemas.keys import VerifyKey
 from schemas.messages.advert import sign_advert
-from schemas.messages.interior import AgentStatus, Hold, HoldReply, HoldRequest, NodeRevoked, OwnAdvert
+from schemas.messages.interior import (
+    AgentStatus,
+    Hold,
+    HoldReply,
+    HoldRequest,
+    HoldUpdate,
+    HoldUpdated,
+    NodeRevoked,
+    OwnAdvert,
+)
 from schemas.messages.message import new_nonce
 
 LIMITS = FloodLimits(rate=1e6, burst=1e6, queue=4096)
@@ -43,9 +53,11 @@ class Domain:
         self.founded, self.folder, self._bus, self._url, self._stack = founded, folder, bus, url, stack
         self.adverts: list[OwnAdvert] = []
         self.revoked: list[NodeRevoked] = []
-        self.asked: list[HoldRequest] = []
+        self.nids: dict[str, str] = {}
+        """Hold id → the negotiation that got it."""
         self.running: Agent | None = None
         self.broker: Bus
+        self.server: EmbeddedServer
 
     async def open(self) -> None:
         """Our broker: hears what the agent tells it."""
@@ -130,8 +142,20 @@ class Domain:
             data_class="public",
             exclude_nodes=list(exclude),
         )
-        self.asked.append(asked)
-        return HoldReply.read(await self.broker.request("agent.hold", asked.write(), timeout=2))
+        reply = HoldReply.read(await self.broker.request("agent.hold", asked.write(), timeout=2))
+        if reply.hold:
+            self.nids[reply.hold.hold_id] = asked.nid
+        return reply
+
+    async def commit(self, hold: Hold) -> HoldUpdated:
+        return await self._update("agent.commit", hold)
+
+    async def done(self, hold: Hold) -> HoldUpdated:
+        return await self._update("agent.done", hold)
+
+    async def _update(self, subject: str, hold: Hold) -> HoldUpdated:
+        update = HoldUpdate(hold_id=hold.hold_id, nid=self.nids[hold.hold_id])
+        return HoldUpdated.read(await self.broker.request(subject, update.write(), timeout=2))
 
     async def execute(self, attempt: Attempt, hold: Hold) -> Attempt:
         """Carry a sealed order to the node, as our border does."""
@@ -186,6 +210,7 @@ async def domain(founded: Founded, folder: Path) -> AsyncIterator[Domain]:
         stack.push_async_callback(server.stop)
         await server.start()
         made = Domain(founded, folder, bus, server.url, stack)
+        made.server = server
         await made.open()
         yield made
 

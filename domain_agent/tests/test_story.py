@@ -12,7 +12,7 @@ from domain_agent.tests.bench import until
 from domain_agent.tests.consumer import Consumer, chat
 from domain_agent.tests.domain import Domain, domain, facts_of
 from domain_agent.tests.founding import PEER, Founded, small_model
-from schemas.messages.interior import EvidenceRequest, Hold, HoldUpdate, HoldUpdated
+from schemas.messages.interior import EvidenceRequest, Hold
 
 LLAMA = 'kind = "llama.cpp"\nslots = 2'
 
@@ -36,8 +36,7 @@ async def test_a_node_is_admitted_held_and_runs_what_is_sealed_to_it(
         appraisal = await _appraise(clinic, hold, founded, challenge)
         assert (appraisal.status, appraisal.simulated, appraisal.assurance) == ("affirming", True, 1)
         # 3. Committed, executed, and ended by the node's own statement.
-        update = HoldUpdate(hold_id=hold.hold_id, nid=_nid(clinic)).write()
-        assert HoldUpdated.read(await clinic.broker.request("agent.commit", update, timeout=2)).known
+        assert (await clinic.commit(hold)).known
         facts = facts_of(hold, appraisal.sign_key)
         attempt = Consumer(founded.message[PEER]).order(facts, chat("Count: one, two,", max_tokens=8))
         await clinic.execute(attempt, hold)
@@ -45,11 +44,7 @@ async def test_a_node_is_admitted_held_and_runs_what_is_sealed_to_it(
         assert attempt.statement.outcome == "ok"
         assert attempt.text
         assert attempt.clear_statement == attempt.statement
-        assert HoldUpdated.read(await clinic.broker.request("agent.done", update, timeout=2)).known
-
-
-def _nid(clinic: Domain) -> str:
-    return clinic.asked[-1].nid
+        assert (await clinic.done(hold)).known
 
 
 def _answers(clinic: Domain, node_id: str) -> bool:

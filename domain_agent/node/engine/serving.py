@@ -7,6 +7,7 @@ its owner started without a prefix cache.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator
@@ -19,6 +20,7 @@ from domain_agent.node.engine.client import Choices, Delta, EngineClient, Event,
 from domain_agent.node.engine.slots import Scope, Seat, SlotTable
 from domain_agent.node.engine.telemetry import Reading, SpeedMeter, look
 from schemas.canonical import length_prefixed, sha256
+from schemas.errors import Undecided
 
 WARM_UP: Final = (
     b'{"messages":[{"role":"user","content":"'
@@ -27,6 +29,7 @@ WARM_UP: Final = (
 )
 """About fifty tokens of prompt: enough for a prefill rate, done in a second on one slow core."""
 WARM_UP_TOKENS: Final = 16
+WARM_UP_S: Final = 60.0  # seconds; a core shared by ten programs still makes it
 
 PrefixCache = Literal["slots", "salted", "off"]
 
@@ -99,9 +102,12 @@ class Serving:
         run = self.run(
             request, model=model, max_tokens=WARM_UP_TOKENS, scope=None, retention_s=0, clock=Clockwork()
         )
-        async with aclosing(run) as events:
-            async for _ in events:
-                pass
+        try:
+            async with asyncio.timeout(WARM_UP_S), aclosing(run) as events:
+                async for _ in events:
+                    pass
+        except TimeoutError:
+            raise Undecided("engine.start", f"no answer to a short prompt in {WARM_UP_S:g} s") from None
 
     async def look(self) -> Reading:
         """The engine's own numbers; where it has none, what this node gave it."""
