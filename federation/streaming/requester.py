@@ -32,6 +32,8 @@ STALL_S: Final = 30.0  # s of nothing = stalled (session.md 10); three keepalive
 LOST_AFTER_S: Final = 2.0  # s after a lost connection in which frames must go on in order
 CREDIT_EVERY: Final = 8  # frames read between two credits: a quarter of the window
 CREDIT_EVERY_S: Final = 10.0  # s between credits of a reader that lives but does not read
+PROBE_AFTER_S: Final = 2.0  # s of silence before we look whether the responder is still there
+ABSENT_PROBES: Final = 2  # one may fall into the responder's own reconnect
 TICK_S: Final = 0.25  # s between looks at the clock for all streams of a connection
 COUNTED: Final = frozenset(
     f"stream.{what}" for what in ("cancelled", "gap", "lost", "overrun", "repeat", "stalled")
@@ -74,6 +76,8 @@ class Stream:
         self._error: ComityError | None = None
         self._heard = self._credited = time.monotonic()
         self._suspect: float | None = None
+        self._probed = self._heard
+        self._absent = 0
 
     async def __aenter__(self) -> Self:
         """Send the request, and the whole of a long body. Raises as `__anext__` does."""
@@ -137,6 +141,8 @@ class Stream:
         if self._finished and not self._left:
             return
         try:
+            if message.headers and self._control and self._absence(message):
+                return
             if message.headers:
                 self._told = True
                 check_answer(self._ask.subject, message)
@@ -155,6 +161,23 @@ class Stream:
             self._finish(Undecided("stream.stalled", f"nothing came for {self._ask.stall_s:g} s"))
         elif self._control and not self._finished and now - self._credited > CREDIT_EVERY_S and self._ready:
             self._bus.spawn(self.grant)
+        elif self._control and not self._finished and now - max(self._heard, self._probed) > PROBE_AFTER_S:
+            self._probed = now
+            self._bus.spawn(self._probe)
+
+    def _absence(self, message: Msg) -> bool:
+        """Whether the server says, for the first time, that nobody is there to answer our probe."""
+        if (message.headers or {}).get("Status") != "503":
+            return False
+        self._absent += 1
+        return self._absent < ABSENT_PROBES
+
+    async def _probe(self) -> None:
+        """A killed responder says nothing; the server knows that it is gone, and answers in its place."""
+        try:
+            await self._send(frames.CREDIT, self._granted.to_bytes(4, "big"), reply=self._reply)
+        except Undecided:
+            return
 
     def disconnected(self, *, for_good: bool) -> None:
         if for_good:
@@ -172,6 +195,7 @@ class Stream:
         self._received += 1
         self._heard = time.monotonic()
         self._suspect = None
+        self._absent = 0
 
     def _take(self, frame: Frame) -> None:
         if frame.kind == frames.DATA:
@@ -221,11 +245,11 @@ class Stream:
                 raise self._error or Undecided("stream.ended", "the stream ended before the body was sent")
             await self._wait()
 
-    async def _send(self, kind: int, payload: bytes = b"") -> None:
+    async def _send(self, kind: int, payload: bytes = b"", *, reply: str = "") -> None:
         assert self._control
         subject, stream = self._control
         sequence, self._sent = self._sent, self._sent + 1
-        await self._bus.publish(subject, frames.control(kind, stream, sequence, payload))
+        await self._bus.publish(subject, frames.control(kind, stream, sequence, payload), reply=reply)
 
     async def _leave(self) -> None:
         """Forget the stream; if it still runs, tell the responder, now or as soon as it says where."""

@@ -108,6 +108,40 @@ async def test_silence_is_stalled(world: World) -> None:
     assert asker.streams["stream.stalled"] == 1
 
 
+async def test_a_responder_that_is_gone_without_a_word_is_noticed_long_before_a_stall(world: World) -> None:
+    asker, liar = await world.bus("clinic.de"), await world.bus("cloud.fr")
+
+    async def tell(inbound: Inbound) -> None:
+        for frame in (OPEN, *some(1)):  # nobody listens where this opening says, as after a SIGKILL
+            await liar.publish(inbound.reply, frame)
+
+    await liar.serve(EXECUTE, tell, limits=GENEROUS, concurrency=1)
+    await liar.flush()
+    started, got = time.monotonic(), list[bytes]()
+    with pytest.raises(Undecided, match=r"bus\.absent"):
+        await read_into(got, asker, "peer.cloud_fr.execute", b"")
+    assert got == [b"0"]
+    assert requester.PROBE_AFTER_S < time.monotonic() - started < requester.STALL_S / 2
+
+
+async def test_a_responder_that_is_silent_for_long_is_not_mistaken_for_one_that_is_gone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requester, "PROBE_AFTER_S", 0.1)
+    asker, slow = await world.bus("clinic.de"), await world.bus("cloud.fr")
+
+    async def thinks(inbound: Inbound, responder: Responder) -> None:
+        await responder.send(b"one")
+        await asyncio.sleep(2.0)
+        await responder.send(b"two")
+        await responder.end()
+
+    await serve_streams(slow, EXECUTE, thinks, limits=GENEROUS)
+    await slow.flush()
+    async with open_stream(asker, "peer.cloud_fr.execute", b"") as stream:
+        assert [frame async for frame in stream] == [b"one", b"two"]
+
+
 async def test_a_reader_that_does_not_read_is_not_mistaken_for_one_that_is_gone(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
