@@ -10,7 +10,6 @@ import base64
 import binascii
 import re
 import uuid
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal
@@ -70,7 +69,8 @@ def recognise(data: bytes) -> Endorsements:
     raise Unreadable("endorsement.unrecognised", "neither a certificate, a CRL, nor a certificate table")
 
 
-def gather(documents: Iterable[bytes]) -> Endorsements:
+@lru_cache(maxsize=CACHED_DOCUMENTS)
+def gather(documents: tuple[bytes, ...]) -> Endorsements:
     """All that the documents offer, each thing once, in the order offered. Raises as `recognise`."""
     certificates: dict[bytes, None] = {}
     crls: dict[bytes, None] = {}

@@ -43,9 +43,9 @@ class NodeExpectations:
     """Outer bound on every model's digest, set by `narrow` from the charter's publishers."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Expectations:
-    """One relying party's demands, frozen."""
+    """One relying party's demands, frozen. Compared by identity; `digest` compares what was written."""
 
     source: str
     digest: bytes
@@ -57,6 +57,8 @@ class Expectations:
     denials: tuple[Denial, ...]
     waived: tuple[str, ...]
     """`table.key` of everything waived with "any"."""
+    revocation_waived: frozenset[str]
+    """Product lines for which a missing CRL is forgiven."""
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -85,6 +87,7 @@ class Expectations:
             roots=Roots.amd(simulated) if simulated else AMD_ROOTS,
             denials=denials,
             waived=tuple(dict.fromkeys(waived)),
+            revocation_waived=frozenset(n for n, policy in (snp or {}).items() if policy.revocation == ANY),
         )
 
 

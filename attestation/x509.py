@@ -8,21 +8,17 @@ the signature must be spelt in exactly one way, so that no bit of a certificate 
 
 from __future__ import annotations
 
-import re
-import threading
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.utils import CryptographyDeprecationWarning
-from cryptography.x509.oid import NameOID
 
+from attestation import der
 from schemas.canonical import sha256
 from schemas.errors import Refused, Unreadable
 
@@ -50,14 +46,22 @@ _T = TypeVar("_T")
 PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
 
 
+class Signed(NamedTuple):
+    """A signed object, cut into its three parts."""
+
+    tbs: bytes
+    """What is signed, header included."""
+    algorithm: bytes
+    """The outer algorithm identifier, which is not signed."""
+    signature: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Certificate:
     """What one X.509 certificate says. Nothing in here has been verified."""
 
     der: bytes
-    fingerprint: str
-    """SHA-256 of the DER, hex."""
-    spki_fingerprint: str
+    spki: bytes
     serial: int
     subject: bytes
     issuer: bytes
@@ -68,9 +72,21 @@ class Certificate:
     not_after: float
     """POSIX seconds; both moments belong to the validity."""
     public_key: PublicKey = field(repr=False, compare=False)
-    tbs: bytes = field(repr=False)
-    signature: bytes = field(repr=False)
-    parsed: x509.Certificate = field(repr=False, compare=False)
+    signed: Signed = field(repr=False)
+    inner_algorithm: bytes = field(repr=False)
+    """The algorithm identifier that is itself signed."""
+    extensions: tuple[bytes, ...] = field(repr=False)
+    """Each extension whole, in DER."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the DER, hex."""
+        return _hex_digest(self.der)
+
+    @property
+    def spki_fingerprint(self) -> str:
+        """SHA-256 of the SubjectPublicKeyInfo, hex."""
+        return _hex_digest(self.spki)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,79 +99,108 @@ class Crl:
     this_update: float
     next_update: float | None
     revoked: frozenset[int]
-    tbs: bytes = field(repr=False)
-    signature: bytes = field(repr=False)
+    signed: Signed = field(repr=False)
+    inner_algorithm: bytes = field(repr=False)
 
 
-_quiet = threading.Lock()
+_ZERO: Final = b"\x02\x01\x00"  # INTEGER 0
+_ONE: Final = b"\x02\x01\x01"
+_KEYS: Final = (rsa.RSAPublicKey, ec.EllipticCurvePublicKey)
 
 
 def _strictly(read: Callable[[], _T], what: str) -> _T:
-    """Run a reader of the library; whatever it dislikes becomes `Unreadable`.
-
-    AMD's leaf certificates have serial 0, for which the library warns (RFC 5280 4.1.2.2); that one
-    warning is expected and silenced here, and only here. The version is pinned in pyproject.toml
-    and a test fails loudly on the day the library refuses such a certificate.
-    """
+    """Run a reader of the library; whatever it dislikes becomes `Unreadable`."""
     try:
-        with _quiet, warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", message="Parsed a serial number which wasn't positive",
-                category=CryptographyDeprecationWarning,
-            )  # fmt: skip
-            return read()
-    except x509.DuplicateExtension:
-        raise Unreadable("x509.extension_repeated", f"{what} repeats one") from None
+        return read()
     except (
         ValueError, TypeError, OverflowError, UnsupportedAlgorithm, UserWarning,
-        x509.InvalidVersion, x509.UnsupportedGeneralNameType,
+        x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType,
     ) as error:  # fmt: skip
         raise Unreadable("x509.malformed", f"{what} cannot be read: {type(error).__name__}") from None
 
 
+def _load(data: bytes, serial: bytes) -> x509.Certificate:
+    """The library's view of a certificate, one with serial 0 too: for its dates, key and extensions.
+
+    Every AMD leaf has serial 0, for which the library warns and will one day refuse (RFC 5280 4.1.2.2).
+    So it gets a copy with serial 1. Nothing that is compared or whose signature is checked comes from
+    that copy: those are the bytes as received.
+    """
+    if serial == _ZERO:
+        at = data.index(_VERSION_3 + _ZERO) + len(_VERSION_3)
+        data = data[:at] + _ONE + data[at + len(_ONE) :]
+    return x509.load_der_x509_certificate(data)
+
+
 @lru_cache(maxsize=CACHED_CERTIFICATES)
-def read_certificate(der: bytes) -> Certificate:
-    """Read a DER certificate. Raises `Unreadable` (`x509.malformed`)."""
-    if len(der) > MAX_CERTIFICATE_BYTES:
+def read_certificate(data: bytes) -> Certificate:
+    """Read a DER certificate. Raises `Unreadable`."""
+    if len(data) > MAX_CERTIFICATE_BYTES:
         raise Unreadable("x509.malformed", f"a certificate of more than {MAX_CERTIFICATE_BYTES} bytes")
-    return _strictly(lambda: _certificate(der), "the certificate")
+    signed = _signed(data)
+    fields = der.children(signed.tbs)
+    if len(fields) < 7 or fields[0] != _VERSION_3:
+        raise Unreadable("x509.malformed", "not a version 3 certificate")
+    return _strictly(lambda: _certificate(data, signed, fields), "the certificate")
 
 
-def _certificate(der: bytes) -> Certificate:
-    parsed = x509.load_der_x509_certificate(der)
-    tbs, signature = parsed.tbs_certificate_bytes, parsed.signature
+_VERSION_3: Final = bytes.fromhex("a003020102")
+_VERSION_2: Final = bytes.fromhex("020101")
+
+
+@lru_cache(maxsize=CACHED_CERTIFICATES)
+def _hex_digest(data: bytes) -> str:
+    return sha256(data).hex()
+
+
+def _signed(data: bytes) -> Signed:
+    """The three parts that every signed object of X.509 has (RFC 5280 4.1, 5.1)."""
+    parts = der.children(data)
+    if len(parts) != 3:
+        raise Unreadable("x509.malformed", "not a signed object")
+    tag, bits = der.split(parts[2])
+    if tag != 0x03 or bits[:1] != b"\0":
+        raise Unreadable("x509.malformed", "the signature is no whole number of bytes")
+    return Signed(parts[0], parts[1], bits[1:])
+
+
+def _certificate(data: bytes, signed: Signed, fields: list[bytes]) -> Certificate:
+    _, serial, inner, issuer, _, subject, spki, *_ = fields
+    parsed = _load(data, serial)
     key = parsed.public_key()
-    if not isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
+    if not isinstance(key, _KEYS):
         raise ValueError("neither RSA nor elliptic curve")
-    spki = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return Certificate(
-        der=der,
-        fingerprint=sha256(der).hex(),
-        spki_fingerprint=sha256(spki).hex(),
-        serial=parsed.serial_number,
-        subject=parsed.subject.public_bytes(),
-        issuer=parsed.issuer.public_bytes(),
-        common_name=_common_name(parsed.subject),
-        issuer_common_name=_common_name(parsed.issuer),
+        der=data,
+        spki=spki,
+        serial=int.from_bytes(der.split(serial)[1], signed=True),
+        subject=subject,
+        issuer=issuer,
+        common_name=der.common_name(subject),
+        issuer_common_name=der.common_name(issuer),
         not_before=parsed.not_valid_before_utc.timestamp(),
         not_after=parsed.not_valid_after_utc.timestamp(),
         public_key=key,
-        tbs=tbs,
-        signature=signature,
-        parsed=parsed,
+        signed=signed,
+        inner_algorithm=inner,
+        extensions=_extensions(fields),
     )
 
 
 @lru_cache(maxsize=CACHED_CRLS)
-def read_crl(der: bytes) -> Crl:
-    """Read a DER CRL. Raises `Unreadable` (`x509.malformed`)."""
-    if len(der) > MAX_CRL_BYTES:
+def read_crl(data: bytes) -> Crl:
+    """Read a DER CRL. Raises `Unreadable`."""
+    if len(data) > MAX_CRL_BYTES:
         raise Unreadable("x509.malformed", f"a CRL of more than {MAX_CRL_BYTES} bytes")
-    return _strictly(lambda: _crl(der), "the CRL")
+    signed = _signed(data)
+    fields = der.children(signed.tbs)
+    if len(fields) < 4 or fields[0] != _VERSION_2:
+        raise Unreadable("x509.malformed", "not a version 2 CRL")
+    return _strictly(lambda: _crl(data, signed, fields[1], fields[2]), "the CRL")
 
 
-def _crl(der: bytes) -> Crl:
-    parsed = x509.load_der_x509_crl(der)
+def _crl(data: bytes, signed: Signed, inner: bytes, issuer: bytes) -> Crl:
+    parsed = x509.load_der_x509_crl(data)
     if any(extension.critical for extension in parsed.extensions):
         # RFC 5280 5.2: a partial, indirect or delta CRL is marked by a critical extension.
         raise ValueError("a critical extension")
@@ -163,81 +208,60 @@ def _crl(der: bytes) -> Crl:
         raise ValueError("too many entries")
     following = parsed.next_update_utc
     return Crl(
-        der=der,
-        issuer=parsed.issuer.public_bytes(),
-        issuer_common_name=_common_name(parsed.issuer),
+        der=data,
+        issuer=issuer,
+        issuer_common_name=der.common_name(issuer),
         this_update=parsed.last_update_utc.timestamp(),
         next_update=following.timestamp() if following else None,
         revoked=frozenset(entry.serial_number for entry in parsed),
-        tbs=parsed.tbs_certlist_bytes,
-        signature=parsed.signature,
+        signed=signed,
+        inner_algorithm=inner,
     )
 
 
-def _common_name(name: x509.Name) -> str:
-    values = name.get_attributes_for_oid(NameOID.COMMON_NAME)
-    if len(values) != 1 or not isinstance(values[0].value, str):
-        raise ValueError("exactly one common name")
-    return values[0].value
+def check_pss(document: Certificate | Crl) -> Signed:
+    """Return the signed parts when they say RSASSA-PSS as AMD signs, outside and inside alike.
 
-
-def check_pss_spelling(der: bytes, tbs: bytes, signature: bytes) -> bytes:
-    """Return the algorithm identifier when it is RSASSA-PSS as AMD signs, inside and outside alike.
-
-    The outer identifier, the lengths and the bit string's header are not signed; comparing whole
-    bytes leaves none of them free. Raises `Refused` (`x509.algorithm`).
+    The outer identifier is not signed; comparing whole bytes leaves none of it free. Raises `Refused`.
     """
-    for algorithm in PSS_ALGORITHMS:
-        bits = b"\x03" + _length(len(signature) + 1) + b"\0" + signature
-        body = tbs + algorithm + bits
-        if b"\x30" + _length(len(body)) + body == der and algorithm == _inner_algorithm(tbs, algorithm):
-            return algorithm
-    raise Refused("x509.algorithm", "not signed with RSASSA-PSS, SHA-384, salt 48, in its one spelling")
+    if (
+        document.signed.algorithm not in PSS_ALGORITHMS
+        or document.signed.algorithm != document.inner_algorithm
+    ):
+        raise Refused("x509.algorithm", "not signed with RSASSA-PSS, SHA-384, salt 48, in its one spelling")
+    return document.signed
 
 
-def _length(size: int) -> bytes:
-    """DER length octets, X.690 10.1."""
-    if size < 0x80:
-        return bytes((size,))
-    octets = size.to_bytes((size.bit_length() + 7) // 8)
-    return bytes((0x80 | len(octets),)) + octets
-
-
-_TBS_HEAD = re.compile(
-    rb"\x30(?:\x82..|\x81.|.)"  # SEQUENCE
-    rb"(?:\xa0\x03\x02\x01\x02\x02(?P<serial>.)|\x02\x01\x01)",  # certificate v3 and serial, or CRL v2
-    re.DOTALL,
-)
-
-
-def _inner_algorithm(tbs: bytes, expected: bytes) -> bytes:
-    """The signed algorithm identifier: as many bytes as the expected one has, where it must stand."""
-    head = _TBS_HEAD.match(tbs)
-    if head is None:
-        return b""
-    start = head.end() + (head["serial"][0] if head["serial"] else 0)
-    return tbs[start : start + len(expected)]
-
-
-def verify_pss(key: PublicKey, signature: bytes, tbs: bytes) -> bytes:
-    """Return `tbs` when this RSA key signed it (RFC 8017 8.1.2). Raises `Refused` (`x509.signature`)."""
+def verify_pss(key: PublicKey, signed: Signed) -> bytes:
+    """Return what this RSA key signed (RFC 8017 8.1.2). Raises `Refused` (`x509.signature`)."""
     if not isinstance(key, rsa.RSAPublicKey):
         raise Refused("x509.signature", "the issuer's key is not RSA")
     try:
-        key.verify(signature, tbs, _PSS, hashes.SHA384())
+        key.verify(signed.signature, signed.tbs, _PSS, hashes.SHA384())
     except InvalidSignature:
         raise Refused("x509.signature", "not signed by the issuer's key") from None
-    return tbs
+    return signed.tbs
 
 
-def extensions_of(certificate: Certificate) -> list[tuple[str, bool, bytes]]:
-    """(OID, critical, value) of every extension. Raises `Unreadable`, for a repeated OID too."""
-    parsed = _strictly(lambda: certificate.parsed.extensions, "an extension")
-    return [
-        (extension.oid.dotted_string, extension.critical, _extension_value(extension)) for extension in parsed
-    ]
+def extensions_of(certificate: Certificate) -> dict[bytes, tuple[bool, bytes]]:
+    """Encoded OID → (critical, value) of every extension (RFC 5280 4.1). Raises `Unreadable`."""
+    found: dict[bytes, tuple[bool, bytes]] = {}
+    for element in certificate.extensions:
+        oid, *flag, value = der.children(element) or [b"", b""]
+        tag, content = der.split(value)
+        if tag != 0x04 or flag not in ([], [_CRITICAL]):
+            raise Unreadable("x509.malformed", "an extension that is not in DER")
+        if oid in found:
+            raise Unreadable("x509.extension_repeated", f"{oid.hex()} is repeated")
+        found[oid] = bool(flag), content
+    return found
 
 
-def _extension_value(extension: x509.Extension[x509.ExtensionType]) -> bytes:
-    value = extension.value
-    return value.value if isinstance(value, x509.UnrecognizedExtension) else b""
+_CRITICAL: Final = b"\x01\x01\xff"  # BOOLEAN TRUE; FALSE is the default and is left out
+
+
+def _extensions(fields: list[bytes]) -> tuple[bytes, ...]:
+    """The elements of [3], which is the last field where it is present."""
+    if fields[-1][:1] != b"\xa3":
+        return ()
+    return tuple(der.children(der.children(fields[-1])[0]))

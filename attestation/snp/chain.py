@@ -18,7 +18,7 @@ from attestation.endorsements import Endorsements
 from attestation.snp.leaf import LeafClaims, read_leaf
 from attestation.snp.products import PRODUCTS, Pin, Product, product_of_intermediate
 from attestation.snp.report import SIGNING_KEYS, Report
-from attestation.x509 import Certificate, check_pss_spelling, read_certificate, verify_pss
+from attestation.x509 import Certificate, check_pss, read_certificate, verify_pss
 from schemas.errors import Refused, Undecided, Unreadable
 
 LEAF_KINDS: Final = {"SEV-VCEK": "VCEK", "SEV-VLEK": "VLEK"}
@@ -53,9 +53,9 @@ class Offer:
     ark: Certificate
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Chain:
-    """Three certificates whose names, algorithms and signatures hold."""
+    """Three certificates whose names, algorithms and signatures hold. One object per chain in memory."""
 
     leaf: Certificate
     intermediate: Certificate
@@ -64,6 +64,8 @@ class Chain:
     kind: str
     """VCEK or VLEK, as leaf and intermediate agree."""
     leaf_key: ec.EllipticCurvePublicKey
+    not_after: float
+    """The earliest end of the three."""
 
 
 def choose(report: Report, offered: Endorsements, roots: Roots, at: float) -> Offer:
@@ -127,7 +129,7 @@ def _issuer_of(child: Certificate, certificates: Sequence[Certificate], code: st
         return candidates[0]
     for candidate in candidates[:MAX_ISSUERS_TRIED]:
         try:
-            verify_pss(candidate.public_key, child.signature, child.tbs)
+            verify_pss(candidate.public_key, child.signed)
         except Refused:
             continue
         return candidate
@@ -146,7 +148,8 @@ def _verify_chain(leaf_der: bytes, intermediate_der: bytes, ark_der: bytes) -> C
     leaf_key = _check_algorithms(leaf, intermediate, ark)
     for child, issuer in ((ark, ark), (intermediate, ark), (leaf, intermediate)):
         _check_signature(child, issuer)
-    return Chain(leaf, intermediate, ark, product, kind, leaf_key)
+    ends = min(each.not_after for each in (leaf, intermediate, ark))
+    return Chain(leaf, intermediate, ark, product, kind, leaf_key, ends)
 
 
 def _check_names(leaf: Certificate, intermediate: Certificate, ark: Certificate) -> tuple[Product, str]:
@@ -172,7 +175,7 @@ def _check_algorithms(
             raise Refused("snp.chain.algorithm", f"{issuer.common_name} has no RSA-{RSA_BITS} key")
     for each in (ark, intermediate, leaf):
         try:
-            check_pss_spelling(each.der, each.tbs, each.signature)
+            check_pss(each)
         except Refused as error:
             raise Refused("snp.chain.algorithm", f"{each.common_name}: {error.text}") from None
     key = leaf.public_key
@@ -199,7 +202,7 @@ def verify_issuers(
 
 def _check_signature(child: Certificate, issuer: Certificate) -> Certificate:
     try:
-        verify_pss(issuer.public_key, child.signature, child.tbs)
+        verify_pss(issuer.public_key, child.signed)
     except Refused:
         raise Refused(
             "snp.chain.signature_invalid", f"{issuer.common_name} did not sign {child.common_name}"

@@ -69,10 +69,15 @@ def _time(table: Table) -> float:
         raise table.error("from", error.text, 'from = "2026-01-31T00:00:00Z"') from None
 
 
+_NOTHING_DENIED: Final = passed(NAME, "no entries", "not denied", _CLAUSE)
+
+
 def check_denials(
     report: Report, chain: Chain | None, claims: LeafClaims | None, denials: Sequence[Denial], at: float
 ) -> list[Check]:
     """One check over all entries in force, the worst effect first."""
+    if not denials:
+        return [_NOTHING_DENIED]
     names = _names(report, chain, claims)
     lowered: list[Check] = []
     gap: list[Check] = []

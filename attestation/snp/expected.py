@@ -21,9 +21,9 @@ _PCR_KEYS: Final = frozenset(map(str, range(24)))
 TCB_NAMES: Final = ("reported", "committed", "current", "launch")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class SnpPolicy:
-    """Everything that is asked of a guest on one product line. None = waived."""
+    """Everything that is asked of a guest on one product line. None = waived. Compared by identity."""
 
     report_versions: frozenset[int] | None
     vmpl: frozenset[int] | None

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from attestation.der import encode_oid
 from attestation.snp.products import FIVE_PARTS, Product
 from attestation.x509 import Certificate, extensions_of
 from schemas.errors import Refused, Unreadable
@@ -20,6 +21,9 @@ SPL: Final = {"bl": _ARC + "3.1", "tee": _ARC + "3.2", "snp": _ARC + "3.3", "uco
               "fmc": _ARC + "3.9"}  # fmt: skip
 HWID: Final = _ARC + "4"
 CSP_ID: Final = _ARC + "5"
+_ENCODED: Final = {
+    encode_oid(oid): oid for oid in (STRUCT_VERSION, PRODUCT_NAME, *SPL.values(), HWID, CSP_ID)
+}
 MAX_TEXT_BYTES: Final = 127  # short-form length: product names and CSP names are far below
 
 
@@ -35,6 +39,8 @@ class LeafClaims:
     hwid: bytes | None
     """None in a VLEK, which is bound to a cloud provider and to no chip."""
     csp_id: str | None
+    tcb_text: str
+    """For people: the parts in order."""
 
 
 def read_leaf(certificate: Certificate, product: Product, kind: str) -> LeafClaims:
@@ -58,7 +64,13 @@ def read_leaf(certificate: Certificate, product: Product, kind: str) -> LeafClai
         raw_tcb=product.layout.write(tcb),
         hwid=hwid,
         csp_id=None if csp is None else _text(csp),
+        tcb_text=tcb_text(tcb),
     )
+
+
+def tcb_text(tcb: Mapping[str, int]) -> str:
+    """`bl 4, tee 0, snp 24, ucode 219`."""
+    return ", ".join(f"{part} {level}" for part, level in tcb.items())
 
 
 def _by_oid(certificate: Certificate) -> dict[str, bytes]:
@@ -69,12 +81,10 @@ def _by_oid(certificate: Certificate) -> dict[str, bytes]:
         repeated = error.code == "x509.extension_repeated"
         code = "snp.cert.extension_repeated" if repeated else "snp.cert.malformed"
         raise Refused(code, error.text) from None
-    found: dict[str, bytes] = {}
-    for oid, critical, value in extensions:
-        if critical and not oid.startswith(_ARC):
-            raise Refused("snp.cert.malformed", f"an unknown critical extension {oid}")  # RFC 5280 4.2
-        found[oid] = value
-    return found
+    for oid, (critical, _) in extensions.items():
+        if critical and oid not in _ENCODED:  # RFC 5280 4.2: an unknown critical extension refuses
+            raise Refused("snp.cert.malformed", f"an unknown critical extension {oid.hex()}")
+    return {_ENCODED[oid]: value for oid, (_, value) in extensions.items() if oid in _ENCODED}
 
 
 def _required(found: Mapping[str, bytes], oid: str, name: str) -> bytes:

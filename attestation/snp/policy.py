@@ -8,18 +8,21 @@ because a field is absent.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 from attestation.result import Check, compared, downranked, failed, not_evaluated, passed
 from attestation.snp.chain import Chain
 from attestation.snp.expected import Digests, Floor, SnpPolicy
-from attestation.snp.leaf import LeafClaims
+from attestation.snp.leaf import tcb_text
 from attestation.snp.report import (
+    CACHED_STANDINGS,
     HOST_REQUESTED_VMPL,
     KNOWN_PLATFORM_MASK,
     PLATFORM_BITS,
     POLICY_BITS,
     Report,
+    read_standing,
 )
 
 _POLICY: Final = "AMD 56860 POLICY"
@@ -46,16 +49,25 @@ def check_nonce(report: Report, nonce: bytes) -> Check:
     )  # fmt: skip
 
 
-def check_policy(
-    report: Report, policy: SnpPolicy, chain: Chain | None, claims: LeafClaims | None
-) -> list[Check]:
-    """Every demand of one product line. The list's length does not depend on what the report says."""
+def check_report_data(report: Report, policy: SnpPolicy) -> Check:
+    """What changes with every report, against what is expected of it."""
+    return _identity("report_data", report.report_data, policy.report_data)
+
+
+@lru_cache(maxsize=CACHED_STANDINGS)
+def check_standing(
+    standing: bytes, policy: SnpPolicy, chain: Chain | None, csp: str | None
+) -> tuple[Check, ...]:
+    """Every demand of one product line but report data; a guest's reports share the answer.
+
+    The number of checks does not depend on what the report says.
+    """
+    report = read_standing(standing)
     layout = chain.product.layout if chain else None
     checks = [
         _versions(report, policy),
         _vmpl(report, policy),
         _identity("measurement", report.measurement, policy.measurement),
-        _identity("report_data", report.report_data, policy.report_data),
         _identity("host_data", report.host_data, policy.host_data),
         _identity("id_key", report.id_key_digest, policy.id_key_digest),
         _author_key(report, policy),
@@ -71,18 +83,21 @@ def check_policy(
         _alias_check(report, policy),
     ]  # fmt: skip
     for name, raw in report.tcbs().items():
-        checks.append(_floor(name, layout.read(raw) if layout else None, policy.tcb_min[name]))
+        floor = policy.tcb_min[name]
+        seen = layout.read(raw) if layout and floor else None
+        checks.append(_floor(name, seen, floor))
     checks += [
         _firmware("firmware", report.current_firmware, policy.firmware_min),
         _firmware("committed_firmware", report.committed_firmware, policy.committed_firmware_min),
         _provisional(report, policy),
         _mitigation("launch", report.version, report.launch_mitigation, policy.launch_mitigation_required),
         _mitigation("current", report.version, report.current_mitigation, policy.current_mitigation_required),
-        _csp(chain, claims, policy),
+        _csp(chain, csp, policy),
     ]
-    return checks
+    return tuple(checks)
 
 
+@lru_cache(maxsize=64)
 def _waived(name: str, clause: str) -> Check:
     return not_evaluated(name, "waived by the expectations", clause)
 
@@ -202,11 +217,9 @@ def _floor(name: str, seen: Mapping[str, int] | None, floor: Floor) -> Check:
     if seen is None:
         return not_evaluated(title, "the product is not known", _TCB)
     holds = all(seen[part] >= least for part, least in floor.items())
-    return compared(title, f"snp.tcb.{name}_too_old", holds, _parts(seen), f"at least {_parts(floor)}", _TCB)
-
-
-def _parts(tcb: Mapping[str, int]) -> str:
-    return ", ".join(f"{part} {level}" for part, level in tcb.items())
+    return compared(
+        title, f"snp.tcb.{name}_too_old", holds, tcb_text(seen), f"at least {tcb_text(floor)}", _TCB
+    )
 
 
 def _dotted(version: tuple[int, ...]) -> str:
@@ -249,21 +262,23 @@ def _mitigation(name: str, version: int, seen: int, required: int) -> Check:
     )
 
 
-def _csp(chain: Chain | None, claims: LeafClaims | None, policy: SnpPolicy) -> Check:
+def _csp(chain: Chain | None, csp: str | None, policy: SnpPolicy) -> Check:
     """A VLEK vouches for a cloud provider, not a chip: only those that are listed are believed."""
     name, clause = "snp.cert.csp", "AMD 57230 CSP_ID"
-    if chain is None or claims is None or claims.csp_id is None:
-        return not_evaluated(name, "not a VLEK" if claims else "no verified leaf", clause)
+    if chain is None or csp is None:
+        return not_evaluated(name, "no verified VLEK", clause)
     if policy.csp_ids is None:
         return _waived(name, clause)
     return compared(
-        name, "snp.cert.csp_not_allowed", claims.csp_id in policy.csp_ids, claims.csp_id,
+        name, "snp.cert.csp_not_allowed", csp in policy.csp_ids, csp,
         ", ".join(sorted(policy.csp_ids)) or "no VLEK", clause,
     )  # fmt: skip
 
 
-def advisories(report: Report) -> tuple[str, ...]:
+@lru_cache(maxsize=CACHED_STANDINGS)
+def advisories(standing: bytes) -> tuple[str, ...]:
     """Conditions that a stricter policy may refuse, listed whether or not one does."""
+    report = read_standing(standing)
     found: list[str] = []
     if not report.platform_info >> PLATFORM_BITS["alias_check_complete"] & 1:
         found.append("snp.platform.alias_check_incomplete")

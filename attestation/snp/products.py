@@ -26,6 +26,10 @@ class TcbLayout:
         """Part by part; a TCB is never compared as one integer."""
         return {part: raw[position] for part, position in self.parts}
 
+    def has_reserved(self, raw: bytes) -> bool:
+        """Whether a part that must be zero is not."""
+        return any(raw[position] for position in self.reserved)
+
     def write(self, parts: Mapping[str, int]) -> bytes:
         """The inverse of `read`."""
         raw = bytearray(8)

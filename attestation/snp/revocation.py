@@ -13,7 +13,7 @@ from typing import Final
 from attestation.result import Check, failed, not_evaluated, passed, undecided
 from attestation.snp.chain import Chain
 from attestation.snp.products import PRODUCTS
-from attestation.x509 import Crl, check_pss_spelling, read_certificate, read_crl, verify_pss
+from attestation.x509 import Crl, check_pss, read_certificate, read_crl, verify_pss
 from schemas.errors import Refused, Unreadable
 
 NAME: Final = "snp.crl"
@@ -73,7 +73,7 @@ def _read(der: bytes) -> Crl:
 def _signed_as_amd_does(crl: Crl) -> bool:
     """False for another vendor's CRL, which is not our business."""
     try:
-        check_pss_spelling(crl.der, crl.tbs, crl.signature)
+        check_pss(crl)
     except Refused:
         return False
     return True
@@ -86,8 +86,8 @@ def verify_crl(crl_der: bytes, ark_der: bytes) -> Crl:
     if crl.issuer != ark.subject:
         raise Refused("snp.crl.issuer_mismatch", f"issued by {crl.issuer_common_name}")
     try:
-        check_pss_spelling(crl.der, crl.tbs, crl.signature)
-        verify_pss(ark.public_key, crl.signature, crl.tbs)
+        check_pss(crl)
+        verify_pss(ark.public_key, crl.signed)
     except Refused as error:
         raise Refused("snp.crl.signature_invalid", error.text) from None
     return crl
@@ -106,5 +106,6 @@ def _window(crl: Crl) -> str:
     return f"{_date(crl.this_update)} to {_date(crl.next_update) if crl.next_update else 'no end'}"
 
 
+@lru_cache(maxsize=CACHED_VERIFIED_CRLS)
 def _date(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")

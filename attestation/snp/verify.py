@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
@@ -19,9 +20,9 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from attestation.endorsements import Endorsements
 from attestation.result import Check, compared, failed, not_evaluated, passed, undecided
 from attestation.snp.chain import Chain, Roots, check_root, choose, leaf_claims, verify_chain
-from attestation.snp.leaf import LeafClaims
+from attestation.snp.leaf import LeafClaims, tcb_text
 from attestation.snp.products import Pin, product_of_cpuid
-from attestation.snp.report import SIGNING_KEYS, Report
+from attestation.snp.report import CACHED_STANDINGS, SIGNING_KEYS, Report, read_standing
 from attestation.snp.revocation import check_revocation
 from schemas.errors import ComityError, Refused, Undecided
 
@@ -43,14 +44,24 @@ _ECDSA: Final = ec.ECDSA(hashes.SHA384())
 
 
 @dataclass(frozen=True, slots=True)
+class Binding:
+    """How a leaf and what a guest always says fit together."""
+
+    checks: tuple[Check, ...]
+    claims: LeafClaims | None
+    chip_proven: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Authentication:
-    """What was found about a report's origin. `chain` and `claims` are None when they do not hold."""
+    """What was found about a report's origin. `chain` is None when it does not hold."""
 
     checks: list[Check]
-    chain: Chain | None
-    claims: LeafClaims | None
-    pin: Pin | None
-    valid_until: float | None
+    chain: Chain | None = None
+    claims: LeafClaims | None = None
+    pin: Pin | None = None
+    valid_until: float | None = None
+    chip_proven: bool = False
 
 
 def authenticate(
@@ -60,35 +71,41 @@ def authenticate(
 
     1. choose leaf, intermediate and root from what was offered, and verify the chain;
     2. the root is pinned; 3. all three are valid at `at`; 4. none is revoked;
-    5. the leaf's extensions; 6. they agree with the report; 7. the report's signature.
+    5. the leaf's extensions agree with the report; 6. the report's signature.
     """
-    clause = "AMD 57230 certificate chain"
     try:
         chain = verify_chain(choose(report, offered, roots, at))
     except (Refused, Undecided) as error:
-        checks = [_from_error("snp.chain", error, "ARK, ASK or ASVK, and leaf", clause)]
-        return Authentication(checks + _unreached(NAMES[1:]), None, None, None, None)
-    checks = [passed("snp.chain", _names(chain), "three linked certificates, RSASSA-PSS SHA-384", clause)]
-    pin = _root(chain, roots, checks)
-    checks.append(_validity(chain, at))
-    crl, next_update = check_revocation(
-        offered.crls, chain, at, waived=chain.product.name in revocation_waived
-    )
-    checks.append(crl)
-    ends = [chain.leaf.not_after, chain.intermediate.not_after, chain.ark.not_after]
-    valid_until = min(ends if next_update is None else [*ends, next_update])
-    claims = _claims(chain, checks)
-    if claims is None:
-        checks += [*_unreached(NAMES[5:9]), _signature(report, chain)]
-        return Authentication(checks, chain, None, pin, valid_until)
-    checks += [
+        first = _from_error("snp.chain", error, "ARK, ASK or ASVK, and leaf", "AMD 57230 certificate chain")
+        return Authentication([first, *_unreached(NAMES[1:])])
+    root, pin = _root(chain, roots)
+    waived = chain.product.name in revocation_waived
+    crl, next_update = check_revocation(offered.crls, chain, at, waived=waived)
+    binding = _binding(report.standing, chain)
+    checks = [_linked(chain), root, _validity(chain, at), crl, *binding.checks, _signature(report, chain)]
+    valid_until = chain.not_after if next_update is None else min(chain.not_after, next_update)
+    return Authentication(checks, chain, binding.claims, pin, valid_until, binding.chip_proven)
+
+
+@lru_cache(maxsize=CACHED_STANDINGS)
+def _binding(standing: bytes, chain: Chain) -> Binding:
+    """The leaf's extensions against what stays the same from report to report of one guest."""
+    report = read_standing(standing)
+    clause, wanted = "AMD 57230 VCEK and VLEK extensions", "the extension set of its kind"
+    try:
+        claims = leaf_claims(chain)
+    except Refused as error:
+        first = _from_error("snp.cert.extensions", error, wanted, clause)
+        return Binding((first, *_unreached(NAMES[5:9])), None, False)
+    chip = _chip(report, claims)
+    checks = (
+        passed("snp.cert.extensions", f"{chain.kind} for {claims.product_name}", wanted, clause),
         _signer(report, chain),
         _product(report, chain, claims),
         _tcb(report, chain, claims),
-        _chip(report, claims),
-        _signature(report, chain),
-    ]
-    return Authentication(checks, chain, claims, pin, valid_until)
+        chip,
+    )
+    return Binding(checks, claims, chip.status == "pass")
 
 
 def _from_error(name: str, error: ComityError, wanted: str, clause: str) -> Check:
@@ -102,23 +119,24 @@ def _unreached(names: tuple[str, ...]) -> list[Check]:
 
 def unreached() -> Authentication:
     """For a report that is not even well formed."""
-    return Authentication(_unreached(NAMES), None, None, None, None)
+    return Authentication(_unreached(NAMES))
 
 
-def _names(chain: Chain) -> str:
-    return f"{chain.ark.common_name} → {chain.intermediate.common_name} → {chain.leaf.common_name}"
+@lru_cache(maxsize=CACHED_STANDINGS)
+def _linked(chain: Chain) -> Check:
+    seen = f"{chain.ark.common_name} → {chain.intermediate.common_name} → {chain.leaf.common_name}"
+    wanted = "three linked certificates, RSASSA-PSS SHA-384"
+    return passed("snp.chain", seen, wanted, "AMD 57230 certificate chain")
 
 
-def _root(chain: Chain, roots: Roots, checks: list[Check]) -> Pin | None:
+def _root(chain: Chain, roots: Roots) -> tuple[Check, Pin | None]:
     clause = "DESIGN 4: roots are pinned by digest"
     try:
         pin = check_root(chain, roots)
     except Refused as error:
-        checks.append(_from_error("snp.root", error, "a pinned root", clause))
-        return None
+        return _from_error("snp.root", error, "a pinned root", clause), None
     seen = f"simulated root {pin.name}, listed explicitly" if pin.simulated else chain.ark.common_name
-    checks.append(passed("snp.root", seen, "a pinned root", clause))
-    return pin
+    return passed("snp.root", seen, "a pinned root", clause), pin
 
 
 def _validity(chain: Chain, at: float) -> Check:
@@ -131,22 +149,16 @@ def _validity(chain: Chain, at: float) -> Check:
         if at > each.not_after:
             seen = f"{each.common_name} until {_date(each.not_after)}"
             return failed(name, "snp.cert.expired", seen, _date(at), clause)
-    return passed(name, "all three valid", "valid at the stated time", clause)
+    return _ALL_VALID
+
+
+_ALL_VALID: Final = passed(
+    "snp.cert.validity", "all three valid", "valid at the stated time", "RFC 5280 4.1.2.5"
+)
 
 
 def _date(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _claims(chain: Chain, checks: list[Check]) -> LeafClaims | None:
-    clause, wanted = "AMD 57230 VCEK and VLEK extensions", "the extension set of its kind"
-    try:
-        claims = leaf_claims(chain)
-    except Refused as error:
-        checks.append(_from_error("snp.cert.extensions", error, wanted, clause))
-        return None
-    checks.append(passed("snp.cert.extensions", f"{chain.kind} for {claims.product_name}", wanted, clause))
-    return claims
 
 
 def _signer(report: Report, chain: Chain) -> Check:
@@ -168,22 +180,18 @@ def _product(report: Report, chain: Chain, claims: LeafClaims) -> Check:
     if cpu is not product:
         seen = cpu.name if cpu else "unknown CPUID"
         return failed(name, "snp.cert.product_mismatch", seen, product.name, clause)
-    if any(tcb[position] for tcb in report.tcbs().values() for position in product.layout.reserved):
+    if any(product.layout.has_reserved(tcb) for tcb in set(report.tcbs().values())):
         return failed(name, "snp.report.reserved_nonzero", "a reserved part of a TCB", "zero", clause)
     return passed(name, claims.product_name, product.name, clause)
 
 
 def _tcb(report: Report, chain: Chain, claims: LeafClaims) -> Check:
     """REPORTED selects the key (not CURRENT), so its every part stands in the certificate."""
-    reported = chain.product.layout.read(report.reported_tcb)
-    return compared(
-        "snp.cert.tcb", "snp.cert.tcb_mismatch", report.reported_tcb == claims.raw_tcb,
-        _parts(claims.tcb), _parts(reported), "AMD 57230 SPL extensions; AMD 56860 REPORTED_TCB",
-    )  # fmt: skip
-
-
-def _parts(tcb: object) -> str:
-    return str(tcb).strip("{}").replace("'", "")
+    name, clause = "snp.cert.tcb", "AMD 57230 SPL extensions; AMD 56860 REPORTED_TCB"
+    if report.reported_tcb == claims.raw_tcb:
+        return passed(name, claims.tcb_text, claims.tcb_text, clause)
+    reported = tcb_text(chain.product.layout.read(report.reported_tcb))
+    return failed(name, "snp.cert.tcb_mismatch", claims.tcb_text, reported, clause)
 
 
 def _chip(report: Report, claims: LeafClaims) -> Check:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
+from attestation.der import encode_oid
 from attestation.x509 import PSS_ALGORITHMS
 
 PSS = PSS_ALGORITHMS[0]
@@ -35,17 +36,6 @@ def integer(value: int) -> bytes:
     return tlv(0x02, value.to_bytes(value.bit_length() // 8 + 1))
 
 
-def oid(dotted: str) -> bytes:
-    first, second, *rest = map(int, dotted.split("."))
-    encoded = bytes((40 * first + second,))
-    for arc in rest:
-        octets = [arc & 0x7F]
-        while arc := arc >> 7:
-            octets.insert(0, 0x80 | arc & 0x7F)
-        encoded += bytes(octets)
-    return tlv(0x06, encoded)
-
-
 def time(moment: datetime) -> bytes:
     """UTCTime until 2049, GeneralizedTime after (RFC 5280 4.1.2.5)."""
     text = moment.astimezone(UTC).strftime("%Y%m%d%H%M%SZ")
@@ -54,7 +44,9 @@ def time(moment: datetime) -> bytes:
 
 def name(common_name: str, organisation: str = "Simulated Micro Devices") -> bytes:
     parts = (("2.5.4.11", "Engineering"), ("2.5.4.10", organisation), ("2.5.4.3", common_name))
-    return sequence(*(tlv(0x31, sequence(oid(dotted), tlv(0x0C, text.encode()))) for dotted, text in parts))
+    return sequence(
+        *(tlv(0x31, sequence(encode_oid(dotted), tlv(0x0C, text.encode()))) for dotted, text in parts)
+    )
 
 
 @lru_cache(maxsize=4096)
@@ -82,7 +74,7 @@ def certificate(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     listed = [
-        sequence(oid(dotted), *([tlv(0x01, b"\xff")] if critical else []), tlv(0x04, value))
+        sequence(encode_oid(dotted), *([tlv(0x01, b"\xff")] if critical else []), tlv(0x04, value))
         for dotted, critical, value in extensions
     ]
     tbs = sequence(
@@ -110,7 +102,7 @@ def crl(
     """A version 2 CRL."""
     entries = [sequence(integer(serial), time(this_update)) for serial in revoked]
     listed = [
-        sequence(oid(dotted), *([tlv(0x01, b"\xff")] if critical else []), tlv(0x04, value))
+        sequence(encode_oid(dotted), *([tlv(0x01, b"\xff")] if critical else []), tlv(0x04, value))
         for dotted, critical, value in extensions
     ]
     tbs = sequence(
