@@ -22,6 +22,7 @@ from broker.edge.openapi import CHAT_PATH, EXPLAIN_PATH, PAGE_HEADERS, complete,
 from broker.edge.reply import JSON_TYPE
 from broker.problems import Defect, Forbidden, Invalid, NotFound, RequestProblem, Unavailable, problem_of
 from schemas.canonical import Json, write_json
+from schemas.errors import ComityError
 
 BUNDLE_TYPE: Final = "application/zip"
 MAX_ID_CHARS: Final = 128
@@ -64,7 +65,7 @@ def build_app(edge: Edge) -> EdgeApp:
         redoc_url=None,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # it would record paths and headers
     )
-    app.add_exception_handler(RequestProblem, _answer_problem)
+    app.add_exception_handler(ComityError, _answer_problem)
     app.add_exception_handler(HTTPException, _answer_http)
     app.add_exception_handler(Exception, _answer_problem)
     _add_questions(app, edge)

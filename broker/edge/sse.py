@@ -7,6 +7,7 @@ would let a client take a cut answer for a complete one.
 from __future__ import annotations
 
 import json
+from json.encoder import encode_basestring
 from typing import Any, Final
 
 from broker.edge.completion import comity_member, usage_json
@@ -15,6 +16,7 @@ from broker.problems import RequestProblem
 from schemas.canonical import Json
 
 DONE: Final = b"data: [DONE]\n\n"
+_TEXT_END: Final = b'},"finish_reason":null}]}\n\n'
 MEDIA_TYPE: Final = "text/event-stream; charset=utf-8"
 
 
@@ -26,6 +28,7 @@ class Chunks:
         self._started = started
         self._created = created
         self._head = self._open(accepted.descriptor.capability)
+        self._text = self._head + b'{"index":0,"delta":{"content":'  # most chunks are text
         self._first = True
         self._reasons: dict[int, str] = {}
         """Finish reasons that wait for the end, by choice."""
@@ -38,6 +41,8 @@ class Chunks:
 
     def piece(self, event: Text | Choices) -> bytes:
         """The chunk of one event."""
+        if isinstance(event, Text) and not self._first:
+            return b"%b%b%b" % (self._text, encode_basestring(event.delta).encode(), _TEXT_END)
         if isinstance(event, Text):
             return self._choice(0, {"content": event.delta}, None)
         self._first = False
