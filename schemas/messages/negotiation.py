@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from schemas.canonical import Wire
+from schemas.descriptors.capability import Rates
 from schemas.descriptors.request import PolicyTags
 from schemas.messages.message import Message
 from schemas.primitives import Count, Digest, Label, Seconds, Thumbprint, Token
@@ -19,14 +19,6 @@ Micro = Annotated[int, Field(ge=0, le=2**53 - 1)]
 """Millionths of the charter's currency."""
 Milliseconds = Annotated[int, Field(ge=0, le=86_400_000)]
 RuleIds = Annotated[list[Label], Field(max_length=64)]
-
-
-class Rates(Wire):
-    """A price book entry: micro-units per 1,000 tokens."""
-
-    input: Micro
-    output: Micro
-    cached: Micro
 
 
 class CallForOffers(Message):
