@@ -1,0 +1,80 @@
+"""A node that is put out serves nobody from the next request on, and an open answer only if it may."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Literal
+
+import pytest
+
+from federation_tests.conftest import MakeWorld
+from federation_tests.engine import asked_for, echo, hold_after
+from federation_tests.plan import CLINIC, CLOUD, Changes
+from federation_tests.sse import Streamed, lines, read, request
+from federation_tests.world import World, until
+from schemas.messages.interior import AgentStatus, RevokeNode
+
+FRANCE = {"data_class": "public", "residency": ["FR"]}
+PAIR = Changes(domains=(CLINIC, CLOUD), nodes={CLINIC: (), CLOUD: ("paris-1", "paris-2")})
+PROMPT = "one two three"
+
+
+async def revoke(world: World, node: str, reason_class: Literal["compromise", "stale"]) -> AgentStatus:
+    """What `comity agent revoke` does, over the operator's bus login."""
+    bus = await world.bus(CLOUD, "agent")
+    order = RevokeNode(node_id=node, reason_class=reason_class, reason="stolen")
+    return AgentStatus.read(await bus.request("agent.revoke", order.write(), within=5.0))
+
+
+def served_by(world: World, text: str) -> list[str]:
+    """Nodes whose engine was asked this."""
+    return [name for name, engine in world.engines.items() if text in map(asked_for, engine.bodies)]
+
+
+async def test_the_next_request_avoids_a_revoked_node(make_world: MakeWorld) -> None:
+    world = await make_world(PAIR)
+    http, trusted = world.http(), world[CLINIC].broker.parts.service.appraisals
+    epoch = trusted.trust_epoch
+    assert (await read(http, request("warm up the appraisals", policy=FRANCE))).complete
+    status = await revoke(world, "paris-1", "compromise")
+    assert {node.node_id: node.admitted for node in status.nodes} == {"paris-1": False, "paris-2": True}
+    for number in range(4):
+        stream = await read(http, request(f"after {number}", policy=FRANCE))
+        assert stream.complete, stream.error
+        assert served_by(world, f"after {number}") == ["paris-2"]
+    await until(lambda: trusted.trust_epoch > epoch)  # the push, and then the advert, reached the consumer
+    await revoke(world, "paris-2", "compromise")
+    stream = await read(http, request("nobody", policy=FRANCE))
+    assert stream.failed
+    assert served_by(world, "nobody") == []
+
+
+@pytest.mark.parametrize(
+    ("reason_class", "text"),
+    [("compromise", PROMPT + " "), ("stale", "one two ")],
+    ids=["compromise ends the run", "stale lets it finish"],
+)
+async def test_an_open_answer_ends_only_when_the_node_is_compromised(
+    make_world: MakeWorld, reason_class: Literal["compromise", "stale"], text: str
+) -> None:
+    """Compromise: what the node says afterwards is not used; the rest comes from another one."""
+    world, go_on = await make_world(PAIR), asyncio.Event()
+    for engine in world.engines.values():
+        engine.script = hold_after("one ", until=go_on, then=("two ",))
+    found = Streamed()
+    async with world.http().stream(
+        "POST", "/chat/completions", json=request(PROMPT, policy=FRANCE)
+    ) as response:
+        async for data in lines(response):
+            found.take(data)
+            if found.text == "one ":
+                (busy,) = served_by(world, PROMPT)
+                world.engines["paris-2" if busy == "paris-1" else "paris-1"].script = echo()
+                trusted = world[CLINIC].broker.parts.service.appraisals
+                epoch = trusted.trust_epoch
+                await revoke(world, busy, reason_class)
+                await until(lambda before=epoch: trusted.trust_epoch > before)  # type: ignore[misc]
+                go_on.set()
+    assert found.complete, found.error
+    assert found.text == text
+    assert len(served_by(world, PROMPT)) == (2 if reason_class == "compromise" else 1)
