@@ -42,7 +42,7 @@ class CallForOffers(Message):
     max_price: Micro | None = None
     hold_ms: Milliseconds
     """How long the consumer would like the hold to last."""
-    exclude_nodes: Annotated[list[Thumbprint], Field(max_length=64)] = []
+    exclude_nodes: list[Thumbprint] = Field(default_factory=list, max_length=64)
     """Signing keys of nodes that this request must not use again."""
 
 
