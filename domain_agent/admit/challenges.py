@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from attestation.appraise import IssuedChallenge
-from schemas.binding import CHALLENGE_BYTES, MAX_CHALLENGES
+from schemas.binding import CHALLENGE_BYTES
 
 ROTATE_S: Final = 50.0  # seconds a challenge is current; session.md 2 allows 60
 KEEP_S: Final = 86_400.0  # seconds an old one may still be answered for: the longest age anyone may accept
 MAX_KEPT: Final = 2048  # our own challenges of a day at `ROTATE_S`
+MAX_ANSWERED: Final = 200  # challenges in one quote: its document of some 600 bytes each fits one bus message
 FORGET_PEER_S: Final = 3600.0  # seconds without an advert after which a peer's challenge is answered no more
 
 
@@ -67,5 +68,5 @@ class PeerChallenges:
     def current(self, now: float) -> Mapping[str, bytes]:
         """Per peer; beyond what one quote can answer, those heard last count."""
         fresh = {domain: each for domain, each in self._heard.items() if now - each.at < FORGET_PEER_S}
-        newest = sorted(fresh, key=lambda domain: fresh[domain].at)[-(MAX_CHALLENGES - 1) :]
+        newest = sorted(fresh, key=lambda domain: fresh[domain].at)[-(MAX_ANSWERED - 1) :]
         return {domain: fresh[domain].value for domain in newest}

@@ -56,7 +56,7 @@ async def make_evidence(
     """
     if domain not in challenges:
         raise Refused("node.not_own_challenge", "the challenges do not include our own domain's")
-    tree = binding.ChallengeTree.over(challenges)
+    tree = await asyncio.to_thread(binding.ChallengeTree.over, challenges)
     seal = keys.at_epoch(key_epoch, now)
     unsigned = NodeEvidence(
         federation=federation,
