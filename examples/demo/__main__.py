@@ -47,7 +47,7 @@ def main() -> int:
     parser.add_argument("--run", type=Path, default=RUN, metavar="DIR", help="where files go (default run/)")
     arguments = parser.parse_args()
     os.environ["NO_PROXY"] = "127.0.0.1"  # the stock client would ask a configured proxy for loopback
-    console, took = Console(highlight=False), waited()
+    console, took = show.console(), waited()
     numbers = chosen(arguments.scene)
     try:
         with fresh_folder(arguments.run.resolve() / "demo") as folder:

@@ -16,9 +16,10 @@ from schemas.keys import SigningKey
 
 NO_NETWORK: Final = ("unshare", "--user", "--net", "--map-root-user")
 """A network of its own without any device in it, where the system lets a user make one."""
-WORDS: Final = {0: "holds", 1: "does not hold", 3: "cannot be decided: something is missing"}
+WORDS: Final = {0: "holds", 1: "does not hold", 3: "something is missing"}
 FORGED: Final = "forged"
 WITHHELD: Final = "withheld"
+AT_ONCE: Final = 2  # verifications side by side
 
 
 async def audit(stage: Stage) -> None:
@@ -30,19 +31,15 @@ async def audit(stage: Stage) -> None:
         raise DoesNotHold("there is no whole receipt to audit: earlier scenes did not hold")
     forged, withheld = forge(whole.path), withhold(whole.path)
     trust = str(stage.federation.founded.domain(CLINIC) / "trust.toml")
-    rows, seen = [], {}
     checks = [(filed.path, filed.about, filed.exit_code) for filed in stage.filed]
     checks += [(forged, f"{whole.about}: forged", 1), (withheld, f"{whole.about}: Execution withheld", 3)]
-    for path, about, wanted in checks:
-        code, said = await stage.comity(
-            "receipt", "verify", str(path), "--trust", trust, "--json", before=before
-        )
-        seen[path] = json.loads(said)
-        rows.append((path.name, about, code, f"{WORDS.get(code, 'unreadable')}{_first_fault(seen[path])}"))
-        if code != wanted:
-            show.verdicts(stage.console, rows)
-            expect(False, f"exit code {wanted} for {path.name} ({about})", f"{code}: {said[:600]}")
+    seen = await _verified(stage, [path for path, _, _ in checks], trust, before)
+    rows = [(_short(path), about, seen[path]["exit"], _verdict(seen[path])) for path, about, _ in checks]
     show.verdicts(stage.console, rows)
+    for path, about, wanted in checks:
+        expect(
+            seen[path]["exit"] == wanted, f"exit code {wanted} for {path.name} ({about})", seen[path]["exit"]
+        )
     expect("signature" in _faults(seen[forged]), "the forgery fails by its signature", _faults(seen[forged]))
     missing = _faults(seen[withheld])
     expect("execution-link" in missing, "the missing Execution is named", missing)
@@ -54,6 +51,24 @@ async def audit(stage: Stage) -> None:
     show.holds(
         stage.console, "every receipt was judged from files alone; the forged and the missing one show"
     )
+
+
+async def _verified(
+    stage: Stage, paths: list[Path], trust: str, before: tuple[str, ...]
+) -> dict[Path, dict[str, Any]]:
+    """What `comity receipt verify` says of each file; its exit code under `exit`."""
+    turn = asyncio.Semaphore(AT_ONCE)
+
+    async def one(path: Path) -> dict[str, Any]:
+        async with turn:
+            code, said = await stage.comity(
+                "receipt", "verify", str(path), "--trust", trust, "--json", before=before
+            )
+        report: dict[str, Any] = json.loads(said)
+        expect(report["exit"] == code, f"the exit code of {path.name} is the one it states", code)
+        return report
+
+    return dict(zip(paths, await asyncio.gather(*map(one, paths)), strict=True))
 
 
 async def can_go_offline() -> bool:
@@ -116,9 +131,17 @@ def _faults(report: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _first_fault(report: dict[str, Any]) -> str:
-    faults = _faults(report)
-    return f" ({', '.join(faults)})" if faults else ""
+def _verdict(report: dict[str, Any]) -> str:
+    """In words, with the claims that decided."""
+    failed = [claim["claim"] for claim in report["claims"] if claim["verdict"] == "failed"]
+    decided = failed or report.get("missing", [])
+    words = WORDS.get(report["exit"], "cannot be read")
+    return f"{words} ({', '.join(decided)})" if decided else words
+
+
+def _short(path: Path) -> str:
+    """The number and the first letters of a receipt's file name."""
+    return f"{path.name[:9]}…"
 
 
 async def _logs(stage: Stage, before: tuple[str, ...]) -> None:

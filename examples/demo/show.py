@@ -14,11 +14,19 @@ from examples.demo.stage import Answer
 
 MICRO: Final = 1_000_000
 ANSWER_CHARS: Final = 240
+WIDTH: Final = 100  # columns, where nobody says how many there are
+
+
+def console() -> Console:
+    """The terminal as it is; in a file or a pipe, wide enough for the tables."""
+    terminal = Console(highlight=False)
+    return terminal if terminal.is_terminal else Console(highlight=False, width=WIDTH)
 
 
 def heading(console: Console, number: int, title: str) -> None:
     console.print()
-    console.rule(f"[bold]Scene {number}[/]  {title}", align="left")
+    console.rule(f"[bold]Scene {number}[/]", align="left")
+    console.print(f"[bold]{title}[/]\n")
 
 
 def request(console: Console, prompt: str, tags: str) -> None:
@@ -31,14 +39,21 @@ def candidates(console: Console, explained: dict[str, Any], model: str) -> None:
     """Every domain that offers the class, ranked or with the rules that reject it."""
     table = Table(box=None, padding=(0, 2), header_style="dim")
     for name in ("", "domain", "predicted price", "J", "verdict"):
-        table.add_column(name, justify="right" if name in ("predicted price", "J") else "left")
+        right, whole = name in ("predicted price", "J"), name != "verdict"
+        table.add_column(
+            name,
+            justify="right" if right else "left",
+            no_wrap=whole,
+            overflow="fold",
+            ratio=None if whole else 1,
+        )
     for number, plan in enumerate(explained.get("plans", []), 1):
         price = f"{int(plan['terms']['money']) / MICRO:.6f} EUR"
         score = f"{float(plan['score']):,.0f}"
         table.add_row(str(number), plan["domain"], price, score, "[green]allowed[/]")
     for plan in explained.get("rejected", []):
         if f" {model}/" in plan["plan"]:
-            table.add_row("", plan["domain"], "", "", f"[red]{', '.join(plan['rules'])}[/]")
+            table.add_row("", plan["domain"], "", "", "[red]" + "\n".join(plan["rules"]) + "[/]")
     console.print(table)
 
 
@@ -81,7 +96,7 @@ def verdicts(console: Console, rows: list[tuple[str, str, int, str]]) -> None:
     """The auditor's table: file, what it is about, exit code, in words."""
     table = Table(box=None, padding=(0, 2), header_style="dim")
     for name in ("receipt", "about", "exit", "verdict"):
-        table.add_column(name)
+        table.add_column(name, no_wrap=name == "receipt")
     colours = {0: "green", 1: "red", 3: "yellow"}
     for file, about, code, verdict in rows:
         colour = colours.get(code, "red")

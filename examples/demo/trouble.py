@@ -141,7 +141,8 @@ async def killed(stage: Stage) -> None:
         show.holds(stage.console, f"the stream ended with a typed error: {stream.failed}")
     else:
         await _continued(stage, stream)
-    await stage.file(stream.receipt, "begun by hyper.us, which died and owes its Execution", exit_code=3)
+    last = str(stream.comity["receipt"]) if stream.comity else stream.receipt
+    await stage.file(last, "begun by hyper.us, which died and owes its Execution", exit_code=3)
 
 
 async def _continued(stage: Stage, stream: Stream) -> None:
