@@ -34,9 +34,10 @@ def main() -> int:
     console = Console()
     try:
         with fresh_folder(run / ROUND) as folder:
+            about = run / "up.json"
+            about.unlink(missing_ok=True)  # what a killed round left names ports of nobody
             with console.status("founding three domains"):
                 simulated = found_simulated(folder, datetime.now(UTC))
-            about = run / "up.json"
             try:
                 asyncio.run(_keep(simulated, folder, about, console))
             finally:
