@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from federation.serving import Inbound
 from federation.stream import open_stream
 from schemas.canonical import sha256
 from schemas.descriptors.summary import CapabilitySummary
+from schemas.errors import Undecided
 from schemas.keys import VerifyKey
 from schemas.messages.advert import sign_advert
 from schemas.messages.interior import (
@@ -77,8 +78,10 @@ class Domain:
         self._stack.push_async_callback(bus.close)
         return bus
 
-    async def agent(self, *, digest: str, epoch_s: int = 60, k_min: int = 1) -> Agent:
-        """Our agent as a program, until the end of the test."""
+    def agent_file(
+        self, *, digest: str = "", epoch_s: int = 60, k_min: int = 1, observe: Path | None = None
+    ) -> str:
+        """Write our agent's file. digest: of the one model it offers."""
         path = self.folder / "agent.toml"
         path.write_text(
             f'domain = "{OURS}"\nstate = "state"\n{self.founded.federation_toml()}'
@@ -86,38 +89,55 @@ class Domain:
             f'[keys]\nadvert = "{self.founded.folder}/{OURS}.advert.pem"\n'
             f"[admission]\nepoch_s = {epoch_s}\n[capacity]\nqueue_per_slot = 1\n[summary]\nk_min = {k_min}\n"
             f'[[capabilities]]\nclass = "chat.small"\nvariant = "{CAPABILITY.partition("/")[2]}"\n'
-            f'version = "1"\ndigest = "{digest}"\ntier = 1\ncontext = 2048\n'
-            "[capabilities.rates]\ninput = 100\noutput = 300\ncached = 10\n"
+            f'version = "1"\ndigest = "{digest or file_digest()}"\ntier = 1\ncontext = 2048\n'
+            f"[capabilities.rates]\ninput = 100\noutput = 300\ncached = 10\n{_observe(observe)}"
         )
-        config = agent_config.load(path)
+        return str(path)
+
+    async def agent(self, *, digest: str = "", epoch_s: int = 60, k_min: int = 1) -> Agent:
+        """Our agent as a program, until the end of the test."""
+        config = agent_config.load(Path(self.agent_file(digest=digest, epoch_s=epoch_s, k_min=k_min)))
         agent = Agent(config, await Bus.connect(config.membership.bus))
         self._run(agent.run(), agent.drain)
         self.running = agent
         return agent
 
-    async def node(self, engine: str, *, name: str = "n1", chip: str | None = None, file: Path) -> Node:
-        """One of our nodes as a program. engine: the keys of its [engine] table."""
+    def node_file(
+        self,
+        engine: str,
+        *,
+        name: str = "n1",
+        chip: str | None = None,
+        file: Path,
+        observe: Path | None = None,
+    ) -> str:
+        """Write a node's file. engine: the keys of its [engine] table."""
         path = self.folder / f"{name}.toml"
         path.write_text(
             f'domain = "{OURS}"\nnode_id = "{name}"\ndrain_s = 1\n{self.founded.federation_toml()}'
             f"{self._bus_toml(f'node.{name}')}"
             f'[tee]\nkind = "simulated"\nchip = "{self.founded.folder}/chips/{chip or name}"\n'
             f"[engine]\n{engine}\n"
-            f'[[models]]\ncapability = "{CAPABILITY}"\nfile = "{file}"\nname = "model"\n'
+            f'[[models]]\ncapability = "{CAPABILITY}"\nfile = "{file}"\nname = "model"\n{_observe(observe)}'
         )
-        node = await Node.start(node_config.load(path))
+        return str(path)
+
+    async def node(self, engine: str, *, name: str = "n1", chip: str | None = None, file: Path) -> Node:
+        """One of our nodes as a program, until the end of the test."""
+        path = self.node_file(engine, name=name, chip=chip, file=file)
+        node = await Node.start(node_config.load(Path(path)))
         self._run(node.run(), node.drain)
         return node
 
+    def scripted_file(self, engine: ScriptedEngine, *, observe: Path | None = None) -> str:
+        """Write the file of a node n1 around a scripted engine, whose "model" is this file."""
+        return self.node_file(_scripted(engine, 2), file=Path(__file__), observe=observe)
+
     async def scripted(
-        self, engine: ScriptedEngine, *, name: str = "n1", slots: int = 2, **more: str
+        self, engine: ScriptedEngine, *, name: str = "n1", slots: int = 2, chip: str | None = None
     ) -> Node:
-        """A node around a scripted engine, whose "model" is this file."""
-        table = (
-            f'kind = "openai"\nname = "scripted"\naddress = "{engine.address}"\nslots = {slots}\n'
-            f'binary = "{__file__}"\nflags = []\nprefix_cache = "off"'
-        )
-        return await self.node(table, name=name, file=Path(__file__), **more)
+        """A node around a scripted engine as a program, until the end of the test."""
+        return await self.node(_scripted(engine, slots), name=name, chip=chip, file=Path(__file__))
 
     async def status(self) -> AgentStatus:
         return AgentStatus.read(await self.broker.request("agent.status", b"{}", timeout=2))
@@ -126,10 +146,10 @@ class Domain:
         """The status once exactly these nodes are admitted, and up."""
         async with asyncio.timeout(within):
             while True:
-                status = await self.status()
-                good = {node.node_id for node in status.nodes if node.admitted and node.health == "HEALTHY"}
-                if good == set(names):
-                    return status
+                with suppress(Undecided):  # the agent may only be starting
+                    status = await self.status()
+                    if names_of(status) == set(names):
+                        return status
                 await asyncio.sleep(0.05)
 
     async def hold(self, *, capability: str = "chat.small", exclude: tuple[str, ...] = ()) -> HoldReply:
@@ -215,6 +235,11 @@ async def domain(founded: Founded, folder: Path) -> AsyncIterator[Domain]:
         yield made
 
 
+def names_of(status: AgentStatus) -> set[str]:
+    """Nodes that are admitted and up."""
+    return {node.node_id for node in status.nodes if node.admitted and node.health == "HEALTHY"}
+
+
 def facts_of(hold: Hold, sign: VerifyKey) -> NodeFacts:
     assert sign.thumbprint == hold.node_sign
     return NodeFacts(sign, hold.seal_key, hold.model_digest)
@@ -223,3 +248,14 @@ def facts_of(hold: Hold, sign: VerifyKey) -> NodeFacts:
 def file_digest() -> str:
     """Digest of the scripted nodes' "model"."""
     return sha256(Path(__file__).read_bytes()).hex()
+
+
+def _scripted(engine: ScriptedEngine, slots: int) -> str:
+    return (
+        f'kind = "openai"\nname = "scripted"\naddress = "{engine.address}"\nslots = {slots}\n'
+        f'binary = "{__file__}"\nflags = []\nprefix_cache = "off"'
+    )
+
+
+def _observe(path: Path | None) -> str:
+    return f'[observe]\nspans = "{path}"\n' if path else ""
