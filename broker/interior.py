@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from broker.spans import trace_headers
 from federation.connection import Bus
 from schemas.errors import ComityError, Undecided
 from schemas.messages.interior import EvidenceRequest, HoldReply, HoldRequest, HoldUpdate, HoldUpdated
@@ -21,7 +22,8 @@ class Interior:
 
     async def hold(self, wanted: HoldRequest) -> HoldReply:
         """Keep a slot on an admitted node, or say why not."""
-        return HoldReply.read(await self.bus.request("agent.hold", wanted.write(), timeout=ASK_S))
+        data = await self.bus.request("agent.hold", wanted.write(), timeout=ASK_S, headers=trace_headers())
+        return HoldReply.read(data)
 
     async def commit(self, hold_id: str, nid: str) -> HoldUpdated:
         """Turn the hold into a run. `known` is false when it had expired: then nothing may start."""

@@ -7,11 +7,12 @@ but for the road: its border answers in process, so that a local request crosses
 from __future__ import annotations
 
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
+from broker.spans import trace_headers
 from federation.connection import Bus
 from schemas.errors import Refused
 from schemas.keys import SigningKey
@@ -67,13 +68,12 @@ class Peers:
         payload: bytes,
         *,
         within: float,
-        headers: Mapping[str, str] | None = None,
     ) -> bytes:
         """One request, one reply, in `within` seconds. Raises `Undecided` when the peer gives none."""
         if domain == self.domain:
             return await self.local(domain, op, payload)
         return await self.bus.request(
-            f"peer.{subject_token(domain)}.{op}", payload, timeout=within, headers=headers
+            f"peer.{subject_token(domain)}.{op}", payload, timeout=within, headers=trace_headers()
         )
 
     async def tell(self, domain: str, op: str, payload: bytes) -> None:
