@@ -11,11 +11,11 @@ from broker.peers import Peers
 from federation_tests.plan import CLINIC, CLOUD, HYPER
 from federation_tests.sse import read, request
 from federation_tests.world import Domain, World, until
-from schemas.descriptors.tags import PolicyTags
+from schemas.descriptors.tags import Home, PolicyTags, effective
 from schemas.errors import Refused
 from schemas.messages.negotiation import Release
 
-PUBLIC = PolicyTags(data_class="public", residency=["Global"], min_assurance=0)
+PUBLIC = effective(None, PolicyTags(data_class="public"), Home(CLINIC, ("DE",))).tags
 
 
 def used(domain: Domain) -> int:

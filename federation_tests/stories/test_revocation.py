@@ -23,7 +23,7 @@ async def revoke(world: World, node: str, reason_class: Literal["compromise", "s
     """What `comity agent revoke` does, over the operator's bus login."""
     bus = await world.bus(CLOUD, "agent")
     order = RevokeNode(node_id=node, reason_class=reason_class, reason="stolen")
-    return AgentStatus.read(await bus.request("agent.revoke", order.write(), within=5.0))
+    return AgentStatus.read(await bus.request("agent.revoke", order.write(), timeout=5.0))
 
 
 def served_by(world: World, text: str) -> list[str]:
