@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
+from json.encoder import encode_basestring
 from typing import Final, Generic, TypeVar
 
 from receipts.statements.fields import Camel
-from receipts.statements.receipt import FIRST, MODELS, Drafted, Receipt
+from receipts.statements.receipt import FIRST, MODELS, Receipt
 from schemas import envelope
-from schemas.canonical import MAX_JSON_BYTES, Json, read_json, sha256, write_json
+from schemas.canonical import MAX_JSON_BYTES, Json, read_json, sha256
 from schemas.errors import Refused, Unreadable
 from schemas.keys import VerifyKey
 
@@ -42,14 +44,12 @@ def commitment_file(commitment: str) -> bytes:
 
 def frame(predicate_type: str, name: str, digest: str, predicate: bytes) -> bytes:
     """Payload bytes of a statement, from a predicate that is JSON already."""
-    head = write_json(
-        {
-            "_type": STATEMENT_TYPE,
-            "subject": [{"name": name, "digest": {"sha256": digest}}],
-            "predicateType": predicate_type,
-        }
+    head = (
+        f'{{"_type":"{STATEMENT_TYPE}","subject":[{{"name":{encode_basestring(name)},'
+        f'"digest":{{"sha256":{encode_basestring(digest)}}}}}],'
+        f'"predicateType":{encode_basestring(predicate_type)},"predicate":'
     )
-    return head[:-1] + b',"predicate":' + predicate + b"}"
+    return head.encode() + predicate + b"}"
 
 
 def parse_payload(payload: bytes, predicate_type: str, model: type[B]) -> tuple[str, str, B]:
@@ -126,11 +126,6 @@ def receipt_kind(payload: bytes) -> str:
     raise Unreadable("receipt.frame", "not an in-toto statement")
 
 
-def draft_predicate(draft: Drafted, issuance: bytes) -> bytes:
-    """The whole predicate: issuance fields (a JSON object's bytes) spliced before the draft's own."""
-    return issuance[:-1] + b"," + draft.write()[1:]
-
-
 def _subject(value: Json) -> tuple[str, str]:
     match value:
         case [{"name": str(name), "digest": {"sha256": str(digest), **others}, **more}]:
@@ -139,7 +134,14 @@ def _subject(value: Json) -> tuple[str, str]:
     raise Refused("receipt.subject", "exactly one subject with a name and one SHA-256")
 
 
+@lru_cache
+def _known(model: type[Camel]) -> frozenset[str]:
+    """The field names of a predicate, as they stand on the wire."""
+    return frozenset(info.alias or name for name, info in model.model_fields.items())
+
+
 def _check_crit(crit: Json, model: type[Camel]) -> None:
-    known = {info.alias or name for name, info in model.model_fields.items()}
-    if isinstance(crit, list) and (unknown := [name for name in crit if name not in known]):
+    if not crit or not isinstance(crit, list):
+        return
+    if unknown := [name for name in crit if name not in _known(model)]:
         raise Refused("receipt.crit_unknown", f"a critical field is not understood: {unknown[0]!r:.80}")
