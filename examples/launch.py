@@ -129,13 +129,19 @@ class RunningFederation:
                 await asyncio.sleep(POLL_S)
         raise Undecided("launch.not_ready", f"{domain} did not get ready within {READY_S:.0f} s")
 
-    async def known(self, domain: str) -> None:
-        """Return when the domain's broker knows what every domain of the plan offers (`GET /v1/models`)."""
-        wanted = {
-            (capability.label, each.name)
-            for each in self.founded.plan.domains
-            for capability in each.capabilities
+    @property
+    def offered(self) -> set[tuple[str, str]]:
+        """(capability, domain) of every node that was started."""
+        return {
+            (node.capability, domain.name)
+            for domain in self.founded.plan.domains
+            for node in domain.nodes
+            if f"{domain.name}/{node.id}" in self.programs
         }
+
+    async def known(self, domain: str) -> None:
+        """Return when the domain's broker knows what every domain offers (`GET /v1/models`)."""
+        wanted = self.offered
         headers, missing = {"Authorization": f"Bearer {self.api_key(domain)}"}, wanted
         until = time.monotonic() + READY_S
         async with httpx.AsyncClient(trust_env=False, headers=headers) as client:
@@ -201,7 +207,8 @@ async def launched(
             await federation.ready(domain.name)
         said("waiting until every domain has heard what the others offer")
         for domain in founded.plan.domains:
-            await federation.known(domain.name)
+            if domain.tenants:
+                await federation.known(domain.name)
         yield federation
     finally:
         await federation.stop()
