@@ -143,5 +143,5 @@ def _known(model: type[Camel]) -> frozenset[str]:
 def _check_crit(crit: Json, model: type[Camel]) -> None:
     if not crit or not isinstance(crit, list):
         return
-    if unknown := [name for name in crit if name not in _known(model)]:
+    if unknown := [name for name in crit if isinstance(name, str) and name not in _known(model)]:
         raise Refused("receipt.crit_unknown", f"a critical field is not understood: {unknown[0]!r:.80}")
