@@ -1,0 +1,87 @@
+"""The two reports that a quote can carry, read at fixed offsets (Intel SDM: REPORT; TDX module: TDREPORT).
+
+Reading never judges. All integers are little endian. Sizes are checked by the caller (quote.py).
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final, NamedTuple
+
+SGX_BYTES: Final = 384
+TD10_BYTES: Final = 584
+TD15_BYTES: Final = 648
+
+_SGX: Final = struct.Struct("<16sI12x16x16s32s32x32s32x64xHHH42x16x64s")
+_TD10: Final = struct.Struct("<16s48s48s8s8s8s48s48s48s48s48s48s48s48s64s")
+_TD15: Final = struct.Struct("<16s48s")
+assert _SGX.size == SGX_BYTES
+assert _TD10.size == TD10_BYTES
+assert _TD10.size + _TD15.size == TD15_BYTES
+
+TD_UNTRUSTED: Final = 0xFF  # TUD group, bits 7:0: bit 0 is DEBUG, the others are reserved and zero
+SGX_DEBUG: Final = 0x02  # ATTRIBUTES.DEBUG, Intel SDM vol. 3D 35.7.1
+TD_ATTRIBUTES: Final = {"debug": 0, "sept_ve_disable": 28, "pks": 30, "perfmon": 63}
+"""Bits of TDATTRIBUTES whose names are confirmed; others are policy by mask."""
+
+
+class SgxReport(NamedTuple):
+    """What an enclave's report states: an application enclave's, or the quoting enclave's own."""
+
+    raw: bytes
+    cpusvn: bytes
+    miscselect: int
+    attributes: bytes
+    mrenclave: bytes
+    mrsigner: bytes
+    isvprodid: int
+    isvsvn: int
+    configsvn: int
+    report_data: bytes
+
+    @property
+    def debug(self) -> bool:
+        return bool(self.attributes[0] & SGX_DEBUG)
+
+
+class TdReport(NamedTuple):
+    """What a trust domain's report states. `tcb_svn2` and `mrservicetd` exist from TD 1.5 on."""
+
+    raw: bytes
+    tcb_svn: bytes
+    mrseam: bytes
+    mrsignerseam: bytes
+    seam_attributes: bytes
+    td_attributes: bytes
+    xfam: bytes
+    mrtd: bytes
+    mrconfigid: bytes
+    mrowner: bytes
+    mrownerconfig: bytes
+    rtmr0: bytes
+    rtmr1: bytes
+    rtmr2: bytes
+    rtmr3: bytes
+    report_data: bytes
+    tcb_svn2: bytes | None
+    mrservicetd: bytes | None
+
+    @property
+    def debug(self) -> bool:
+        """Any bit of the untrusted group, not only DEBUG itself (Intel TDX module: TUD)."""
+        return bool(self.td_attributes[0] & TD_UNTRUSTED)
+
+    @property
+    def rtmrs(self) -> tuple[bytes, bytes, bytes, bytes]:
+        return self.rtmr0, self.rtmr1, self.rtmr2, self.rtmr3
+
+
+def read_sgx(data: bytes) -> SgxReport:
+    """`data`: exactly 384 bytes."""
+    return SgxReport(data, *_SGX.unpack(data))
+
+
+def read_td(data: bytes) -> TdReport:
+    """`data`: exactly 584 bytes (TD 1.0) or 648 (TD 1.5)."""
+    newer = _TD15.unpack(data[TD10_BYTES:]) if len(data) == TD15_BYTES else (None, None)
+    return TdReport(data, *_TD10.unpack(data[:TD10_BYTES]), *newer)

@@ -1,0 +1,184 @@
+"""DCAP quotes, versions 3 (SGX), 4 and 5 (TDX, SGX), read exactly (Intel DCAP quote formats).
+
+Every nested length must be consumed to the byte: slack inside a container refuses. What stands
+behind the quote is kept apart, because drivers pad with zeros. Neither a tail nor the sign of an
+ECDSA `s` is protected, so a quote's identity is the hash of what is signed, never of its bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+from attestation.result import Check, compared
+from attestation.tdx.body import SGX_BYTES, TD10_BYTES, TD15_BYTES, SgxReport, TdReport, read_sgx, read_td
+from schemas.canonical import sha256
+from schemas.errors import Unreadable
+
+Tee: TypeAlias = Literal["sgx", "tdx"]
+
+HEADER_BYTES: Final = 48
+MAX_QUOTE_BYTES: Final = 256 * 1024  # authentication data may take 64 KiB, a PEM chain 4 KiB, a tail 16 KiB
+MAX_TAIL_BYTES: Final = 16 * 1024  # zeros with which drivers fill their buffers; 8,000 in the field
+MAX_CERTIFICATION_BYTES: Final = 64 * 1024  # a chain of three certificates in PEM has under 4 KiB
+QE_VENDOR: Final = bytes.fromhex("939a7233f79c4ca9940a0db3957f0607")
+"""Intel's quoting enclave (DCAP quote format, QE Vendor ID)."""
+
+_HEADER: Final = struct.Struct("<HHI4s16s20s")
+_ECDSA_P256: Final = 2
+_TEES: Final[dict[int, Tee]] = {0: "sgx", 0x81: "tdx"}
+_V5_BODIES: Final[dict[int, tuple[Tee, int]]] = {
+    1: ("sgx", SGX_BYTES),
+    2: ("tdx", TD10_BYTES),
+    3: ("tdx", TD15_BYTES),
+}
+_QE_REPORT_CERTIFICATION: Final = 6
+assert _HEADER.size == HEADER_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """One quote, taken apart. Nothing in it is verified."""
+
+    version: int
+    tee: Tee
+    tee_type: int
+    qe_vendor: bytes
+    user_data: bytes
+    """20 bytes; the first 16 name the platform's quoting enclave."""
+    body: SgxReport | TdReport
+    signed: bytes
+    """Header and body (in version 5 with type and size): what the attestation key signed."""
+    signature: bytes
+    """r ‖ s, big endian, 64 bytes."""
+    attestation_key: bytes
+    """x ‖ y, big endian, 64 bytes."""
+    qe: SgxReport
+    qe_signature: bytes
+    auth_data: bytes
+    certification_type: int
+    certification: bytes
+    tail: bytes
+
+    @property
+    def identity(self) -> bytes:
+        """SHA-256 of the signed bytes: the quote's name for replay, caching and receipts."""
+        return sha256(self.signed)
+
+    @property
+    def td(self) -> TdReport | None:
+        return self.body if isinstance(self.body, TdReport) else None
+
+
+class _Reader:
+    """Cuts pieces off one container, which `finish` holds to be used up."""
+
+    def __init__(self, data: bytes, code: str) -> None:
+        self._data, self._at, self._code = data, 0, code
+
+    def take(self, size: int, what: str) -> bytes:
+        end = self._at + size
+        if end > len(self._data):
+            raise Unreadable(self._code, f"{what} reaches beyond its container")
+        piece, self._at = self._data[self._at : end], end
+        return piece
+
+    def number(self, size: int, what: str) -> int:
+        return int.from_bytes(self.take(size, what), "little")
+
+    def finish(self) -> None:
+        if self._at != len(self._data):
+            raise Unreadable(self._code, f"{len(self._data) - self._at} bytes too many in a container")
+
+    def rest(self) -> bytes:
+        return self._data[self._at :]
+
+    @property
+    def at(self) -> int:
+        return self._at
+
+
+def read_quote(data: bytes) -> Quote:
+    """Take a quote apart. Raises `Unreadable` (`tdx.*`) and nothing else."""
+    if len(data) > MAX_QUOTE_BYTES:
+        raise Unreadable("tdx.sig_data_malformed", f"more than {MAX_QUOTE_BYTES} bytes")
+    outer = _Reader(data, "tdx.quote_truncated")
+    version, key_type, tee_type, _, vendor, user_data = _HEADER.unpack(outer.take(HEADER_BYTES, "the header"))
+    if version not in (3, 4, 5):
+        raise Unreadable("tdx.quote_version_unsupported", f"version {version}; 3, 4 and 5 are read")
+    if key_type != _ECDSA_P256:
+        raise Unreadable("tdx.att_key_type_unsupported", f"attestation key type {key_type}, not ECDSA P-256")
+    tee, size = _body_kind(version, tee_type, outer)
+    body = outer.take(size, "the body")
+    signed = data[: outer.at]
+    signatures = outer.take(outer.number(4, "the signature length"), "the signature data")
+    parts = _signature_data(version, signatures)
+    report = read_sgx(body) if tee == "sgx" else read_td(body)
+    return Quote(version, tee, tee_type, vendor, user_data, report, signed, *parts, outer.rest())
+
+
+def _body_kind(version: int, tee_type: int, outer: _Reader) -> tuple[Tee, int]:
+    """The TEE and the size of the body; in version 3 the field is reserved and the body SGX's."""
+    if version == 3:
+        return "sgx", SGX_BYTES
+    tee = _TEES.get(tee_type)
+    if tee is None:
+        raise Unreadable("tdx.tee_type_unsupported", f"TEE type 0x{tee_type:x}")
+    if version == 4:
+        return tee, SGX_BYTES if tee == "sgx" else TD10_BYTES
+    body_type, stated = outer.number(2, "the body type"), outer.number(4, "the body size")
+    if body_type not in _V5_BODIES:
+        raise Unreadable("tdx.body_type_unsupported", f"body type {body_type}")
+    of, size = _V5_BODIES[body_type]
+    if of != tee:
+        raise Unreadable("tdx.body_type_unsupported", f"body type {body_type} in a quote of {tee}")
+    if stated != size:
+        raise Unreadable("tdx.body_size_mismatch", f"{stated} bytes stated, body type {body_type} has {size}")
+    return tee, size
+
+
+def _signature_data(version: int, data: bytes) -> tuple[bytes, bytes, SgxReport, bytes, bytes, int, bytes]:
+    """Signature, key, QE report, its signature, authentication data, certification type and data.
+
+    From version 4 on, what follows the key is wrapped once more, as certification data of type 6.
+    """
+    reader = _Reader(data, "tdx.sig_data_malformed")
+    signature, key = reader.take(64, "the signature"), reader.take(64, "the attestation key")
+    if version >= 4:
+        kind = reader.number(2, "the certification data type")
+        if kind != _QE_REPORT_CERTIFICATION:
+            raise Unreadable("tdx.sig_data_malformed", f"certification data of type {kind} instead of 6")
+        inside = reader.take(reader.number(4, "the certification data size"), "the certification data")
+        reader.finish()
+        reader = _Reader(inside, "tdx.sig_data_malformed")
+    qe = read_sgx(reader.take(SGX_BYTES, "the QE report"))
+    qe_signature = reader.take(64, "the QE report signature")
+    auth_data = reader.take(reader.number(2, "the authentication data size"), "the authentication data")
+    kind = reader.number(2, "the certification data type")
+    size = reader.number(4, "the certification data size")
+    if kind == _QE_REPORT_CERTIFICATION or size > MAX_CERTIFICATION_BYTES:
+        raise Unreadable("tdx.sig_data_malformed", f"certification data of type {kind}, {size} bytes, inside")
+    certification = reader.take(size, "the certification data")
+    reader.finish()
+    return signature, key, qe, qe_signature, auth_data, kind, certification
+
+
+def check_quote(quote: Quote) -> list[Check]:
+    """What can be read but must not be so: another QE vendor, a reserved field, a tail that is not zeros."""
+    zeros = len(quote.tail) <= MAX_TAIL_BYTES and not any(quote.tail)
+    return [
+        compared(
+            "tdx.parse.qe_vendor", "tdx.qe_vendor_unknown", quote.qe_vendor == QE_VENDOR,
+            quote.qe_vendor.hex(), QE_VENDOR.hex(), "DCAP quote header: QE Vendor ID",
+        ),
+        compared(
+            "tdx.parse.reserved", "tdx.reserved_nonzero", quote.version > 3 or quote.tee_type == 0,
+            f"0x{quote.tee_type:x}", "zero in version 3", "DCAP quote header version 3: reserved",
+        ),
+        compared(
+            "tdx.parse.tail", "tdx.trailing_bytes", zeros,
+            f"{len(quote.tail)} bytes{'' if zeros else ', not all zero or too many'}",
+            f"at most {MAX_TAIL_BYTES} zero bytes", "DCAP: lengths state where a quote ends",
+        ),
+    ]  # fmt: skip
