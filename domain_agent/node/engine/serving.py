@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 from domain_agent.node.engine.body import EngineRequest
 from domain_agent.node.engine.client import Choices, Delta, EngineClient, Event, Finished
 from domain_agent.node.engine.slots import Scope, Seat, SlotTable
-from domain_agent.node.engine.telemetry import Reading, SpeedMeter, look
+from domain_agent.node.engine.telemetry import Health, Reading, SpeedMeter, look
 from schemas.canonical import length_prefixed, sha256
 from schemas.errors import Undecided
 
@@ -110,10 +110,14 @@ class Serving:
             raise Undecided("engine.start", f"no answer to a short prompt in {WARM_UP_S:g} s") from None
 
     async def look(self) -> Reading:
-        """The engine's own numbers; where it has none, what this node gave it."""
+        """The engine's own numbers; where it has none, what this node gave it.
+
+        One that is too busy to say is not down: its runs would break off and give their slots back.
+        """
         reading = await look(self.client)
+        health: Health = "DEGRADED" if reading.health == "DOWN" and self.slots.busy else reading.health
         busy = self.slots.busy if reading.busy is None else max(reading.busy, 0)
-        return Reading(reading.health, busy, (reading.queued or 0) + self.slots.waiting)
+        return Reading(health, busy, (reading.queued or 0) + self.slots.waiting)
 
     def _isolation(self, seat: Seat, scope: Scope | None, index: int) -> dict[str, Any]:
         match self._prefix_cache:
