@@ -140,6 +140,8 @@ def _node_link(body: ExecutionReceipt, context: Context, appraised: Appraised | 
     except Undecided as error:
         if error.code == "verify.node_key_unknown":
             return asserted("execution-link", body.issuer, error.text)
+        if error.code == "verify.node_link":
+            return inapplicable("execution-link", error.text)
         return not_checked("execution-link", error.text, error.code)
     except ComityError as error:
         return failed("execution-link", error)

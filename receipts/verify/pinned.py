@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from receipts.bundle import Bundle
@@ -38,18 +38,14 @@ class PinnedTrust:
     """Domain → DSSE digest of the manifest that is held."""
     expires: int | None = None
     """POSIX seconds at which the charter ends; None when root keys were pinned."""
+    _registered: Mapping[Role, tuple[Registered, ...]] = field(init=False, repr=False)
 
-    def registered(self, role: Role) -> list[Registered]:
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_registered", _register(self.manifests))
+
+    def registered(self, role: Role) -> tuple[Registered, ...]:
         """Every key of a role, whenever it was valid: expiry and revocation are claims of their own."""
-        found: list[Registered] = []
-        for domain, manifest in self.manifests.items():
-            revoked = {entry.thumbprint: entry for entry in manifest.revoked}
-            found += [
-                Registered(domain, entry, VerifyKey.from_jwk(entry.jwk), revoked.get(entry.thumbprint))
-                for entry in manifest.keys
-                if entry.role == role
-            ]
-        return found
+        return self._registered.get(role, ())
 
     def log_keys(self, domain: str, origin: str) -> list[NoteKey]:
         """Verifier keys of a log that the domain registered. Raises `Refused` for another origin."""
@@ -68,6 +64,18 @@ class PinnedTrust:
             if seconds is not None and seconds <= at.timestamp():
                 return f"{what} expired on {datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}"
         return None
+
+
+def _register(manifests: Mapping[str, DomainManifest]) -> dict[Role, tuple[Registered, ...]]:
+    """Decode every key once."""
+    found: dict[Role, tuple[Registered, ...]] = {}
+    for domain, manifest in manifests.items():
+        revoked = {entry.thumbprint: entry for entry in manifest.revoked}
+        for entry in manifest.keys:
+            key = VerifyKey.from_jwk(entry.jwk)
+            one = Registered(domain, entry, key, revoked.get(entry.thumbprint))
+            found[entry.role] = (*found.get(entry.role, ()), one)
+    return found
 
 
 def establish(bundle: Bundle, trust: TrustFile) -> PinnedTrust:
