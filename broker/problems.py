@@ -121,13 +121,15 @@ class Infeasible(RequestProblem, Refused):
             "smallest_relaxation": None if smallest_relaxation is None else dict(smallest_relaxation),
             "rejected": [dict(entry) for entry in rejected],
         }
+        self.receipt = receipt
         if receipt is not None:
             detail["receipt"] = receipt
         super().__init__(code, text, detail=detail)
 
     def headers(self) -> dict[str, str]:
-        """The stock client repeats a 409 by itself; this one will not change."""
-        return {"x-should-retry": "false"}
+        """The stock client repeats a 409 by itself; this one will not change. A refusal is a receipt too."""
+        receipt = {} if self.receipt is None else {"X-Comity-Receipt": self.receipt}
+        return {"x-should-retry": "false", **receipt}
 
 
 class Shed(RequestProblem, Undecided):

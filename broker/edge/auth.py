@@ -34,7 +34,6 @@ ALGORITHMS: Final = frozenset(
     {"ES256", "ES384", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "EdDSA"}
 )
 """Signatures only: no shared secret, no `none`."""
-_PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "k"})
 
 _log = logging.getLogger("comity.broker.auth")
 
@@ -106,7 +105,7 @@ class Authenticator:
         stated = jwt.decode(token, options={"verify_signature": False}).get("iss")
         issuer = self._issuers.get(stated) if isinstance(stated, str) else None
         key = issuer.keys.get(str(header.get("kid"))) if issuer else None
-        if issuer is None or key is None or "crit" in header:
+        if issuer is None or key is None:
             raise jwt.InvalidKeyError("unknown")
         claims = jwt.decode(
             token,
@@ -153,8 +152,8 @@ def _read_jwk(entry: object, where: str) -> tuple[str, jwt.PyJWK]:
         raise ConfigurationError(
             "config.jwks", f"{where}: alg must be one of {', '.join(sorted(ALGORITHMS))}"
         )
-    if _PRIVATE_MEMBERS & entry.keys() or entry.get("use", "sig") != "sig":
-        raise ConfigurationError("config.jwks", f"{where}: expected a public key for signatures")
+    if entry.get("use", "sig") != "sig":
+        raise ConfigurationError("config.jwks", f"{where}: expected a key for signatures")
     try:
         key = jwt.PyJWK(entry)
     except (jwt.PyJWTError, ValueError, TypeError) as error:
@@ -163,13 +162,13 @@ def _read_jwk(entry: object, where: str) -> tuple[str, jwt.PyJWK]:
         ) from None
     if not _fits(key):
         raise ConfigurationError(
-            "config.jwks", f"{where}: the key does not fit its alg (RSA: at least {MIN_RSA_BITS} bits)"
+            "config.jwks", f"{where}: not a public key that fits its alg (RSA: {MIN_RSA_BITS} bits or more)"
         )
     return entry["kid"], key
 
 
 def _fits(key: jwt.PyJWK) -> bool:
-    """Whether a key is of the kind that its pinned algorithm needs (RFC 7518 3.1, RFC 8037)."""
+    """Whether a key is public and of the kind that its pinned algorithm needs (RFC 7518 3.1, RFC 8037)."""
     match key.key:
         case rsa.RSAPublicKey():
             return key.algorithm_name[:2] in ("RS", "PS") and key.key.key_size >= MIN_RSA_BITS

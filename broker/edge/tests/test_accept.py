@@ -16,6 +16,7 @@ from broker.problems import Invalid
 from schemas.descriptors.request import Home, TagFloor
 from schemas.descriptors.tags import DATA_CLASSES
 
+CANARY = "canary-7f3a"
 ACCEPTANCE = Acceptance(Home("clinic.de", ("DE",)), "EUR")
 TENANT = Tenant(
     "radiology", TagFloor(data_class="personal", residency=["EU"], min_assurance=2), None, "default"
@@ -113,11 +114,11 @@ def test_what_is_written_again_reads_the_same(value: dict[str, Any]) -> None:
 @given(st.text(max_size=40))
 def test_a_body_without_extension_goes_on_byte_for_byte(text: str) -> None:
     data = json.dumps(
-        {"model": "chat.small", "messages": [{"role": "user", "content": text}]}, indent=1
+        {"model": "chat.small", "messages": [{"role": "user", "content": CANARY + text}]}, indent=1
     ).encode()
     result = accept(data)
     if isinstance(result, Invalid):
         assert any("\ud800" <= letter <= "\udfff" for letter in text)
     else:
         assert result.body == data
-        assert text not in repr(result) or len(text) < 3
+        assert CANARY not in repr(result)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from broker.config import Issuer, TenantSettings
 from broker.edge.auth import Authenticator, read_jwks
-from broker.edge.tests.scripted import KEY, TENANTS
+from broker.edge.tests.scripted import KEY, TENANTS, digest
 from broker.problems import Forbidden, Unauthenticated
 from schemas.errors import ConfigurationError
 
@@ -77,6 +77,12 @@ def test_a_key_finds_its_tenant() -> None:
     assert PLAIN_KEYS.authenticate([(b"authorization", b"bearer  " + KEY.encode())]).name == "radiology"
 
 
+def test_a_digest_that_only_begins_alike_is_another_key() -> None:
+    alike = TenantSettings(name="alike", floor="any", policy="any", keys=(digest(KEY)[:16] + "0" * 48,))
+    with pytest.raises(Unauthenticated):
+        Authenticator([alike], ()).authenticate(bearer(KEY))
+
+
 @given(st.binary(max_size=200))
 def test_no_other_bytes_are_a_key(data: bytes) -> None:
     with pytest.raises(Unauthenticated):
@@ -128,6 +134,9 @@ FORGERIES = {
     "a critical extension": jwt.encode(
         claims(), EC_KEY, "ES256", headers={"kid": "ec", "crit": ["b64"], "b64": True}
     ),
+    "an extension nobody knows": jwt.encode(
+        claims(), EC_KEY, "ES256", headers={"kid": "ec", "crit": ["x"], "x": 1}
+    ),
     "tampered claims": tampered(),
     "expired": signed(exp=int(time.time()) - 60),
     "not yet valid": signed(nbf=int(time.time()) + 300),
@@ -175,7 +184,7 @@ WRONG_SETS: list[Any] = [
     {"keys": [jwk(EC_KEY, "a", "ES256") | {"alg": "RS256"}]},
     {"keys": [jwk(EC_KEY, "a", "ES256"), jwk(RSA_KEY, "a", "RS256")]},
     {"keys": [jwk(EC_KEY, "a", "ES256", use="enc")]},
-    {"keys": [jwk(EC_KEY, "a", "ES256", d="AAAA")]},
+    {"keys": [{**json.loads(jwt.get_algorithm_by_name("ES256").to_jwk(EC_KEY)), "kid": "a", "alg": "ES256"}]},
     {"keys": [{"kty": "oct", "k": "c2VjcmV0", "kid": "a", "alg": "HS256"}]},
     {"keys": [jwk(SMALL, "a", "RS256")]},
 ]

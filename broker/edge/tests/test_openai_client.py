@@ -125,6 +125,7 @@ INFEASIBLE = Infeasible(
     eliminated={"RES-001-inside-residency": 2},
     best_achievable={"residency": "EU"},
     smallest_relaxation={"rules": ["RES-001-inside-residency"], "candidates": 2},
+    receipt="refusal-1",
 )
 
 
@@ -135,6 +136,7 @@ async def test_infeasible_is_a_409_that_the_stock_client_does_not_repeat() -> No
                 await api.chat.completions.create(model="chat.large", messages=ASK)
         assert len(edge.dispatch.asked) == 1
     assert caught.value.response.headers["x-should-retry"] == "false"
+    assert caught.value.response.headers["x-comity-receipt"] == "refusal-1"
     error = caught.value.response.json()["error"]
     assert (error["code"], error["comity"]["code"]) == ("infeasible", "request.infeasible")
     assert error["comity"]["binding"] == ["RES-001-inside-residency"]
