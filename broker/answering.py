@@ -135,16 +135,21 @@ class Answering:
     async def _receive_execution(
         self, intent: Intent, segment: Segment, frames: AsyncGenerator[bytes, None]
     ) -> None:
-        """Read on to the Execution, verify and keep it; ask for it when it does not come."""
+        """Read on to the Execution, verify and keep it; ask for it when it does not come.
+
+        Our own border has logged its own already, with the node's statement: then only its end counts.
+        """
+        statement = segment.ended.statement.envelope if segment.ended else None
         try:
-            if segment.ended is not None:
-                await self.shelf.keep(intent.request_id, statement=segment.ended.statement.envelope)
             async with asyncio.timeout(DELIVERY_S):
                 delivery = await _first(frames, answer.EXECUTION)
-            await self.shelf.file(intent, delivery)
+            if intent.provider != self.peers.domain:
+                await self.shelf.file(intent, delivery, statement=statement)
         except (ComityError, TimeoutError) as error:
             code = error.code if isinstance(error, ComityError) else "attempt.execution_late"
             log.warning("no Execution with the answer", extra={"code": code, "peer": intent.provider})
+            if statement is not None:
+                await self.shelf.keep(intent.request_id, statement=statement)
             await self.shelf.fetch(intent)
         finally:
             await frames.aclose()

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from broker.policy_block import policy_block
+from broker.shelf import INTENT, Intent
 from receipts.log import Draft, Issued, Keep, TransparencyLog
 from receipts.statements.fields import (
     Attestation,
@@ -24,8 +25,15 @@ from receipts.statements.fields import (
     Usage,
 )
 from receipts.statements.node import NodeStatement, verify_node_statement
-from receipts.statements.receipt import ExecutionDraft, Outcome
-from receipts.statements.statement import Statement
+from receipts.statements.receipt import (
+    PLACEMENT,
+    ExecutionDraft,
+    ExecutionReceipt,
+    Outcome,
+    PlacementReceipt,
+)
+from receipts.statements.statement import Statement, parse_receipt, receipt_kind
+from schemas import envelope
 from schemas.errors import Refused
 from schemas.keys import VerifyKey
 from schemas.messages.answer import ReceiptDelivery
@@ -86,12 +94,18 @@ class Executions:
     _recent: dict[tuple[str, str], str] = field(default_factory=dict)
 
     async def commit(self, run: Run) -> None:
-        """Make the commitment durable; only then may anything leave for the node."""
+        """Make the commitment durable; only then may anything leave for the node.
+
+        For our own tenant it is durable already: the Placement stands in this very log, with its intent.
+        """
+        if run.order.body.iss == self.domain:
+            return
         await self.log.record(COMMITMENT, run.order.body.nid, self._pessimistic(run).write())
 
     async def abandon(self, run: Run) -> None:
         """Nothing left for the node: the commitment is void."""
-        await self.log.settle(COMMITMENT, run.order.body.nid)
+        if run.order.body.iss != self.domain:
+            await self.log.settle(COMMITMENT, run.order.body.nid)
 
     async def conclude(self, run: Run) -> Issued:
         """Sign and log what became of the run, then settle its commitment."""
@@ -101,7 +115,9 @@ class Executions:
             changes |= self._stated(run, run.statement)
         draft = self._pessimistic(run).model_copy(update=changes)
         kept = Keep(execute.request_id, envelopes=[run.statement.envelope]) if run.statement else None
-        (issued,) = await self.log.issue([Draft(draft)], keep=kept, settle=[(COMMITMENT, execute.nid)])
+        own = execute.iss == self.domain
+        settled = (INTENT, execute.input_commitment) if own else (COMMITMENT, execute.nid)
+        (issued,) = await self.log.issue([Draft(draft)], keep=kept, settle=[settled])
         self._remember(execute.iss, execute.request_id, issued.receipt_id)
         return issued
 
@@ -112,7 +128,27 @@ class Executions:
             draft = ExecutionDraft.read(row.data)
             issued += await self.log.issue([Draft(draft)], settle=[(COMMITMENT, row.key)])
             self._remember(draft.peer, draft.request.id, issued[-1].receipt_id)
+        for row in await self.log.unsettled(INTENT):
+            intent = Intent.read(row.data)
+            if intent.provider == self.domain:
+                issued += await self._recover_own(intent)
         return issued
+
+    async def _recover_own(self, intent: Intent) -> list[Issued]:
+        """A run for our own tenant: its Placement says all that its Execution needs, unless there is one."""
+        placement: tuple[str, PlacementReceipt] | None = None
+        for data in await self.log.of_request(intent.request_id):
+            parsed = envelope.read(data)
+            if receipt_kind(parsed.payload) == PLACEMENT:
+                body = parse_receipt(parsed.payload, PlacementReceipt)
+                if body.request.commitment == intent.commitment:
+                    placement = parsed.digest.hex(), body
+            elif parse_receipt(parsed.payload, ExecutionReceipt).request.commitment == intent.commitment:
+                await self.log.settle(INTENT, intent.commitment)
+                return []
+        assert placement is not None, "an intent is recorded with its Placement, in one transaction"
+        draft = _crashed(*placement)
+        return await self.log.issue([Draft(draft)], settle=[(INTENT, intent.commitment)])
 
     async def deliver(self, consumer: str, request_id: str) -> ReceiptDelivery:
         """The newest Execution of this consumer's request. Raises `Refused` when there is none."""
@@ -173,3 +209,21 @@ class Executions:
                 issued=format_time(datetime.now(UTC)),
             ),
         }
+
+
+def _crashed(digest: str, placement: PlacementReceipt) -> ExecutionDraft:
+    """The Execution of a run that was cut off here, after its Placement and before anything was stated."""
+    return ExecutionDraft(
+        audience=placement.audience,
+        peer=placement.peer,
+        request=placement.request,
+        times=Times(issued=format_time(datetime.now(UTC))),
+        trace=placement.trace,
+        links=[Link(rel="placement", digest=digest)],
+        outcome="failed",
+        code=CRASHED,
+        capability=placement.capability,
+        nodes=placement.nodes,
+        usage=NO_USAGE,
+        policy=placement.policy,
+    )

@@ -52,21 +52,26 @@ class Shelf:
     missing: int = 0
     """Executions that were due and did not come: an alarm for the operator."""
 
-    async def file(self, intent: Intent, data: bytes) -> Statement[ExecutionReceipt]:
-        """Verify a delivered Execution, keep it, and settle the intent. Raises `Unreadable` or `Refused`."""
+    async def file(
+        self, intent: Intent, data: bytes, *, statement: bytes | None = None
+    ) -> Statement[ExecutionReceipt]:
+        """Verify a delivered Execution, keep it with the node's statement, and settle the intent.
+
+        Raises `Unreadable` or `Refused`; nothing is kept then.
+        """
         delivery = ReceiptDelivery.read(data, limit=MAX_DELIVERY_BYTES)
         execution, promise = delivery.execution.encode(), delivery.promise.encode()
-        statement = self.verify(intent.provider, execution, promise)
-        links = {link.rel: link.digest for link in statement.body.links}
+        found = self.verify(intent.provider, execution, promise)
+        links = {link.rel: link.digest for link in found.body.links}
         if links.get("placement") not in await self._placements(intent):
             raise Refused("shelf.link", "the Execution is about another Placement")
-        if statement.body.request.commitment != intent.commitment:
+        if found.body.request.commitment != intent.commitment:
             raise Refused("shelf.request", "the Execution is about another request")
-        foreign = intent.provider != self.peers.domain
-        proofs = {statement.digest: delivery.proof.encode()} if delivery.proof and foreign else {}
-        kept = Keep(intent.request_id, envelopes=[execution, promise] if foreign else [], proofs=proofs)
+        proofs = {found.digest: delivery.proof.encode()} if delivery.proof else {}
+        envelopes = [execution, promise, *([statement] if statement else [])]
+        kept = Keep(intent.request_id, envelopes=envelopes, proofs=proofs)
         await self.log.issue([], keep=kept, settle=[(INTENT, intent.commitment)])
-        return statement
+        return found
 
     def verify(self, provider: str, execution: bytes, promise: bytes) -> Statement[ExecutionReceipt]:
         """An Execution under the provider's registered receipt key, and its log's promise for it."""
@@ -154,7 +159,9 @@ class Shelf:
     async def recover(self) -> None:
         """After a start: come for every Execution that was due when we stopped. Never a second Execute."""
         for row in await self.log.unsettled(INTENT):
-            await self.fetch(Intent.read(row.data))
+            intent = Intent.read(row.data)
+            if intent.provider != self.peers.domain:  # our own were concluded before we began to serve
+                await self.fetch(intent)
 
     async def _ask(self, intent: Intent) -> bytes:
         provider = intent.provider
