@@ -22,6 +22,7 @@ MAX_TABLE_ENTRIES: Final = 32
 MAX_CERTIFICATES: Final = 64  # offered with one report, duplicates not counted
 MAX_CRLS: Final = 16
 CACHED_DOCUMENTS: Final = 512
+REMEMBERED_BYTES: Final = 32 * 1024  # per cache entry; a whole AMD set is under 8 KiB
 
 Kind = Literal["certificate", "crl", "vcek", "vlek", "ask", "ark"]
 
@@ -53,9 +54,13 @@ class Endorsements:
 NOTHING: Final = Endorsements()
 
 
-@lru_cache(maxsize=CACHED_DOCUMENTS)
 def recognise(data: bytes) -> Endorsements:
-    """Sort one document. Raises `Unreadable`."""
+    """Sort one document. Raises `Unreadable`. Large ones are sorted anew each time: memory is bounded."""
+    return _recognise(data) if len(data) <= REMEMBERED_BYTES else _recognise.__wrapped__(data)
+
+
+@lru_cache(maxsize=CACHED_DOCUMENTS)
+def _recognise(data: bytes) -> Endorsements:
     if len(data) > MAX_DOCUMENT_BYTES:
         raise Unreadable("endorsement.unrecognised", f"more than {MAX_DOCUMENT_BYTES} bytes")
     if data[:1] == b"\x30":
@@ -69,9 +74,18 @@ def recognise(data: bytes) -> Endorsements:
     raise Unreadable("endorsement.unrecognised", "neither a certificate, a CRL, nor a certificate table")
 
 
-@lru_cache(maxsize=CACHED_DOCUMENTS)
 def gather(documents: tuple[bytes, ...]) -> Endorsements:
     """All that the documents offer, each thing once, in the order offered. Raises as `recognise`."""
+    return _gather(documents) if memorable(documents) else _gather.__wrapped__(documents)
+
+
+def memorable(documents: tuple[bytes, ...]) -> bool:
+    """Whether documents are small enough to be kept as the key of a cache."""
+    return sum(map(len, documents)) <= REMEMBERED_BYTES
+
+
+@lru_cache(maxsize=CACHED_DOCUMENTS)
+def _gather(documents: tuple[bytes, ...]) -> Endorsements:
     certificates: dict[bytes, None] = {}
     crls: dict[bytes, None] = {}
     foreign = 0

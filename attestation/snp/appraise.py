@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Final
 
-from attestation.endorsements import NOTHING, Endorsements, gather
+from attestation.endorsements import NOTHING, Endorsements, gather, memorable
 from attestation.expected import Expectations
 from attestation.result import AttestationResult, Check, decide, failed, not_evaluated, passed
 from attestation.snp.azure import check_azure
@@ -61,8 +61,9 @@ def appraise_report(
     """
     form = evidence if isinstance(evidence, Evidence) else unwrap(evidence)
     kept = None
-    if form.azure is None:
-        kept = _kept(form.report, (*form.endorsements, *endorsements), expectations, nonce, waive_revocation)
+    documents = (*form.endorsements, *endorsements)
+    if form.azure is None and memorable(documents):
+        kept = _kept(form.report, documents, expectations, nonce, waive_revocation)
         if kept.appraisal is not None and kept.since <= at.timestamp() < kept.until:
             return replace(kept.appraisal, result=replace(kept.appraisal.result, at=at))
     appraisal = _appraise(form, endorsements, expectations, nonce, waive_revocation, at)

@@ -1,0 +1,109 @@
+"""Cutting certificates by bytes: exactly what stands there, or nothing."""
+
+from __future__ import annotations
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from attestation import der
+from attestation.testing import der as forged
+from attestation.testing.forge import Forge
+from attestation.x509 import extensions_of, read_certificate
+from schemas.errors import Unreadable
+
+FORGE = Forge.of("Turin")
+
+
+def test_what_is_cut_out_is_what_the_library_reads() -> None:
+    for data in (FORGE.ark(), FORGE.intermediate()):
+        mine, library = read_certificate(data), x509.load_der_x509_certificate(data)
+        assert mine.signed.tbs == library.tbs_certificate_bytes
+        assert mine.signed.signature == library.signature
+        assert mine.serial == library.serial_number
+        assert mine.subject == library.subject.public_bytes()
+        assert mine.issuer == library.issuer.public_bytes()
+        assert mine.spki == library.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def test_a_leaf_with_serial_0_is_read_without_a_warning() -> None:
+    """The library warns about serial 0 and will refuse it one day: it is never shown one."""
+    leaf = read_certificate(FORGE.leaf())
+    assert (leaf.serial, leaf.common_name) == (0, "SEV-VCEK")
+    assert leaf.der == FORGE.leaf()
+    assert len(extensions_of(leaf)) == len(FORGE.extensions())
+
+
+@pytest.mark.parametrize("serial", [1, 127, 128, 2**64])
+def test_any_serial(serial: int) -> None:
+    assert read_certificate(FORGE.intermediate(serial=serial)).serial == serial
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\x30", b"\x30\x01", b"\x30\x80\x00\x00", b"\x30\x84\x00\x00\x00\x00", b"\x30\x02\x05",
+     b"\x30\x03\x05\x02\x00", b"\x30\x00\x00", b"\x30\x01\x05"],
+)  # fmt: skip
+def test_lengths_must_fit(data: bytes) -> None:
+    with pytest.raises(Unreadable):
+        der.children(data)
+
+
+def test_children_are_counted() -> None:
+    assert len(der.children(forged.sequence(*[b"\5\0"] * der.MAX_ELEMENTS))) == der.MAX_ELEMENTS
+    with pytest.raises(Unreadable):
+        der.children(forged.sequence(*[b"\5\0"] * (der.MAX_ELEMENTS + 1)))
+
+
+def _name(*pairs: bytes) -> bytes:
+    return forged.sequence(*(forged.tlv(0x31, pair) for pair in pairs))
+
+
+def _cn(text: bytes, tag: int = 0x0C) -> bytes:
+    return forged.sequence(der.COMMON_NAME, forged.tlv(tag, text))
+
+
+def test_a_common_name() -> None:
+    assert der.common_name(forged.name("SEV-Milan")) == "SEV-Milan"
+    assert der.common_name(_name(_cn(b"A", 0x13))) == "A"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        _name(),
+        _name(_cn(b"A"), _cn(b"B")),
+        _name(_cn(b"\xff")),
+        _name(_cn(b"A", 0x1E)),
+        _name(_cn(b"A" * 65)),
+        _name(forged.sequence(der.encode_oid("2.5.4.10"), forged.tlv(0x0C, der.COMMON_NAME + b"\x0c\x01A"))),
+        forged.sequence(forged.tlv(0x31, _cn(b"A") + _cn(b"A")[:-1])),
+        forged.sequence(forged.tlv(0x31, _cn(b"A") + b"\5\0")),
+    ],
+    ids=["none", "two", "not utf-8", "bmp", "long", "hidden in another", "two in a set", "more in a set"],
+)
+def test_a_name_without_exactly_one_plain_common_name(name: bytes) -> None:
+    with pytest.raises(Unreadable):
+        der.common_name(name)
+
+
+def test_oids_are_spelt_as_the_library_spells_them() -> None:
+    for dotted in ("2.5.4.3", "1.3.6.1.4.1.3704.1.3.8", "1.2.840.113549.1.1.10"):
+        encoded = der.encode_oid(dotted)
+        extension = x509.UnrecognizedExtension(x509.ObjectIdentifier(dotted), b"")
+        assert extension.oid.dotted_string == dotted
+        assert forged.tlv(0x06, encoded[2:]) == encoded
+    assert der.encode_oid("2.5.4.3") == der.COMMON_NAME
+    assert der.encode_oid("1.3.6.1.4.1.3704.1").hex() == "06082b060104019c7801"
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=200))
+def test_random_bytes(data: bytes) -> None:
+    for read in (der.children, der.split, der.common_name):
+        try:
+            read(data)
+        except Unreadable:
+            continue
