@@ -27,7 +27,6 @@ from federation.flood import FloodLimits
 from federation.serving import Inbound
 from federation.stream import Responder, serve_streams
 from schemas.errors import ComityError, ConfigurationError, Undecided
-from schemas.messages import answer
 from schemas.messages.interior import Challenges, Hello, ModelState, NodeState, Welcome
 
 STATE_EVERY_S: Final = 1.0  # seconds between two reports to the agent
@@ -35,6 +34,7 @@ HELLO_EVERY_S: Final = 1.0  # seconds until the agent is asked again to take not
 HELLO_TIMEOUT_S: Final = 2.0
 QUOTE_LIMITS: Final = FloodLimits(rate=4.0, burst=8.0, queue=4)  # the agent asks at most every 2 s
 EXECUTE_LIMITS: Final = FloodLimits(rate=2000.0, burst=4000.0, queue=512)  # our own border's runs
+FAREWELL_S: Final = 5.0  # seconds for runs that were ended to send their statements
 MAX_RUNS: Final = 1024  # runs at once, waiting ones included
 DRAINING: Final = Ending("terminated", "node.draining", "terminated")
 CANCELLED: Final = Ending("cancelled", "run.cancelled", "cancelled")
@@ -103,6 +103,7 @@ class Node:
                 for task in done:
                     task.result()
             if not stopping.done():
+                await self._wait_idle(FAREWELL_S)
                 raise Undecided("engine.died", "the engine ended by itself; start the node again")
             await self._finish_runs()
         finally:
@@ -114,13 +115,15 @@ class Node:
         _log.info("draining", extra={"node": self.config.node_id, "running": len(self.runs)})
         with suppress(ComityError):
             await self.bus.publish(self._out("state"), (await self._state()).write())
-        for grace, ending in ((self.config.drain_s, DRAINING), (answer.KEEPALIVE_S, None)):
-            with suppress(TimeoutError):
-                async with asyncio.timeout(grace):
-                    await self._idle.wait()
-            for stop in list(self.runs):
-                if ending:
-                    stop.now(ending)
+        await self._wait_idle(self.config.drain_s)
+        for stop in list(self.runs):
+            stop.now(DRAINING)
+        await self._wait_idle(FAREWELL_S)
+
+    async def _wait_idle(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
 
     async def _hello(self) -> None:
         """Tell the agent that we are here, until it answers. Admission follows from evidence alone."""

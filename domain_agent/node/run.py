@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 from domain_agent.membership import Membership
 from domain_agent.node.answer import AnswerWriter, Send
 from domain_agent.node.engine.body import EngineRequest, read_body
-from domain_agent.node.engine.client import Event, Finished
+from domain_agent.node.engine.client import Finished
 from domain_agent.node.engine.serving import Clockwork, Serving
 from domain_agent.node.engine.slots import Scope
+from domain_agent.node.feed import Feed
 from domain_agent.node.keys import NodeKeys
 from domain_agent.node.order import Order, open_body, read_order
 from domain_agent.node.statement import Ending, sign_statement
@@ -138,47 +138,29 @@ async def _stream(run: _Run, request: EngineRequest) -> Finished | Ending:
         retention_s=header.retention_s,
         clock=run.clock,
     )
-    async with aclosing(events):
-        return await _deliver(run, events, run.clock.asked + header.limits.time_ms / 1000)
+    deadline = run.clock.asked + header.limits.time_ms / 1000
+    async with Feed(events) as feed:
+        run.stop.ending.add_done_callback(lambda _: feed.wake())
+        return await _deliver(run, feed, deadline)
 
 
-async def _deliver(run: _Run, events: AsyncGenerator[Event, None], deadline: float) -> Finished | Ending:
-    """Pass events on until the last, or until the run is told to end or out of time.
-
-    A slow reader slows the engine: nothing is asked of it while a frame waits for credit.
-    """
-    pending: asyncio.Task[Event] | None = None
+async def _deliver(run: _Run, feed: Feed, deadline: float) -> Finished | Ending:
+    """Pass events on until the last, or until the run is told to end or out of time."""
     writer, ending = run.writer, run.stop.ending
-    try:
-        while True:
-            pending = pending or asyncio.create_task(_next(events))
-            now = time.monotonic()
-            wait = min(writer.patience(now), max(0.0, deadline - now))
-            waited: set[asyncio.Future[Any]] = {pending, ending}
-            await asyncio.wait(waited, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
-            now = time.monotonic()
-            if ending.done():
-                return ending.result()
-            if pending.done():
-                event, pending = pending.result(), None
-                if isinstance(event, Finished):
-                    return event
-                await writer.add(event, now)
-            elif now >= deadline:
-                return Ending("partial", "limit.time", "deadline")
-            else:
-                await writer.due(now)
-    finally:
-        if pending is not None:
-            pending.cancel()
-            await asyncio.gather(pending, return_exceptions=True)
-
-
-async def _next(events: AsyncGenerator[Event, None]) -> Event:
-    try:
-        return await anext(events)
-    except StopAsyncIteration:
-        raise Undecided("engine.lost", "the engine's answer broke off") from None
+    while True:
+        now = time.monotonic()
+        if ending.done():
+            return ending.result()
+        event = feed.take()
+        if isinstance(event, Finished):
+            return event
+        if now >= deadline:
+            return Ending("partial", "limit.time", "deadline")
+        if event is not None:
+            await writer.add(event, now)
+        else:
+            await writer.due(now)
+            await feed.sleep(min(writer.patience(now), deadline - now))
 
 
 async def _conclude(run: _Run, end: Finished | Ending) -> Ending:

@@ -122,11 +122,13 @@ class Domain:
         )
         return str(path)
 
-    async def node(self, engine: str, *, name: str = "n1", chip: str | None = None, file: Path) -> Node:
-        """One of our nodes as a program, until the end of the test."""
+    async def node(
+        self, engine: str, *, name: str = "n1", chip: str | None = None, file: Path, fails: str = ""
+    ) -> Node:
+        """One of our nodes as a program, until the end of the test. fails: the code it should end with."""
         path = self.node_file(engine, name=name, chip=chip, file=file)
         node = await Node.start(node_config.load(Path(path)))
-        self._run(node.run(), node.drain)
+        self._run(node.run(), node.drain, fails)
         return node
 
     def scripted_file(self, engine: ScriptedEngine, *, observe: Path | None = None) -> str:
@@ -134,10 +136,17 @@ class Domain:
         return self.node_file(_scripted(engine, 2), file=Path(__file__), observe=observe)
 
     async def scripted(
-        self, engine: ScriptedEngine, *, name: str = "n1", slots: int = 2, chip: str | None = None
+        self,
+        engine: ScriptedEngine,
+        *,
+        name: str = "n1",
+        slots: int = 2,
+        chip: str | None = None,
+        fails: str = "",
     ) -> Node:
         """A node around a scripted engine as a program, until the end of the test."""
-        return await self.node(_scripted(engine, slots), name=name, chip=chip, file=Path(__file__))
+        table = _scripted(engine, slots)
+        return await self.node(table, name=name, chip=chip, file=Path(__file__), fails=fails)
 
     async def status(self) -> AgentStatus:
         return AgentStatus.read(await self.broker.request("agent.status", b"{}", timeout=2))
@@ -211,12 +220,15 @@ class Domain:
         seed = self._bus.seed_file(OURS, user)
         return f'[bus]\nurl = "{self._url}"\nseed = "{seed}"\nca = "{self._bus.ca_file}"\n'
 
-    def _run(self, work: Coroutine[Any, Any, None], drain: Callable[[], None]) -> None:
+    def _run(self, work: Coroutine[Any, Any, None], drain: Callable[[], None], fails: str = "") -> None:
         task = asyncio.create_task(work)
 
         async def end() -> None:
             drain()
-            await task
+            outcome = (await asyncio.gather(task, return_exceptions=True))[0]
+            if isinstance(outcome, BaseException) and getattr(outcome, "code", None) != fails:
+                raise outcome
+            assert bool(fails) == (outcome is not None)
 
         self._stack.push_async_callback(end)
 

@@ -127,3 +127,10 @@ def hang_after(*words: str) -> Script:
         await asyncio.Event().wait()
 
     return script
+
+
+async def chatter(response: web.StreamResponse, body: dict[str, Any]) -> None:
+    """Talk and never end."""
+    while True:
+        await say(response, "la ")
+        await asyncio.sleep(0)

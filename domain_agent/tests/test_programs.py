@@ -7,11 +7,13 @@ import secrets
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
+from domain_agent.node.start import StartedEngine
 from domain_agent.tests.bench import until
 from domain_agent.tests.consumer import Attempt, Consumer, NodeFacts, chat
-from domain_agent.tests.domain import Domain, domain, file_digest
-from domain_agent.tests.engines import ScriptedEngine, hang_after, speak
+from domain_agent.tests.domain import Domain, domain
+from domain_agent.tests.engines import ScriptedEngine, die_after, hang_after, say, speak
 from domain_agent.tests.founding import OURS, PEER, Founded
 from federation.stream import open_stream
 from schemas.descriptors.summary import CapabilitySummary
@@ -43,7 +45,7 @@ def summary(clinic: Domain) -> CapabilitySummary:
 
 async def test_a_forged_node_stays_out_and_a_revoked_one_goes_out(founded: Founded, tmp_path: Path) -> None:
     async with ScriptedEngine() as engine, domain(founded, tmp_path) as clinic:
-        agent = await clinic.agent(digest=file_digest())
+        agent = await clinic.agent()
         await clinic.scripted(engine, name="n1", chip="stray")
         await clinic.scripted(engine, name="n2")
         status = await clinic.admitted("n2")
@@ -69,7 +71,7 @@ async def test_a_forged_node_stays_out_and_a_revoked_one_goes_out(founded: Found
 
 async def test_a_hold_of_a_revoked_node_starts_nothing(founded: Founded, tmp_path: Path) -> None:
     async with ScriptedEngine() as engine, domain(founded, tmp_path) as clinic:
-        agent = await clinic.agent(digest=file_digest())
+        agent = await clinic.agent()
         await clinic.scripted(engine)
         await clinic.admitted("n1")
         hold = await held(clinic)
@@ -81,7 +83,7 @@ async def test_runs_on_the_bus_are_cancelled_refused_twice_and_ended_by_draining
     founded: Founded, tmp_path: Path
 ) -> None:
     async with ScriptedEngine() as engine, domain(founded, tmp_path) as clinic:
-        await clinic.agent(digest=file_digest())
+        await clinic.agent()
         node = await clinic.scripted(engine)
         await clinic.admitted("n1")
         engine.script = hang_after("one")
@@ -116,9 +118,32 @@ async def test_runs_on_the_bus_are_cancelled_refused_twice_and_ended_by_draining
 _SEALED = ("header", "sealed_secret", "chunks", "secret", "digest", "facts")
 
 
+async def test_a_dead_engine_ends_the_node_after_its_runs_have_said_so(
+    founded: Founded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with ScriptedEngine() as engine, domain(founded, tmp_path) as clinic:
+        await clinic.agent()
+        died = asyncio.Event()
+        monkeypatch.setattr(StartedEngine, "ended", lambda _: died.wait())
+        node = await clinic.scripted(engine, fails="engine.died")
+        await clinic.admitted("n1")
+
+        async def die(response: web.StreamResponse, body: dict[str, object]) -> None:
+            await say(response, "one")
+            died.set()
+            await die_after()(response, body)
+
+        engine.script = die
+        hold = await held(clinic)
+        attempt = await clinic.execute(order(clinic, hold), hold)
+        assert attempt.statement
+        assert (attempt.statement.outcome, attempt.statement.code) == ("partial", "engine.lost")
+        await until(lambda: node.bus.closed.is_set())
+
+
 async def test_a_node_that_comes_back_is_someone_else(founded: Founded, tmp_path: Path) -> None:
     async with ScriptedEngine() as engine, domain(founded, tmp_path) as clinic:
-        await clinic.agent(digest=file_digest())
+        await clinic.agent()
         first = await clinic.scripted(engine)
         before = (await clinic.admitted("n1")).nodes[0].node_sign
         first.drain()
@@ -131,7 +156,7 @@ async def test_a_node_that_comes_back_is_someone_else(founded: Founded, tmp_path
 
 async def test_only_a_peers_own_advert_key_brings_its_challenge(founded: Founded, tmp_path: Path) -> None:
     async with domain(founded, tmp_path) as clinic:
-        agent = await clinic.agent(digest=file_digest())
+        agent = await clinic.agent()
         await clinic.peer_advert(secrets.token_bytes(32), key_of=OURS)
         good = await clinic.peer_advert(secrets.token_bytes(32), seq=1)
         await until(lambda: agent.peers.current(agent.clock.wall()))
@@ -145,7 +170,7 @@ async def test_only_a_peers_own_advert_key_brings_its_challenge(founded: Founded
 
 async def test_nodes_are_admitted_again_after_the_bus_was_gone(founded: Founded, tmp_path: Path) -> None:
     async with ScriptedEngine() as engine, domain(founded, tmp_path) as clinic:
-        await clinic.agent(digest=file_digest(), epoch_s=2)
+        await clinic.agent(epoch_s=2)
         await clinic.scripted(engine)
         await clinic.admitted("n1")
         await clinic.server.kill()
@@ -177,7 +202,7 @@ async def test_a_node_answers_no_quote_without_its_own_domains_challenge(
 async def test_telemetry_comes_each_second(founded: Founded, tmp_path: Path) -> None:
     words = speak("one", "two", "three", "four", "five")
     async with ScriptedEngine(words) as engine, domain(founded, tmp_path) as clinic:
-        agent = await clinic.agent(digest=file_digest())
+        agent = await clinic.agent()
         await clinic.scripted(engine, slots=3)
         await clinic.admitted("n1")
         record = agent.book.get("n1")

@@ -10,7 +10,7 @@ from domain_agent.node.run import Stop
 from domain_agent.node.statement import Ending
 from domain_agent.tests.bench import bench, until
 from domain_agent.tests.consumer import chat
-from domain_agent.tests.engines import ScriptedEngine, die_after, hang_after, speak
+from domain_agent.tests.engines import Script, ScriptedEngine, chatter, die_after, hang_after, speak
 from domain_agent.tests.founding import Founded
 from schemas.messages import answer
 from schemas.messages.execute import Limits
@@ -93,9 +93,10 @@ async def test_an_engine_that_refuses_is_reported_by_kind(
     assert attempt.statement.code == expected.code
 
 
-async def test_time_is_limited_by_the_header(founded: Founded) -> None:
+@pytest.mark.parametrize("script", [hang_after("one"), chatter])
+async def test_time_is_limited_by_the_header(founded: Founded, script: Script) -> None:
     limits = Limits(output_tokens=9, body_bytes=999, time_ms=150)
-    async with ScriptedEngine(hang_after("one")) as engine, bench(founded, engine.address) as node:
+    async with ScriptedEngine(script) as engine, bench(founded, engine.address) as node:
         attempt = node.consumer.order(node.facts, chat("hi"), limits=limits)
         ending = await node.run(attempt)
         await asyncio.wait_for(engine.left.wait(), 5)
