@@ -1,0 +1,183 @@
+"""The provider's receipts, and the consumer's copies: durable before shown, and whole after a crash."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.decide import ConsumerPolicy, Rulebook
+from broker.executions import COMMITMENT, CRASHED, Executions, Run
+from broker.policy_block import node_record
+from broker.shelf import INTENT, Intent, Shelf
+from broker.tests.logs import opened
+from broker.tests.parties import CONSUMER, PROVIDER, Parties
+from broker.tests.test_attempt import sealed_order, statement
+from receipts.log import Recorded
+from receipts.statements.receipt import ExecutionReceipt
+from receipts.statements.statement import read_receipt
+from schemas.errors import Refused
+from schemas.keys import SigningKey
+from schemas.messages.answer import ReceiptDelivery
+from schemas.messages.execute import Execute, unpack
+from schemas.policy.packs import load_pack
+
+
+def rules() -> Rulebook:
+    return Rulebook(
+        load_pack("charter"), (), {"default": load_pack("tenant-default")}, load_pack("provider-default")
+    )
+
+
+def order(parties: Parties) -> Any:
+    """A run at the provider's border as `Border.run` would begin it."""
+    sealed, offered, appraisal = sealed_order(parties), parties.offered(), parties.appraise()
+    received = parties.peers(PROVIDER).receive(unpack(sealed.head)[0], Execute, CONSUMER)
+    layers = ConsumerPolicy(CONSUMER, parties.trust.charter, rules()).layers(None, local=True)
+    verdict = layers.decide(_context(), _subject(parties))
+    run = Run(
+        order=received,
+        offer=offered.body,
+        decision=verdict,
+        node_key=appraisal.sign_key,
+        attestation=node_record(appraisal, "inference").attestation,
+        trace=None,
+        started=datetime.now(UTC),
+    )
+    return run, sealed
+
+
+def _context() -> Any:
+    from schemas.descriptors.tags import Home, PolicyTags, complete
+    from schemas.policy.facts import RequestContext
+
+    return RequestContext.of(
+        complete(PolicyTags(data_class="public"), Home(CONSUMER, ("DE",))),
+        consumer=CONSUMER,
+        tenant="t",
+        application="api",
+        max_price=None,
+        allow_debug=False,
+        simulated_allowed=True,
+    )
+
+
+def _subject(parties: Parties) -> Any:
+    from broker.decide import facts_of
+    from broker.tests.parties import profile
+    from schemas.policy.facts import DomainFacts, Subject, Unusable
+
+    facts = DomainFacts.of(profile(PROVIDER), PROVIDER, datetime.now(UTC))
+    assert not isinstance(facts, Unusable)
+    return Subject(facts, facts_of(parties.appraise(), datetime.now(UTC)), 3)
+
+
+def read(parties: Parties, data: bytes) -> ExecutionReceipt:
+    return read_receipt(
+        data,
+        ExecutionReceipt,
+        keys=[parties.keys[PROVIDER]["receipt"].public],
+        issuer=PROVIDER,
+        federation="test",
+        audience=CONSUMER,
+    ).body
+
+
+async def test_an_execution_states_what_the_node_stated(parties: Parties, tmp_path: Path) -> None:
+    run, sealed = order(parties)
+    async with opened(tmp_path, parties, PROVIDER) as log:
+        executions = Executions(PROVIDER, "EUR", log)
+        await executions.commit(run)
+        assert len(await log.unsettled(COMMITMENT)) == 1
+        run.note_statement(statement(parties, sealed, b"an answer"))
+        body = read(parties, (await executions.conclude(run)).envelope)
+        assert (body.outcome, body.usage.output_tokens) == ("ok", 3)
+        assert {link.rel for link in body.links} == {"placement", "node"}
+        assert body.price is not None
+        assert body.price.micro == 1  # (3 × 1 + 3 × 2) / 1000, rounded up once
+        assert await log.unsettled(COMMITMENT) == []
+
+
+async def test_a_run_without_a_statement_is_failed_never_ok(parties: Parties, tmp_path: Path) -> None:
+    run, _ = order(parties)
+    run.failure = "stream.lost"
+    async with opened(tmp_path, parties, PROVIDER) as log:
+        body = read(parties, (await Executions(PROVIDER, "EUR", log).conclude(run)).envelope)
+    assert (body.outcome, body.code) == ("failed", "stream.lost")
+    assert body.usage.output_tokens == 0
+
+
+async def test_a_statement_about_another_order_counts_as_none(parties: Parties) -> None:
+    run, sealed = order(parties)
+    run.note_statement(statement(parties, sealed, b"x", header="ab" * 32))
+    assert run.outcome == "failed"
+    with pytest.raises(Refused):
+        run.note_statement(statement(parties, sealed, b"x", key=SigningKey.generate()))
+
+
+async def test_a_crash_in_mid_run_leaves_a_failed_execution(parties: Parties, tmp_path: Path) -> None:
+    run, _ = order(parties)
+    async with opened(tmp_path, parties, PROVIDER) as log:
+        await Executions(PROVIDER, "EUR", log).commit(run)
+    async with opened(tmp_path, parties, PROVIDER) as log:
+        executions = Executions(PROVIDER, "EUR", log)
+        (issued,) = await executions.recover()
+        body = read(parties, issued.envelope)
+        assert (body.outcome, body.code) == ("failed", CRASHED)
+        assert await executions.recover() == []
+        delivery = await executions.deliver(CONSUMER, run.order.body.request_id)
+        assert delivery.receipt_id == issued.receipt_id
+
+
+async def test_nobody_fetches_anothers_execution(parties: Parties, tmp_path: Path) -> None:
+    run, _ = order(parties)
+    async with opened(tmp_path, parties, PROVIDER) as log:
+        executions = Executions(PROVIDER, "EUR", log)
+        await executions.conclude(run)
+        with pytest.raises(Refused, match=r"receipt\.unknown"):
+            await executions.deliver("hyper.us", run.order.body.request_id)
+
+
+async def test_a_delivered_execution_must_be_about_our_placement(parties: Parties, tmp_path: Path) -> None:
+    run, sealed = order(parties)
+    async with opened(tmp_path, parties, PROVIDER) as log:
+        issued = await Executions(PROVIDER, "EUR", log).conclude(run)
+    delivery = ReceiptDelivery(
+        receipt_id=issued.receipt_id, execution=issued.envelope.decode(), promise=issued.promise.decode()
+    )
+    intent = Intent(
+        provider=PROVIDER, request_id=run.order.body.request_id, commitment=sealed.header.input_commitment
+    )
+    async with opened(tmp_path, parties, CONSUMER) as log:
+        await log.issue([], record=[Recorded(INTENT, intent.commitment, intent.write())])
+        shelf = Shelf(parties.peers(CONSUMER), log)
+        with pytest.raises(Refused, match=r"shelf\.link"):
+            await shelf.file(intent, delivery.write())
+        assert len(await log.unsettled(INTENT)) == 1
+
+
+async def test_a_promise_for_another_receipt_is_refused(parties: Parties, tmp_path: Path) -> None:
+    one, _ = order(parties)
+    two, _ = order(parties)
+    async with opened(tmp_path, parties, PROVIDER) as log:
+        executions = Executions(PROVIDER, "EUR", log)
+        first, second = await executions.conclude(one), await executions.conclude(two)
+    shelf = Shelf(parties.peers(CONSUMER), None)  # type: ignore[arg-type]
+    assert shelf.verify(PROVIDER, first.envelope, first.promise).body.issuer == PROVIDER
+    with pytest.raises(Refused, match=r"promise\.receipt"):
+        shelf.verify(PROVIDER, first.envelope, second.promise)
+
+
+async def test_an_execution_under_a_message_key_is_refused(parties: Parties, tmp_path: Path) -> None:
+    run, _ = order(parties)
+    swapped = {**parties.keys[PROVIDER], "receipt": parties.keys[PROVIDER]["message"]}
+    lying = replace(parties, keys={**parties.keys, PROVIDER: swapped})
+    async with opened(tmp_path, lying, PROVIDER) as log:
+        issued = await Executions(PROVIDER, "EUR", log).conclude(run)
+    with pytest.raises(Refused, match=r"envelope\.signature_invalid"):
+        Shelf(parties.peers(CONSUMER), None).verify(  # type: ignore[arg-type]
+            PROVIDER, issued.envelope, issued.promise
+        )
