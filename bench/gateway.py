@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import math
 import statistics
 import sys
 import tempfile
@@ -85,7 +86,7 @@ async def measure(session: aiohttp.ClientSession, way: Way, concurrency: int, se
 
 
 def summarise(way: str, concurrency: int, taken: list[float], seconds: float) -> Result:
-    good = sorted(value for value in taken if value == value)
+    good = sorted(value for value in taken if not math.isnan(value))
     at99 = good[min(len(good) - 1, int(len(good) * 0.99))] if good else float("nan")
     return Result(
         way=way,
