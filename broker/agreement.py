@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from attestation.appraise import NodeAppraisal
 from broker.appraisals import Appraisals
-from broker.attempt import Sealed, new_commitment, seal_attempt
+from broker.attempt import Sealed, check_node, new_commitment, seal_attempt
 from broker.decide import ConsumerPolicy
 from broker.directory import Directory, Snapshot
 from broker.edge.exchange import Model
@@ -32,6 +32,7 @@ from broker.select.predict import Predictor
 from broker.select.rank import Plan, rank, record
 from broker.spans import span
 from receipts.log import Issued
+from schemas.canonical import Json
 from schemas.errors import ComityError, Refused
 from schemas.messages.execute import MAX_BODY_BYTES, Limits
 from schemas.policy.layers import Decision
@@ -234,6 +235,7 @@ class Placing:
             appraisal = await self.appraisals.appraise(offered.domain, evidence)
             if appraisal.status not in ("affirming", "warning"):
                 raise Refused(appraisal.reason or "evidence.not_affirmed", f"the node is {appraisal.status}")
+            check_node(offered, appraisal)
         # 6. Decide: every layer of policy, over what we proved.
         with span("decide", domain=offered.domain):
             decision = self._decide(journey, offered, appraisal)
@@ -250,6 +252,8 @@ class Placing:
             input_tokens=descriptor.input_tokens, output_tokens=descriptor.max_output_tokens
         )
         profile = self.directory.profile(offered.domain)
+        if offer.profile_digest != profile.value_digest().hex():
+            raise Refused("negotiate.profile", "the offer is under another profile than the endorsed one")
         decision = self.policy.decide(journey.accepted, offer, profile, appraisal, price)
         if decision.verdict != "allow":
             raise Refused(decision.reasons[0], f"{offered.domain}: {', '.join(decision.reasons)}")
@@ -270,7 +274,7 @@ class Placing:
             parent=journey.parent,
             tags_digest=descriptor.policy_digest.hex(),
             cache_scope="none",
-            retention_s=offered.body.retention_s,
+            retention_s=min(offered.body.retention_s, descriptor.policy.max_retention_s or 0),
             limits=Limits(
                 output_tokens=descriptor.max_output_tokens,
                 body_bytes=max(1, len(body)),
@@ -285,13 +289,15 @@ class Placing:
         retry_ms: int,
     ) -> ComityError:
         """All finalists fell away: full is `Shed`, anything else is upstream, with each one's reason."""
-        told = {domain: list(codes) for domain, codes in reasons.items()}
+        told: dict[str, Json] = {domain: list(codes) for domain, codes in reasons.items()}
         if reasons and all(codes == ("NO_CAPACITY",) for codes in reasons.values()):
             return Shed("capacity.none", "every allowed domain is full", retry_after_ms=retry_ms or RETRY_MS)
         if not plans:
             return Upstream("agree.exhausted", "no allowed domain is left to go on with")
-        text = "; ".join(f"{domain}: {', '.join(codes)}" for domain, codes in told.items())
-        return Upstream("agree.no_offer", f"no allowed domain could serve this: {text}"[:512])
+        text = "; ".join(f"{domain}: {', '.join(codes)}" for domain, codes in reasons.items())
+        return Upstream(
+            "agree.no_offer", f"no allowed domain could serve this: {text}"[:512], detail={"declined": told}
+        )
 
 
 def _one_per_domain(plans: Sequence[Plan]) -> list[Plan]:

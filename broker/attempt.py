@@ -59,6 +59,14 @@ def new_commitment(body: bytes) -> tuple[bytes, str]:
     return secret, seal.input_commitment(secret, body).hex()
 
 
+def check_node(offered: Offered, appraisal: NodeAppraisal) -> NodeAppraisal:
+    """The appraisal, if it is of the node that was offered. Raises `Refused` (`attempt.node_swapped`)."""
+    offer, seal_digest = offered.body, hashlib.sha256(appraisal.seal_key).hexdigest()
+    if (offer.node_sign, offer.node_seal) != (appraisal.sign_key.thumbprint, seal_digest):
+        raise Refused("attempt.node_swapped", "the offer's node key is not the one the evidence proves")
+    return appraisal
+
+
 def seal_attempt(
     peers: Peers, offered: Offered, appraisal: NodeAppraisal, *, secret: bytes, body: bytes, **order: Any
 ) -> Sealed:
@@ -66,10 +74,8 @@ def seal_attempt(
 
     Raises `Refused` (`attempt.node_swapped`) when the offer names another node than the evidence proves.
     """
+    check_node(offered, appraisal)
     offer = offered.body
-    seal_digest = hashlib.sha256(appraisal.seal_key).hexdigest()
-    if (offer.node_sign, offer.node_seal) != (appraisal.sign_key.thumbprint, seal_digest):
-        raise Refused("attempt.node_swapped", "the offer's node key is not the one the evidence proves")
     header = peers.compose(
         Execute,
         offered.domain,
