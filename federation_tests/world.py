@@ -30,6 +30,7 @@ from federation.connection import Bus, BusSettings
 from federation.found import Founded, free_port
 from federation.server import EmbeddedServer
 from federation_tests.engine import ScriptedEngine, new_engine
+from federation_tests.bus_operator import Operator, operating
 from federation_tests.plan import CHAT, CLINIC, Changes, found_scripted
 
 READY_S: Final = 20.0  # seconds for a world to be ready on two busy cores; it takes about three
@@ -93,7 +94,8 @@ class Domain:
         self._agent = agent, asyncio.create_task(agent.run())
 
     async def start_broker(self, change: Callable[[BrokerConfig], BrokerConfig] | None = None) -> None:
-        config = BrokerConfig.load(self.folder / "broker.toml")
+        """One process has one tracer: each broker's file would hold every span of the federation."""
+        config = settings(observe={"spans": None})(BrokerConfig.load(self.folder / "broker.toml"))
         stack = AsyncExitStack()
         self._broker = (
             await stack.enter_async_context(running(change(config) if change else config, logs=False)),
@@ -135,6 +137,7 @@ class World:
     """Node id → its engine."""
     domains: dict[str, Domain]
     _stack: AsyncExitStack
+    _operator: Operator | None = None
 
     def __getitem__(self, domain: str) -> Domain:
         return self.domains[domain]
@@ -178,6 +181,12 @@ class World:
         bus = await Bus.connect(settings)
         self._stack.push_async_callback(bus.close)
         return bus
+
+    @property
+    def operator(self) -> Operator:
+        """Who runs the bus, in a world that is `operated`."""
+        assert self._operator
+        return self._operator
 
     @property
     def url(self) -> str:
@@ -229,18 +238,18 @@ async def world(
     changes: Changes | None = None,
     *,
     brokers: Mapping[str, Callable[[BrokerConfig], BrokerConfig]] | None = None,
-    server_port: int | None = None,
+    operated: bool = False,
     before: Callable[[Founded], None] = lambda _: None,
     wait: bool = True,
 ) -> AsyncIterator[World]:
     """A federation that runs until the block is left, in this event loop.
 
-    brokers: changes of brokers' settings. server_port: where the server listens, when something else
-    is to stand on the port that programs know. before: called with the founded files, before anything
-    runs. wait: return only when everything is admitted and seen.
+    brokers: changes of brokers' settings. operated: everything on the bus passes through the hands of
+    `World.operator`. before: called with the founded files, before anything runs. wait: return only
+    when everything is admitted and seen.
     """
     founded = found_scripted(folder, datetime.now(UTC), changes or Changes())
-    server = founded.bus.server(port=server_port or founded.bus_port)
+    server = founded.bus.server(port=free_port() if operated else founded.bus_port)
     async with AsyncExitStack() as stack:
         made = World(founded, server, {}, {}, stack)
         for plan in founded.plan.domains:
@@ -251,6 +260,10 @@ async def world(
         before(founded)
         stack.push_async_callback(server.stop)
         await server.start()
+        if operated:
+            assert server.port
+            relay = operating(founded.bus, port=founded.bus_port, upstream=server.port)
+            made._operator = await stack.enter_async_context(relay)
         stack.push_async_callback(_stop_all, made)
         await _start_all(made, brokers or {})
         if wait:
