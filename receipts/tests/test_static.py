@@ -1,0 +1,84 @@
+"""Static tiles: a stranger with nothing but the resources finds the signed root again."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from receipts import checkpoint, merkle
+from receipts.log import static, store
+from receipts.log.tiles import WIDTH
+from receipts.tests.conftest import code_of
+from receipts.tests.world import CLINIC, Domain, drafts
+from schemas.errors import Refused, Unreadable
+
+
+@pytest.mark.parametrize("size", [0, 1, 255, 256, 257, 600])
+async def test_the_resources_are_the_log(clinic: Domain, tmp_path: Path, size: int) -> None:
+    log = await clinic.open(tmp_path)
+    if size:
+        await log.issue(drafts(size))
+    await log.close()
+    connection = store.connect(tmp_path / f"{CLINIC}.db", read_only=True)
+    found = dict(static.resources(connection))
+    stated = checkpoint.verify(found["checkpoint"], [clinic.keys.note.key], origin=clinic.origin).checkpoint
+    leaves: list[bytes] = []
+    for name in sorted(found):
+        if name.startswith("tile/entries/"):
+            hashes = [merkle.leaf_hash(record) for record in static.read_entry_bundle(found[name])]
+            assert found[name.replace("entries", "0")] == b"".join(hashes)
+            leaves += hashes
+    assert (len(leaves), merkle.root(leaves)) == (stated.size, stated.root) == (size, stated.root)
+    uppers = [found[name] for name in sorted(found) if name.startswith("tile/1/")]
+    roots = [merkle.root(leaves[at : at + WIDTH]) for at in range(0, size - size % WIDTH, WIDTH)]
+    assert b"".join(uppers) == b"".join(roots)
+    connection.close()
+
+
+async def test_only_what_a_checkpoint_implies_is_here(clinic: Domain, tmp_path: Path) -> None:
+    log = await clinic.open(tmp_path)
+    await log.issue(drafts(257))
+    await log.close()
+    connection = store.connect(tmp_path / f"{CLINIC}.db", read_only=True)
+    for path in ("tile/0/000", "tile/0/001.p/1", "tile/1/000.p/1", "tile/entries/000", "checkpoint"):
+        assert static.resource(connection, path)
+    for path in ("tile/0/000.p/7", "tile/0/001", "tile/0/001.p/2", "tile/2/000.p/1", "tile/0/002.p/1"):
+        assert code_of(lambda path=path: static.resource(connection, path)) == "static.not_here"  # type: ignore[misc]
+    connection.close()
+
+
+def test_a_log_without_checkpoints_has_nothing_to_show() -> None:
+    connection = sqlite3.connect(":memory:")
+    connection.execute("CREATE TABLE checkpoint (size, note)")
+    assert code_of(lambda: static.resource(connection, "checkpoint")) == "static.not_here"
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "", "tile", "tile/0/", "tile/0/0", "tile/0/1000", "tile/0/x000/001", "tile/64/000", "tile/-1/000",
+        "tile/00/000", "tile/0/000.p/0", "tile/0/000.p/256", "tile/0/000.p/", "tile/0/001/x000",
+        "tile/0/../checkpoint", "checkpoint/", "tile/entries/000\n",
+    ],
+)  # fmt: skip
+def test_paths_that_are_none(path: str) -> None:
+    assert code_of(lambda: static.read_path(path)) == "static.path"
+
+
+def test_a_long_path() -> None:
+    assert static.read_path("tile/3/x001/x234/067.p/9") == (3, 1_234_067, 9)
+    assert static.read_path("tile/entries/000") == (-1, 0, WIDTH)
+
+
+@given(st.lists(st.binary(max_size=80), max_size=5), st.binary(max_size=40))
+def test_entry_bundles(records: list[bytes], noise: bytes) -> None:
+    assert static.read_entry_bundle(static.entry_bundle(records)) == records
+    try:
+        static.read_entry_bundle(noise)
+    except (Unreadable, Refused) as error:
+        assert error.code == "static.entries"  # noqa: PT017
