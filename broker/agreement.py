@@ -21,6 +21,7 @@ from broker.directory import Directory, Snapshot
 from broker.edge.exchange import Model
 from broker.journey import Journey, Segment
 from broker.negotiate import Declined, Offered, call_for_offers, release
+from broker.observe.metrics import Metrics
 from broker.peers import Peers
 from broker.placements import Choice, Considered, Placements
 from broker.policy_block import Refusal
@@ -101,6 +102,7 @@ class Placing:
     terms: Terms
     predictor: Predictor
     """Speeds and round trips, learned from what this broker sees."""
+    metrics: Metrics
 
     async def place(self, journey: Journey) -> Placed:
         """One node for the next attempt. Raises `Infeasible`, `Shed` or `Upstream`.
@@ -114,10 +116,14 @@ class Placing:
             journey.agreement_ns += time.perf_counter_ns() - began
 
     async def _place(self, journey: Journey) -> Placed:
+        began = time.perf_counter()
         snapshot, found = self.cut(journey)
+        for rejected in found.rejected:
+            self.metrics.denied(rejected.reasons)
         if not found.candidates:
             raise await self._refuse(journey, snapshot, found)
         considered = self.order(journey, snapshot, found)
+        self.metrics.decided(time.perf_counter() - began, len(found.candidates))
         plans = _one_per_domain(considered.plans)
         reasons: dict[str, tuple[str, ...]] = {}
         retry_ms = 0
@@ -212,7 +218,9 @@ class Placing:
         offers = [answer for answer in answers if isinstance(answer, Offered)]
         try:
             for plan, answer in zip(finalists, answers, strict=True):
+                self.metrics.offer(answer.code if isinstance(answer, Declined) else "offer")
                 if isinstance(answer, Declined):
+                    self.metrics.denied(answer.rules)
                     reasons[plan.domain] = answer.rules or (answer.code,)
                     continue
                 try:
@@ -239,6 +247,7 @@ class Placing:
         # 6. Decide: every layer of policy, over what we proved.
         with span("decide", domain=offered.domain):
             decision = self._decide(journey, offered, appraisal)
+        self.metrics.attestation_age(max(0.0, time.time() - (appraisal.challenged_at or 0.0)))
         choice = Choice(plan, attempt.considered, offered, appraisal, decision, attempt.commitment)
         receipt = await self.placements.issue(journey, choice, self.appraisals.document(evidence))
         sealed = self._seal(attempt, offered, appraisal, receipt)

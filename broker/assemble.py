@@ -23,6 +23,7 @@ from broker.directory import Directory
 from broker.dispatch import Dispatcher
 from broker.executions import Executions
 from broker.interior import Interior
+from broker.observe.metrics import Metrics
 from broker.peers import Peers, new_negotiation
 from broker.placements import Placements
 from broker.pricing import PriceBook
@@ -165,7 +166,7 @@ def _note_signer(origin: str, path: Path) -> NoteSigner:
     return NoteSigner.of(origin, private.private_bytes_raw())
 
 
-async def assemble(config: BrokerConfig) -> Parts:
+async def assemble(config: BrokerConfig, metrics: Metrics) -> Parts:
     """Everything that a broker is made of. Raises `ComityError`; nothing is left open then."""
     files = read_trust(config)
     trust = files.trust
@@ -178,7 +179,7 @@ async def assemble(config: BrokerConfig) -> Parts:
     except BaseException:
         await bus.close()
         raise
-    return _join(config, trust, rules, expectations, message_key, bus, log)
+    return _join(config, trust, rules, expectations, message_key, bus, log, metrics)
 
 
 def _join(
@@ -189,6 +190,7 @@ def _join(
     message_key: SigningKey,
     bus: Bus,
     log: TransparencyLog,
+    metrics: Metrics,
 ) -> Parts:
     async def local(sender: str, op: str, payload: bytes) -> bytes:
         return await service.handle(sender, op, payload)
@@ -217,6 +219,7 @@ def _join(
         ProviderPolicy.of(trust.charter, own_profile, rules),
         PriceBook(own_summary),
         executions,
+        metrics,
     )
     predictor = Predictor()
     service = Service(bus, peers, interior, directory, appraisals, border, executions, predictor)
@@ -230,6 +233,7 @@ def _join(
         weights={name: _weights(settings) for name, settings in config.weights.items()},
         terms=Terms(config.negotiation.finalists, config.negotiation.hold_ms, config.limits.request_ms),
         predictor=predictor,
+        metrics=metrics,
     )
     answering = Answering(peers, border, appraisals, shelf)
 

@@ -21,6 +21,7 @@ from broker.decide import ProviderPolicy
 from broker.executions import Executions, Run
 from broker.holds import Holds, Negotiation, State
 from broker.interior import Interior
+from broker.observe.metrics import Metrics
 from broker.peers import Peers
 from broker.policy_block import node_record
 from broker.pricing import PriceBook
@@ -57,6 +58,7 @@ class Border:
     policy: ProviderPolicy
     prices: PriceBook
     executions: Executions
+    metrics: Metrics
     holds: Holds = field(default_factory=Holds)
     replays: ReplayCache = field(default_factory=ReplayCache)
     draining: bool = False
@@ -95,11 +97,13 @@ class Border:
         message = self._receive(payload, Release, sender).body
         negotiation = self.holds.held(message.nid, message.hold_id, sender, time.monotonic())
         self.holds.move(negotiation, "RELEASED", time.monotonic())
+        self.metrics.hold("released")
         await self.interior.release(message.hold_id, message.nid)
 
     async def expire(self) -> None:
         """Give back what consumers let lapse."""
         for negotiation in self.holds.expired(time.monotonic()):
+            self.metrics.hold("expired")
             await self.interior.release(negotiation.offer.hold_id, negotiation.offer.nid)
 
     async def status(self, sender: str, payload: bytes) -> bytes:
@@ -194,6 +198,7 @@ class Border:
             await self.executions.abandon(run)
             raise
         self.holds.move(negotiation, "ACTIVE", time.monotonic())
+        self.metrics.hold("executed")
         return updated.node_id
 
     async def _conclude(self, run: Run, negotiation: Negotiation) -> bytes:

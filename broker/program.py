@@ -50,7 +50,7 @@ async def running(config: BrokerConfig, *, logs: bool = True) -> AsyncIterator[R
     # 1. See what happens from here on.
     observability = Observability.start(config.observe, config.domain, logs=logs)
     # 2. Keys, trust, bus, log: everything that can be wrong is wrong here.
-    parts = await assemble(config)
+    parts = await assemble(config, observability.metrics)
     try:
         # 3. What a crash cut off gets the receipt that was promised for it.
         for issued in await parts.executions.recover():
