@@ -23,6 +23,8 @@ class ScriptedEngine:
         self.erased: list[int] = []
         self.hang_ups = 0
         """Requests that are cut off before they are answered."""
+        self.slow_pages = False
+        """Whether /metrics and /slots wait for ever."""
         self.left = asyncio.Event()
         """Set when a client left in mid-answer."""
         self._runner: web.AppRunner | None = None
@@ -33,6 +35,8 @@ class ScriptedEngine:
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_post("/slots/{slot}", self._erase)
         app.router.add_get("/health", self._health)
+        app.router.add_get("/metrics", self._page)
+        app.router.add_get("/slots", self._page)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
@@ -67,6 +71,11 @@ class ScriptedEngine:
     async def _erase(self, request: web.Request) -> web.Response:
         self.erased.append(int(request.match_info["slot"]))
         return web.json_response({})
+
+    async def _page(self, _: web.Request) -> web.Response:
+        if self.slow_pages:
+            await asyncio.sleep(3600)
+        return web.Response(status=404)
 
     async def _health(self, _: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})

@@ -7,6 +7,7 @@ exponentially weighted mean over what really ran.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import re
@@ -72,15 +73,17 @@ def _finite(text: str) -> float | None:
 
 
 async def look(engine: EngineClient) -> Reading:
-    """Ask the engine for its health, metrics and slots. Never raises: silence is `DOWN`."""
-    try:
-        health = await engine.get("/health")
-        metrics = await engine.get("/metrics")
-        slots = await engine.get("/slots")
-    except Undecided:
+    """Ask the engine for its health, metrics and slots. Never raises: silence about health is `DOWN`.
+
+    Metrics and slots may have to wait for a long prompt to be worked in; they are missing then.
+    """
+    health, metrics, slots = await asyncio.gather(
+        *(engine.get(path) for path in ("/health", "/metrics", "/slots")), return_exceptions=True
+    )
+    if isinstance(health, Undecided):
         return Reading("DOWN", None, None)
-    text = metrics.decode("utf-8", "replace") if metrics is not None else ""
-    busy = read_slots(slots) if slots is not None else None
+    text = metrics.decode("utf-8", "replace") if isinstance(metrics, bytes) else ""
+    busy = read_slots(slots) if isinstance(slots, bytes) else None
     return Reading(
         "HEALTHY" if health is not None else "DEGRADED",
         busy if busy is not None else read_metrics(text, BUSY),

@@ -5,24 +5,37 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from domain_agent.node.engine.client import EngineAddress, EngineClient
 from domain_agent.node.engine.telemetry import (
     BUSY,
+    Reading,
     SpeedMeter,
     available_memory_mb,
     look,
     read_metrics,
     read_slots,
 )
+from domain_agent.tests.engines import ScriptedEngine
 
 
 async def test_an_engine_that_is_gone_is_down() -> None:
     client = EngineClient(EngineAddress("http://127.0.0.1:1"), connections=1)
     assert (await look(client)).health == "DOWN"
     await client.close()
+
+
+async def test_an_engine_that_works_in_a_long_prompt_is_not_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """llama.cpp answers /health at once, and /slots when its batch is done."""
+    monkeypatch.setattr("domain_agent.node.engine.client.TELEMETRY_S", 0.1)
+    async with ScriptedEngine() as engine:
+        engine.slow_pages = True
+        client = EngineClient(EngineAddress(engine.address), connections=4)
+        assert await look(client) == Reading("HEALTHY", None, None)
+        await client.close()
 
 
 PAGE = """# HELP llamacpp:requests_processing x
