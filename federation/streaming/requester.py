@@ -166,11 +166,17 @@ class Stream:
             self._bus.spawn(self._probe)
 
     def _absence(self, message: Msg) -> bool:
-        """Whether the server says, for the first time, that nobody is there to answer our probe."""
+        """Whether the server says that nobody hears our control frames. Raises `Undecided` the second time.
+
+        The run had begun, so this is no `bus.absent`, after which nothing can have happened.
+        """
         if (message.headers or {}).get("Status") != "503":
             return False
         self._absent += 1
-        return self._absent < ABSENT_PROBES
+        if self._absent < ABSENT_PROBES:
+            return True
+        self._told = True
+        raise Undecided("stream.lost", "the responder is gone")
 
     async def _probe(self) -> None:
         """A killed responder says nothing; the server knows that it is gone, and answers in its place."""
