@@ -28,9 +28,9 @@ from rich.table import Table
 from receipts import merkle, proof
 from receipts.leaf import Kind
 from receipts.log import Draft, Issued, LogIdentity, LogKeys, TransparencyLog
-from receipts.log.batch import Signer, State
 from receipts.log.draft import prepare
 from receipts.log.tiles import TileSource, Tree
+from receipts.log.writing.batch import Signer, State
 from receipts.note import NoteSigner
 from receipts.statements.fields import (
     Capability,

@@ -1,8 +1,8 @@
 """A domain's append-only log: one holder, one writer, durable before anything leaves.
 
-`transparency` the log as the broker uses it · `draft` what goes in and comes out · `writer` the one
-thread that commits · `batch` what one transaction does · `store` the tables · `holder` who may
-write · `tiles` the tree on disk · `reader` proofs and bundles.
+`transparency` the log as the broker uses it · `draft` what goes in and comes out · `writing/` the
+holder, the one thread and its transactions · `store` the tables · `tiles` the tree on disk · `static`
+the same for tlog tools · `reader` proofs and bundles · `fsck` is it what was signed.
 """
 
 from receipts.bundle import ChallengeDisclosure, Disclosures

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 from receipts import proof
 from receipts.bundle import Bundle, Disclosures
-from receipts.log.batch import Signer, moment
 from receipts.log.draft import Documents, Issued, Recorded
 from receipts.log.tiles import TileSource
+from receipts.log.writing.batch import Signer, moment
 from receipts.merkle import consistency_proof, inclusion_proof, leaf_hash
 from receipts.proof import Proof
 from schemas import envelope

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Final, Self, TypeVar
 
 from receipts import bundle, checkpoint
-from receipts.log import batch, store, tiles, writer
-from receipts.log.batch import Signer, State, Work
+from receipts.log import store, tiles
 from receipts.log.draft import Documents, Draft, Issued, Keep, LogIdentity, LogKeys, Recorded, prepare
-from receipts.log.holder import Holder
 from receipts.log.reader import Reader
-from receipts.log.writer import Writer
+from receipts.log.writing import batch, writer
+from receipts.log.writing.batch import Signer, State, Work
+from receipts.log.writing.holder import Holder
+from receipts.log.writing.writer import Writer
 from receipts.merkle import range_root
 from receipts.statements.fields import ManifestRef
 from schemas.errors import ComityError, ConfigurationError, Refused

@@ -13,8 +13,9 @@ import pytest
 
 from receipts import checkpoint, proof
 from receipts.leaf import Kind
-from receipts.log import Documents, Draft, Keep, LogIdentity, LogKeys, Recorded, TransparencyLog, batch
+from receipts.log import Documents, Draft, Keep, LogIdentity, LogKeys, Recorded, TransparencyLog
 from receipts.log import fsck as checker
+from receipts.log.writing import batch
 from receipts.merkle import verify_consistency
 from receipts.note import NoteSigner
 from receipts.statements.promise import read_promise

@@ -19,11 +19,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from receipts.log import batch
-from receipts.log.batch import Signer, State, Work
 from receipts.log.draft import Issued
-from receipts.log.holder import Holder
 from receipts.log.store import connect
+from receipts.log.writing import batch
+from receipts.log.writing.batch import Signer, State, Work
+from receipts.log.writing.holder import Holder
 from schemas.errors import ComityError, Refused, Undecided
 
 MAX_BATCH: Final = 256  # works in one transaction; a commit stays below some 20 ms
