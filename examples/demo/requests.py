@@ -32,7 +32,7 @@ async def public_question(stage: Stage) -> None:
 
 async def personal_data(stage: Stage) -> None:
     """2 personal data, residency EU → cloud.fr, hyper.us rejected by name of the rule"""
-    prompt = "Remind Ms Weber politely of her appointment on Monday."
+    prompt = "Write a short letter that reminds Ms Weber of her appointment on Monday."
     show.request(stage.console, prompt, "data_class=personal residency=EU")
     explained = await stage.explain(PERSONAL)
     show.candidates(stage.console, explained, CHAT)

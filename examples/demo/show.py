@@ -88,7 +88,10 @@ def refusal(console: Console, error: dict[str, Any]) -> None:
     table.add_row("says", error["message"])
     table.add_row("binding rules", ", ".join(comity["binding"]))
     relaxation = comity["smallest_relaxation"] or {}
-    table.add_row("smallest relaxation", ", ".join(f"{key}: {value}" for key, value in relaxation.items()))
+    dropped = ", ".join(relaxation.get("rules", [])) or "none"
+    table.add_row(
+        "smallest relaxation", f"without {dropped}: {relaxation.get('candidates', 0)} could serve it"
+    )
     console.print(table)
 
 

@@ -90,6 +90,7 @@ class Stage:
             answer = await client.chat.completions.create(
                 model=model,
                 max_tokens=tokens,
+                temperature=0,
                 messages=[{"role": "user", "content": prompt}],
                 extra_body={"comity": {"policy": dict(policy)}},
             )

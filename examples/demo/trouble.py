@@ -45,6 +45,7 @@ async def streaming(stage: Stage, prompt: str, policy: dict[str, Any]) -> AsyncI
         events = await client.chat.completions.create(
             model=CHAT,
             max_tokens=LONG_ANSWER,
+            temperature=0,
             stream=True,
             messages=[{"role": "user", "content": prompt}],
             extra_body={"comity": {"policy": policy}},
