@@ -18,7 +18,6 @@ from broker.appraisals import Appraisals
 from broker.attempt import Sealed, check_node, new_commitment, seal_attempt
 from broker.decide import ConsumerPolicy
 from broker.directory import Directory, Snapshot
-from broker.edge.exchange import Model
 from broker.journey import Journey, Segment
 from broker.negotiate import Declined, Offered, call_for_offers, release
 from broker.observe.metrics import Metrics
@@ -176,15 +175,6 @@ class Placing:
         refusal = Refusal(layers, found.report().binding)
         issued = await self.placements.refuse(journey, found, snapshot.digest, refusal)
         return infeasible(journey.descriptor, found, issued.receipt_id)
-
-    def models(self) -> list[Model]:
-        """Every class and class/variant that some domain lists now, with the domains."""
-        owners: dict[str, set[str]] = {}
-        for listing in self.directory.snapshot(datetime.now(UTC)).entries:
-            for cell in listing.summary.cells:
-                for name in {cell.cls, cell.label}:
-                    owners.setdefault(name, set()).add(listing.domain)
-        return [Model(name, tuple(sorted(domains))) for name, domains in sorted(owners.items())]
 
     async def _call(
         self, journey: Journey, finalists: Sequence[Plan], commitment: str

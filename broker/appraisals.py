@@ -22,6 +22,7 @@ from schemas.messages.interior import OwnAdvert
 from schemas.trust import FederationTrust
 
 MAX_CACHED: Final = 4096  # appraisals; one per node and epoch in sight
+MAX_REVOKED: Final = 100_000  # node keys remembered as revoked; a node makes a new key at each start
 MAX_CHALLENGES: Final = 64  # an hour of one a minute; older ones are past any accepted age
 
 Fetch = Callable[[str, str], Awaitable[bytes]]
@@ -63,7 +64,9 @@ class Appraisals:
     _cached: dict[str, NodeAppraisal] = field(default_factory=dict)
     _documents: dict[str, bytes] = field(default_factory=dict)
     _revoked: dict[tuple[str, str], ReasonClass] = field(default_factory=dict)
-    _running: dict[str, asyncio.Task[NodeAppraisal]] = field(default_factory=dict)
+    _shut: set[str] = field(default_factory=set)
+    """Domains that revoked more than we can remember: none of their nodes is trusted any more."""
+    _running: dict[tuple[str, str], asyncio.Task[NodeAppraisal]] = field(default_factory=dict)
 
     async def appraise(self, domain: str, digest: str) -> NodeAppraisal:
         """Our verdict on the evidence `domain` named. One check at a time per document.
@@ -73,11 +76,11 @@ class Appraisals:
         held = self._cached.get(digest)
         if held is not None and held.evidence.domain == domain and held.expires_at > _seconds():
             return held
-        task = self._running.get(digest)
+        task = self._running.get((domain, digest))
         if task is None:
             task = asyncio.create_task(self._appraise(domain, digest))
-            self._running[digest] = task
-            task.add_done_callback(lambda _: self._running.pop(digest, None))
+            self._running[domain, digest] = task
+            task.add_done_callback(lambda _: self._running.pop((domain, digest), None))
         return await asyncio.shield(task)
 
     async def _appraise(self, domain: str, digest: str) -> NodeAppraisal:
@@ -123,6 +126,8 @@ class Appraisals:
         self.trust_epoch += 1
         for thumbprint in thumbprints:
             self._revoked[domain, thumbprint] = reason
+        if len(self._revoked) > MAX_REVOKED:
+            self._shut.add(domain)
         self._cached = {
             digest: held
             for digest, held in self._cached.items()
@@ -136,7 +141,7 @@ class Appraisals:
 
     def revocation(self, domain: str, thumbprint: str) -> ReasonClass | None:
         """Why this node key of this domain is out, if it is."""
-        return self._revoked.get((domain, thumbprint))
+        return "compromise" if domain in self._shut else self._revoked.get((domain, thumbprint))
 
 
 def _seconds() -> float:

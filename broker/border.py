@@ -40,6 +40,7 @@ from schemas.policy.layers import Decision
 
 MAX_HOLD_MS: Final = 10_000  # milliseconds; several round trips, so that a silent consumer strands little
 MIN_HOLD_MS: Final = 500  # below it no execute could arrive in time over a wide area
+MAX_ORDERS: Final = 100_000  # attempts remembered against a second order; hours of the busiest border
 CALL_AGAIN_MS: Final = 1_000  # milliseconds until another call may find room
 _STATES: Final[dict[str, State]] = {
     "ok": "COMPLETED",
@@ -171,6 +172,8 @@ class Border:
         key = (execute.iss, execute.request_id, execute.attempt)
         if self._orders.setdefault(key, execute.nonce) != execute.nonce:
             raise Refused("execute.duplicate", "this attempt was ordered before")
+        while len(self._orders) > MAX_ORDERS:
+            del self._orders[next(iter(self._orders))]
         held = self.holds.held(execute.nid, execute.hold_id, execute.iss, time.monotonic())
         offered = (
             held.offer_digest.hex(),

@@ -16,7 +16,7 @@ from typing import Final
 from broker.agreement import Placed, Placing
 from broker.answering import Answering, Interrupted
 from broker.edge.exchange import Accepted, Event, Model, Tenant
-from broker.explain import explain
+from broker.explain import explain, models
 from broker.journey import Journey
 from broker.problems import RequestProblem, Upstream
 from broker.shelf import Shelf
@@ -106,7 +106,7 @@ class Dispatcher:
     async def models(self, tenant: Tenant) -> list[Model]:
         """What is on offer right now, by class and by class/variant."""
         del tenant  # every tenant may see what exists; policy decides what it may use
-        return self.placing.models()
+        return models(self.placing.directory)
 
     def ready(self) -> str | None:
         return self.not_ready()

@@ -1,11 +1,13 @@
-"""What would happen to a request, domain by domain, without running it: `POST /v1/explain`."""
+"""What could be asked for, and what would happen to a request without running it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from broker.agreement import Placing
-from broker.edge.exchange import Accepted
+from broker.directory import Directory
+from broker.edge.exchange import Accepted, Model
 from broker.journey import Journey
 from broker.refusals import infeasible
 from broker.select.candidates import Rejected
@@ -25,6 +27,16 @@ def explain(placing: Placing, accepted: Accepted) -> Mapping[str, Json]:
         "plans": [{"domain": plan.domain, **plan.as_json()} for plan in considered.plans],
         "rejected": [_rejected(plan) for plan in considered.rejected],
     }
+
+
+def models(directory: Directory) -> list[Model]:
+    """Every class and class/variant that some domain lists now, with the domains."""
+    owners: dict[str, set[str]] = {}
+    for listing in directory.snapshot(datetime.now(UTC)).entries:
+        for cell in listing.summary.cells:
+            for name in {cell.cls, cell.label}:
+                owners.setdefault(name, set()).add(listing.domain)
+    return [Model(name, tuple(sorted(domains))) for name, domains in sorted(owners.items())]
 
 
 def _rejected(plan: Rejected) -> Json:

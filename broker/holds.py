@@ -62,7 +62,8 @@ class Holds:
 
     def __init__(self) -> None:
         self._by_nid: dict[str, Negotiation] = {}
-        self._nid_of_hold: dict[str, str] = {}
+        self._held: dict[str, Negotiation] = {}
+        """Those in state HELD: few, while `_by_nid` remembers an hour."""
         self._budgets: dict[str, _Budget] = {}
 
     def charge_call(self, consumer: str, now: float) -> None:
@@ -73,9 +74,7 @@ class Holds:
         if budget.calls < 1:
             raise Refused("RATE", "too many calls without an accept")
         open_offers = sum(
-            1
-            for held in self._by_nid.values()
-            if held.consumer == consumer and held.state == "HELD" and held.expires > now
+            1 for held in self._held.values() if held.consumer == consumer and held.expires > now
         )
         if open_offers >= MAX_OPEN_PER_PEER:
             raise Refused("RATE", "too many offers held at once")
@@ -90,8 +89,7 @@ class Holds:
         if len(self._by_nid) >= MAX_NEGOTIATIONS:
             raise Refused("RATE", "too many negotiations at once")
         negotiation.changed = now
-        self._by_nid[nid] = negotiation
-        self._nid_of_hold[negotiation.offer.hold_id] = nid
+        self._by_nid[nid] = self._held[nid] = negotiation
 
     def get(self, nid: str) -> Negotiation | None:
         return self._by_nid.get(nid)
@@ -101,11 +99,12 @@ class Holds:
         negotiation = self._by_nid.get(nid)
         if negotiation is None or negotiation.consumer != consumer or negotiation.offer.hold_id != hold_id:
             raise Refused("hold.unknown", "no such hold of yours")
+        if negotiation.state in ("HELD", "RELEASED") and negotiation.expires <= now:
+            if negotiation.state == "HELD":
+                self.move(negotiation, "RELEASED", now)
+            raise Refused("hold.expired", "this hold has expired")
         if negotiation.state != "HELD":
             raise Refused("hold.used", f"this hold is {negotiation.state.lower()}")
-        if negotiation.expires <= now:
-            self.move(negotiation, "RELEASED", now)
-            raise Refused("hold.expired", "this hold has expired")
         return negotiation
 
     def move(self, negotiation: Negotiation, state: State, now: float) -> None:
@@ -113,12 +112,13 @@ class Holds:
         if state not in _NEXT.get(negotiation.state, frozenset()):
             raise Refused("hold.state", f"{negotiation.state} does not lead to {state}")
         negotiation.state, negotiation.changed = state, now
+        self._held.pop(negotiation.offer.nid, None)
         if state == "COMMITTED":
             self._budgets.setdefault(negotiation.consumer, _Budget(at=now)).calls += 1
 
     def expired(self, now: float) -> list[Negotiation]:
         """Holds whose time is over, moved to RELEASED: the caller tells the agent."""
-        gone = [held for held in self._by_nid.values() if held.state == "HELD" and held.expires <= now]
+        gone = [held for held in self._held.values() if held.expires <= now]
         for negotiation in gone:
             self.move(negotiation, "RELEASED", now)
         return gone
@@ -133,4 +133,3 @@ class Holds:
         for nid, held in list(self._by_nid.items()):
             if held.state in TERMINAL and held.changed + KEEP_S < now:
                 del self._by_nid[nid]
-                self._nid_of_hold.pop(held.offer.hold_id, None)
