@@ -58,8 +58,16 @@ class Service:
         """Subscribe first, then ask for snapshots, so that nothing falls between (nats.md 6)."""
         inbound = f"fed.v1.neg.{account(self.peers.domain)}.*"
         for op in ("advert", "call", "release", "evidence", "receipt", "revoke", "snapshot", "status"):
-            await self.bus.serve(f"{inbound}.{op}", self._from_peer, limits=PEER_LIMITS, concurrency=WORKERS)
-        await serve_streams(self.bus, f"{inbound}.execute", self._execute, limits=PEER_LIMITS)
+            await self.bus.serve(
+                f"{inbound}.{op}",
+                self._from_peer,
+                limits=PEER_LIMITS,
+                concurrency=WORKERS,
+                senders=self._others,
+            )
+        await serve_streams(
+            self.bus, f"{inbound}.execute", self._execute, limits=PEER_LIMITS, senders=self._others
+        )
         await self.bus.serve("broker.*", self._from_agent, limits=PEER_LIMITS, concurrency=4)
         self.bus.on_reconnect(self.sync)
         self._tasks = [
