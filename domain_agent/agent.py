@@ -79,7 +79,7 @@ class Agent:
         self.advertiser = Advertiser(
             membership=config.membership,
             key=config.advert_key,
-            condenser=Condenser(self.holding, self.capacity, config.jurisdiction, config.k_min),
+            condenser=Condenser(self.holding, config.jurisdiction, config.k_min),
             own=self.own,
             revocations=self.revocations,
             publish=bus.publish,

@@ -45,6 +45,21 @@ class Room:
         return self.slots + self.queue
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """One node at one moment."""
+
+    slots: int
+    free: int
+    """Slots that nobody was promised."""
+    queue_ms: int
+    """Expected wait of the next request: nothing while a slot is free."""
+    full: bool
+
+
+NOTHING: Final = Load(0, 0, 0, full=True)
+
+
 class Capacity:
     """The books of all nodes. `now` is the agent's steady clock in seconds."""
 
@@ -64,21 +79,23 @@ class Capacity:
 
     def used(self, node_id: str, now: float) -> int:
         """Places promised on this node that still stand."""
+        if node_id not in self._of_node:
+            return 0
         self._expire(node_id, now)
         return len(self._of_node.get(node_id, ()))
 
-    def free_slots(self, node_id: str, now: float) -> int:
-        """Slots that nobody was promised."""
-        room = self._rooms.get(node_id)
-        return max(0, room.slots - self.used(node_id, now)) if room else 0
-
-    def queue_ms(self, node_id: str, now: float) -> int:
-        """Expected wait of the next request: nothing while a slot is free."""
-        room = self._rooms.get(node_id)
+    def load(self, node_id: str, now: float) -> Load:
+        """What the node could take now."""
+        room, used = self._rooms.get(node_id), self.used(node_id, now)
         if room is None or room.slots == 0:
-            return 0
-        waiting = self.used(node_id, now) - room.slots + 1
-        return max(0, round(waiting * room.run_ms / room.slots))
+            return NOTHING
+        waiting = max(0, used - room.slots + 1)
+        return Load(
+            slots=room.slots,
+            free=max(0, room.slots - used),
+            queue_ms=round(waiting * room.run_ms / room.slots),
+            full=used >= room.places,
+        )
 
     def held_for(self, nid: str, now: float) -> Place | None:
         """The hold that this negotiation has already: a repeated request gets the same."""

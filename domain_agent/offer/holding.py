@@ -8,12 +8,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from domain_agent.admit.nodes import NodeBook, NodeRecord
 from domain_agent.clock import Clock
-from domain_agent.offer.capacity import Capacity, Place
+from domain_agent.offer.capacity import Capacity, Load, Place
 from domain_agent.offer.catalogue import Catalogue
 from schemas.descriptors.capability import CapabilityDescriptor
 from schemas.descriptors.summary import Headroom, headroom_bucket
@@ -30,9 +31,7 @@ class Candidate:
 
     record: NodeRecord
     entry: CapabilityDescriptor
-    free: int
-    queue_ms: int
-    full: bool
+    load: Load
 
 
 @dataclass(slots=True)
@@ -53,12 +52,14 @@ class Holding:
         if not entries:
             return _refused("UNKNOWN_CAPABILITY", 0, 0)
         candidates = [each for entry in entries for each in self.candidates(entry)]
-        headroom = self._headroom(candidates)
+        headroom = headroom_of(candidates)
         again = self.capacity.held_for(asked.nid, self.clock.steady())
         if again is not None:
             return self._again(again, candidates, headroom)
         excluded = set(asked.exclude_nodes)
-        able = [each for each in candidates if not each.full and _thumbprint(each.record) not in excluded]
+        able = [
+            each for each in candidates if not each.load.full and _thumbprint(each.record) not in excluded
+        ]
         if not able:
             return _refused("NO_CAPACITY", headroom, _retry(candidates))
         chosen = min(able, key=_preference)
@@ -76,25 +77,8 @@ class Holding:
                 continue
             if record.model(entry.label, entry.digest) is None:
                 continue
-            room = self.capacity.room(record.node_id)
-            used = self.capacity.used(record.node_id, steady)
-            found.append(
-                Candidate(
-                    record,
-                    entry,
-                    free=self.capacity.free_slots(record.node_id, steady),
-                    queue_ms=self.capacity.queue_ms(record.node_id, steady),
-                    full=room is None or used >= room.places,
-                )
-            )
+            found.append(Candidate(record, entry, self.capacity.load(record.node_id, steady)))
         return found
-
-    def _headroom(self, candidates: list[Candidate]) -> Headroom:
-        rooms = {each.record.node_id: each for each in candidates}
-        slots = [self.capacity.room(node_id) for node_id in rooms]
-        return headroom_bucket(
-            sum(each.free for each in rooms.values()), sum(room.slots for room in slots if room)
-        )
 
     def _again(self, place: Place, candidates: list[Candidate], headroom: Headroom) -> HoldReply:
         for each in candidates:
@@ -114,19 +98,25 @@ class Holding:
             capability=chosen.entry.label,
             model_digest=chosen.entry.digest,
             hold_ms=max(0, int(1000 * (place.until - self.clock.steady()))),
-            queue_ms=chosen.queue_ms,
+            queue_ms=chosen.load.queue_ms,
             headroom=headroom,
         )
+
+
+def headroom_of(candidates: Sequence[Candidate]) -> Headroom:
+    """How much of these nodes is free, in its bucket; a node that realises several variants counts once."""
+    loads = {each.record.node_id: each.load for each in candidates}.values()
+    return headroom_bucket(sum(load.free for load in loads), sum(load.slots for load in loads))
 
 
 def _preference(candidate: Candidate) -> tuple[bool, int, int, int, bool, str]:
     """A free slot before all; then quality, the shortest queue, the emptiest and the healthiest node."""
     state = candidate.record.state
     return (
-        candidate.free == 0,
+        candidate.load.free == 0,
         -candidate.entry.quality.tier,
-        candidate.queue_ms,
-        -candidate.free,
+        candidate.load.queue_ms,
+        -candidate.load.free,
         state is None or state.health != "HEALTHY",
         candidate.record.node_id,
     )
@@ -135,7 +125,7 @@ def _preference(candidate: Candidate) -> tuple[bool, int, int, int, bool, str]:
 def _retry(candidates: list[Candidate]) -> int:
     if not candidates:
         return ABSENT_RETRY_MS
-    return min(max(min(each.queue_ms for each in candidates), MIN_RETRY_MS), MAX_RETRY_MS)
+    return min(max(min(each.load.queue_ms for each in candidates), MIN_RETRY_MS), MAX_RETRY_MS)
 
 
 def _thumbprint(record: NodeRecord) -> str:

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from domain_agent.offer.capacity import Capacity
-from domain_agent.offer.holding import Candidate, Holding
-from schemas.descriptors.summary import MAX_CELLS, Cell, Headroom, headroom_bucket, rate_band
+from domain_agent.offer.holding import Candidate, Holding, headroom_of
+from schemas.descriptors.summary import MAX_CELLS, Cell, Headroom, rate_band
 
 MAX_TPS: Final = 100_000  # tokens per second: what a cell can say
 DWELL_S: Final = 3.0  # seconds a change of headroom or speed must last before it shows
@@ -24,7 +23,7 @@ Tee = Literal["none", "snp", "tdx", "simulated"]
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class _Load:
     """What moves in a cell."""
 
     headroom: Headroom
@@ -34,8 +33,8 @@ class Load:
 
 @dataclass(slots=True)
 class _Shown:
-    shown: Load
-    other: Load | None = None
+    shown: _Load
+    other: _Load | None = None
     since: float = 0.0
 
 
@@ -44,7 +43,6 @@ class Condenser:
     """Makes cells. Remembers per cell what was shown, and since when something else holds."""
 
     holding: Holding
-    capacity: Capacity
     jurisdiction: str
     k_min: int
     _memory: dict[tuple[str, str | None], _Shown] = field(default_factory=dict)
@@ -66,7 +64,7 @@ class Condenser:
 
     def _cell(self, candidates: Sequence[Candidate], now: float) -> Cell:
         entry = candidates[0].entry
-        load = self._steady((entry.name, entry.variant), self._load(candidates), now)
+        load = self._steady((entry.name, entry.variant), _load_of(candidates), now)
         appraisals = [each.record.appraisal for each in candidates]
         tees = {_tee(appraisal.simulated, appraisal.platform) for appraisal in appraisals if appraisal}
         return Cell(
@@ -88,17 +86,7 @@ class Condenser:
             service_comb=next((score for least, score in SCORES if load.decode_tps >= least), 0),
         )
 
-    def _load(self, candidates: Sequence[Candidate]) -> Load:
-        rooms = [self.capacity.room(each.record.node_id) for each in candidates]
-        models = [each.record.model(each.entry.label, each.entry.digest) for each in candidates]
-        known = [model for model in models if model]
-        return Load(
-            headroom_bucket(sum(each.free for each in candidates), sum(room.slots for room in rooms if room)),
-            rate_band(min([MAX_TPS, *(model.prefill_tps for model in known)])),
-            rate_band(min([MAX_TPS, *(model.decode_tps for model in known)])),
-        )
-
-    def _steady(self, key: tuple[str, str | None], load: Load, now: float) -> Load:
+    def _steady(self, key: tuple[str, str | None], load: _Load, now: float) -> _Load:
         """What is shown: the new value only once it differed for `DWELL_S` without a break."""
         held = self._memory.get(key)
         if held is None:
@@ -112,6 +100,16 @@ class Condenser:
         else:
             held.other = load
         return held.shown
+
+
+def _load_of(candidates: Sequence[Candidate]) -> _Load:
+    models = [each.record.model(each.entry.label, each.entry.digest) for each in candidates]
+    known = [model for model in models if model]
+    return _Load(
+        headroom_of(candidates),
+        rate_band(min([MAX_TPS, *(model.prefill_tps for model in known)])),
+        rate_band(min([MAX_TPS, *(model.decode_tps for model in known)])),
+    )
 
 
 def _tee(simulated: bool, platform: str) -> Tee:

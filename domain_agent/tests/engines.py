@@ -140,6 +140,6 @@ def hang_after(*words: str) -> Script:
 
 async def chatter(response: web.StreamResponse, body: dict[str, Any]) -> None:
     """Talk and never end."""
+    chunk = {"choices": [{"index": 0, "delta": {"content": "la "}}]}
     while True:
-        await say(response, "la ")
-        await asyncio.sleep(0)
+        await response.write((b"data: " + json.dumps(chunk).encode() + b"\n\n") * 1000)

@@ -104,7 +104,7 @@ class Interior:
         )
         catalogue = Catalogue.of([entry("smollm2-135m-q4_1", MODEL)])
         self.holding = Holding(self.book, self.capacity, catalogue, self.time.clock)
-        self.condenser = Condenser(self.holding, self.capacity, "DE", k_min)
+        self.condenser = Condenser(self.holding, "DE", k_min)
 
     def add(self, name: str = "n1", *, chip: str | None = None, node_id: str | None = None) -> FakeNode:
         """A node arrives; nothing is proven yet."""

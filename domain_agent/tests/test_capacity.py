@@ -83,7 +83,7 @@ class Books(RuleBasedStateMachine):
         for node in NODES:
             used = self.capacity.used(node, self.now)
             assert used == self._model_used(node) <= SLOTS + QUEUE
-            assert self.capacity.free_slots(node, self.now) == max(0, SLOTS - used)
+            assert self.capacity.load(node, self.now).free == max(0, SLOTS - used)
 
     def _sweep(self) -> None:
         self.standing = {key: value for key, value in self.standing.items() if value[2] > self.now}
@@ -121,13 +121,13 @@ def test_a_place_is_free_again_the_moment_a_hold_expires(capacity: Capacity) -> 
 
 
 def test_waiting_grows_with_what_was_promised(capacity: Capacity) -> None:
-    assert capacity.queue_ms("n1", 0) == 0
+    assert capacity.load("n1", 0).queue_ms == 0
     place = capacity.hold("n1", "a", hold_s=5, now=0)
-    assert capacity.queue_ms("n1", 0) == 2000
+    assert capacity.load("n1", 0).queue_ms == 2000
     capacity.commit(place.hold_id, "a", 0)
     capacity.done(place.hold_id, "a", 1.0)
     capacity.hold("n1", "b", hold_s=5, now=1)
-    assert capacity.queue_ms("n1", 1) == 1800  # the mean has moved towards a run of one second
+    assert capacity.load("n1", 1).queue_ms == 1800  # the mean has moved towards a run of one second
 
 
 def test_a_run_that_nobody_reported_done_ends_when_the_node_is_idle(capacity: Capacity) -> None:
@@ -142,5 +142,5 @@ def test_a_run_that_nobody_reported_done_ends_when_the_node_is_idle(capacity: Ca
 def test_an_unknown_node_has_no_room(capacity: Capacity) -> None:
     with pytest.raises(Refused, match=r"capacity\.full"):
         capacity.hold("stranger", "a", hold_s=5, now=0)
-    assert capacity.queue_ms("stranger", 0) == 0
-    assert capacity.free_slots("stranger", 0) == 0
+    assert capacity.load("stranger", 0).queue_ms == 0
+    assert capacity.load("stranger", 0).free == 0

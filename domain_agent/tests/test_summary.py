@@ -84,7 +84,7 @@ async def test_a_summary_holds_no_field_of_a_node(interior: Interior) -> None:
 
 async def test_too_small_a_group_shows_class_and_place_only(interior: Interior) -> None:
     await crowd(interior, 4)
-    condenser = Condenser(interior.holding, interior.capacity, "DE", 5)
+    condenser = Condenser(interior.holding, "DE", 5)
     assert condenser.cells(0) == [Cell(cls="chat.small", jur="DE")]
     await crowd(interior, 5)
     assert condenser.cells(0)[0].variant == "smollm2-135m-q4_1"
@@ -165,5 +165,5 @@ async def test_variants_of_one_class_are_cells_of_their_own(interior: Interior) 
     node.models = {"chat.small/smollm2-135m-q4_1": MODEL, "chat.small/other": OTHER}
     await interior.ask_due()
     interior.report()
-    cells = Condenser(holding, interior.capacity, "DE", 1).cells(0)
+    cells = Condenser(holding, "DE", 1).cells(0)
     assert [cell.label for cell in cells] == ["chat.small/other", "chat.small/smollm2-135m-q4_1"]

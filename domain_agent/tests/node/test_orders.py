@@ -8,7 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from domain_agent.node.run import Stop, execute
 from domain_agent.node.statement import Ending
 from domain_agent.tests.bench import MODEL, Bench, bench
 from domain_agent.tests.consumer import Consumer, chat
@@ -16,6 +19,7 @@ from domain_agent.tests.engines import ScriptedEngine
 from domain_agent.tests.founding import OURS, Founded
 from schemas import seal
 from schemas.keys import SigningKey
+from schemas.messages import answer
 from schemas.messages.execute import Limits
 
 BODY = chat("hi")
@@ -193,6 +197,30 @@ async def test_garbage_is_refused_as_such(node: Bench) -> None:
     await node.run(attempt)
     assert attempt.problem
     assert attempt.problem.code == "envelope.malformed"
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+async def test_any_damaged_head_is_a_typed_problem(
+    node: Bench, engine: ScriptedEngine, data: st.DataObject
+) -> None:
+    attempt = node.consumer.order(node.facts, BODY)
+    head = bytearray(attempt.head)
+    at = data.draw(st.integers(0, len(head) - 1))
+    head[at] ^= data.draw(st.integers(1, 255))
+    frames: list[bytes] = []
+
+    async def body() -> tuple[bytes, ...]:
+        return tuple(attempt.chunks)
+
+    async def send(frame: bytes) -> None:
+        frames.append(frame)
+
+    ran = len(engine.bodies)
+    ending = await execute(node.executor, bytes(head), body, send, Stop())
+    keyid_only = ending is not None  # a hint that nobody signed may be damaged and is not believed
+    assert keyid_only == (len(engine.bodies) > ran)
+    assert keyid_only or [frame[:1] for frame in frames] == [answer.PROBLEM]
 
 
 async def test_a_problem_quotes_nothing_of_the_request(node: Bench) -> None:

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
+from aiohttp import web
 
-from domain_agent.node.run import Stop
+from domain_agent.node.run import Stop, execute
 from domain_agent.node.statement import Ending
 from domain_agent.tests.bench import bench, until
 from domain_agent.tests.consumer import chat
-from domain_agent.tests.engines import Script, ScriptedEngine, chatter, die_after, hang_after, speak
+from domain_agent.tests.engines import (
+    Script,
+    ScriptedEngine,
+    chatter,
+    die_after,
+    finish,
+    hang_after,
+    say,
+    speak,
+)
 from domain_agent.tests.founding import Founded
 from schemas.messages import answer
 from schemas.messages.execute import Limits
@@ -101,6 +112,58 @@ async def test_time_is_limited_by_the_header(founded: Founded, script: Script) -
         ending = await node.run(attempt)
         await asyncio.wait_for(engine.left.wait(), 5)
     assert ending == Ending("partial", "limit.time", "deadline")
+
+
+async def test_silence_is_broken_by_a_sealed_keepalive(
+    founded: Founded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answer, "KEEPALIVE_S", 0.05)
+    stop = Stop()
+    async with ScriptedEngine(hang_after("one")) as engine, bench(founded, engine.address, slots=1) as node:
+        first, waiting = (node.consumer.order(node.facts, chat("hi")) for _ in range(2))
+        runs = [asyncio.create_task(node.run(attempt, stop)) for attempt in (first, waiting)]
+        await until(lambda: first.parts.count(answer.KEEPALIVE) > 1)
+        await until(lambda: answer.KEEPALIVE in waiting.parts)  # in the queue as well
+        stop.now(Ending("cancelled", "run.cancelled", "cancelled"))
+        await asyncio.gather(*runs)
+    assert first.text == "one"
+    assert waiting.text == ""
+
+
+async def test_a_reader_that_does_not_read_slows_the_engine(founded: Founded) -> None:
+    said: list[int] = []
+
+    async def script(response: web.StreamResponse, _: dict[str, Any]) -> None:
+        for number in range(20_000):
+            await say(response, "x" * 1000)
+            said.append(number)
+        await finish(response)
+
+    async with ScriptedEngine(script) as engine, bench(founded, engine.address) as node:
+        attempt, gate = node.consumer.order(node.facts, chat("hi")), asyncio.Event()
+
+        async def body() -> tuple[bytes, ...]:
+            return tuple(attempt.chunks)
+
+        async def send(frame: bytes) -> None:
+            if frame[:1] == answer.CHUNK:
+                await gate.wait()
+            attempt.take(frame)
+
+        stop = Stop()
+        running = asyncio.create_task(execute(node.executor, attempt.head, body, send, stop))
+        await until(lambda: said)
+        held, now = -1, 0
+        while held != now:  # until nothing moves any more
+            held = now
+            await asyncio.sleep(0.1)
+            now = len(said)
+        assert now < 15_000
+        stop.now(Ending("cancelled", "run.cancelled", "cancelled"))
+        gate.set()
+        ending = await running
+    assert ending
+    assert ending.outcome == "cancelled"
 
 
 async def test_a_cancelled_run_closes_the_engines_connection(founded: Founded) -> None:

@@ -34,6 +34,33 @@ async def test_slots_go_to_their_own_scope_and_are_erased_for_all_others() -> No
     await table.close()
 
 
+async def test_without_retention_nothing_is_kept() -> None:
+    erased: list[int] = []
+
+    async def erase(slot: int) -> None:
+        erased.append(slot)
+
+    table = SlotTable(1, erase=erase)
+    async with table.seat(A, retention_s=0):
+        pass
+    async with table.seat(A, retention_s=0) as again:
+        assert not again.reuse
+    assert erased == [0]
+    await table.close()
+
+
+async def test_an_engine_that_cannot_erase_still_gives_nobody_anothers_state() -> None:
+    async def erase(_: int) -> None:
+        raise Undecided("engine.erase", "it failed")
+
+    table = SlotTable(1, erase=erase)
+    async with table.seat(A, retention_s=0):
+        pass
+    async with table.seat(A, retention_s=60) as again:
+        assert not again.reuse
+    await table.close()
+
+
 async def test_retention_ends_by_clock() -> None:
     erased: list[int] = []
 
