@@ -6,6 +6,7 @@ import base64
 import hmac
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Final
 
 from receipts.merkle import leaf_hash
@@ -69,6 +70,7 @@ def read(data: bytes) -> Record:
     return Record(kind, data[2:34], data[34:])
 
 
+@lru_cache(maxsize=64)
 def raw_thumbprint(thumbprint: str) -> bytes:
     """The 32 bytes behind a base64url thumbprint. Raises `Refused`."""
     try:

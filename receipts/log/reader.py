@@ -5,6 +5,7 @@ Runs in one thread of its own with its own connection: a long bundle delays no r
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from dataclasses import dataclass, field
 
@@ -168,7 +169,7 @@ def evidence_digests(data: bytes) -> set[str]:
         match pending.pop():
             case dict(fields):
                 digest = fields.get("evidenceDigest")
-                if isinstance(digest, str):
+                if isinstance(digest, str) and re.fullmatch(r"[0-9a-f]{64}", digest):
                     found.add(digest)
                 pending += fields.values()
             case list(items):

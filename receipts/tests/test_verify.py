@@ -37,7 +37,7 @@ from receipts.tests.world import (
 from receipts.verify import CLAIMS, Report
 from schemas import envelope
 from schemas.keys import SigningKey
-from schemas.manifest import RevokedKey
+from schemas.manifest import RevokedKey, sign_manifest
 from schemas.primitives import format_time
 
 REQUIRED = {"signature", "schema", "issuer-key", "logged", "execution-link", "attested"}
@@ -219,6 +219,52 @@ def test_a_touched_bundle_shows_it(
     report = federation.verify(bundles.write(touched))
     assert verdict(report, kind, claim) == wanted
     assert report.exit_code == code
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code"),
+    [
+        (b'"seq":0', b'"seq":0,"seq":0', "json.duplicate_key"),
+        (b'"seq":0', b'"seq":0.0', "json.float"),
+        (b'"seq":0', b'"seq":0,"surprise":1', "schema.PlacementReceipt"),
+        (b'"crit":[]', b'"crit":["surprise"]', "receipt.crit_unknown"),
+    ],
+)
+def test_a_signed_statement_must_be_strict_all_the_same(
+    federation: Federation, good: bytes, old: bytes, new: bytes, code: str
+) -> None:
+    """Signed by the right key, but not what the format allows: the claim `schema` fails, nothing else."""
+    bundle, kept = bundles.read(good), {}
+    for data in bundle.envelopes.values():
+        payload = envelope.read(data).payload
+        if "placement-receipt" in predicate(data):
+            assert old in payload
+            loose = payload.replace(old, new, 1)
+            data = envelope.sign(envelope.STATEMENT, loose, federation.clinic.keys.receipt)
+        kept[envelope.read(data).digest] = data
+    report = federation.verify(bundles.write(replace(bundle, envelopes=kept)))
+    assert verdict(report, "placement", "signature") == ("proved", None)
+    assert verdict(report, "placement", "schema") == ("failed", code)
+    assert report.exit_code == 1
+
+
+def test_of_two_manifests_the_newer_counts(federation: Federation, good: bytes) -> None:
+    """Under pinned roots an older manifest never replaces a newer one."""
+    bundle, clinic = bundles.read(good), federation.clinic
+    stranger = SigningKey.generate()
+    keys = [
+        key.model_copy(update={"jwk": stranger.public.jwk, "thumbprint": stranger.thumbprint})
+        if key.role == "receipt"
+        else key
+        for key in clinic.manifest.keys
+    ]
+    newer = sign_manifest(clinic.manifest.model_copy(update={"version": 2, "keys": keys}), clinic.root)
+    roots = roots_toml(federation.clinic, federation.cloud)
+    for manifests in ((*bundle.manifests, newer), (newer, *bundle.manifests)):
+        both = bundles.write(replace(bundle, manifests=manifests))
+        report = federation.verify(both, charter=None, roots=roots)
+        assert dict(report.manifests)["clinic.de"] == 2
+        assert verdict(report, "placement", "signature") == ("failed", "envelope.signature_invalid")
 
 
 async def test_a_young_looking_challenge_does_not_help(federation: Federation, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from receipts.statements.receipt import FIRST
 from receipts.statements.statement import frame
 from schemas import envelope
 from schemas.canonical import sha256, write_json
-from schemas.errors import Refused
+from schemas.errors import ComityError, Refused
 from schemas.primitives import format_time
 
 PARALLEL_FROM: Final = 8  # receipts in a batch; below it, handing over costs more than two signatures
@@ -43,6 +43,11 @@ class Work:
     settled: Sequence[tuple[str, str]] = ()
     commitment_keys: Sequence[tuple[bytes, bytes]] = ()
     checkpoint: bool = False
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there is anything beside receipts and a checkpoint."""
+        return bool(self.keep or self.records or self.settled or self.commitment_keys)
 
 
 @dataclass(slots=True)
@@ -118,8 +123,17 @@ class Signer:
         key = self.keys.receipt
         return [envelope.sign(envelope.STATEMENT, one.payload, key) for one in numbered]
 
-    def promises(self, numbered: Sequence[Numbered]) -> list[bytes]:
-        """Inclusion promises, in order. They may leave only after the commit."""
+    def begin_promises(self, numbered: Sequence[Numbered]) -> Callable[[], list[bytes]]:
+        """Sign promises, many of them while the disk works. They may leave only after the commit.
+
+        A few are signed at once: on a busy machine, waking another thread takes longer (measured).
+        """
+        if len(numbered) >= PARALLEL_FROM:
+            return self.pool.submit(self._promises, numbered).result
+        signed = self._promises(numbered)
+        return lambda: signed
+
+    def _promises(self, numbered: Sequence[Numbered]) -> list[bytes]:
         return [
             self.promise(one.prepared.receipt_id, one.digest, one.record.hash, one.index, one.at)
             for one in numbered
@@ -251,6 +265,22 @@ def sign_checkpoint(
         state.checkpoint = (size, note)
 
     return committed
+
+
+def write_more(connection: sqlite3.Connection, work: Work, at: datetime) -> None:
+    """Everything of a work but its receipts, or nothing of it. Raises `Refused` or `Unreadable`."""
+    connection.execute("SAVEPOINT work")
+    try:
+        record(connection, work.records, at)
+        settle(connection, work.settled)
+        if work.keep is not None:
+            keep(connection, work.keep)
+        keep_commitment_keys(connection, work.commitment_keys)
+    except ComityError:
+        connection.execute("ROLLBACK TO work")
+        connection.execute("RELEASE work")
+        raise
+    connection.execute("RELEASE work")
 
 
 def keep(connection: sqlite3.Connection, kept: Keep) -> None:

@@ -125,33 +125,24 @@ class Writer:
         drafts = [draft for work, _ in accepted for draft in work.drafts]
         appended, committed = batch.append(connection, self.state, self.signer, drafts, now)
         after.append(committed)
-        # Promises are signed while the disk works; none leaves before the commit has returned.
-        promises = self.signer.pool.submit(self.signer.promises, appended.numbered)
+        promises = self.signer.begin_promises(appended.numbered)
         connection.execute("COMMIT")  # synchronous=FULL: on disk when this returns
         for action in after:
             action()
         self._since_moved += len(jobs)
-        _deliver(accepted, appended.issued(promises.result()))
+        _deliver(accepted, appended.issued(promises()))
 
     def _prepare(self, job: _Job, now: datetime) -> bool:
         """Everything but the receipts. A refusal concerns this job alone and leaves nothing of it."""
         work, future = job
-        connection = self.connection
-        connection.execute("SAVEPOINT work")
         try:
             if work.drafts:
                 batch.check_clock(self.state, now)
-            batch.record(connection, work.records, now)
-            batch.settle(connection, work.settled)
-            if work.keep is not None:
-                batch.keep(connection, work.keep)
-            batch.keep_commitment_keys(connection, work.commitment_keys)
+            if work.has_more:
+                batch.write_more(self.connection, work, now)
         except ComityError as error:
-            connection.execute("ROLLBACK TO work")
-            connection.execute("RELEASE work")
             future.set_exception(error)
             return False
-        connection.execute("RELEASE work")
         return True
 
     def _fail(self, error: ComityError) -> None:
