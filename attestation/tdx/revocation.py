@@ -1,0 +1,114 @@
+"""Whether Intel has withdrawn a certificate: the root's CRL and the PCK CA's (RFC 5280 6.3.3).
+
+The root's CRL covers the PCK CA and the TCB signers, the CA's covers the PCK. A waiver forgives a
+missing or stale CRL, never one that is offered and bad, or that revokes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final
+
+from attestation.result import Check, failed, not_evaluated, passed, undecided
+from attestation.tdx.chain import PckChain
+from attestation.tdx.roles import PCK_CA, ROOT
+from attestation.tdx.signature import verify_signed
+from attestation.tdx.verify import date
+from attestation.x509 import Certificate, Crl, read_certificate, read_crl
+from schemas.errors import Refused, Unreadable
+
+CACHED_VERIFIED_CRLS: Final = 64
+_CLAUSE: Final = "RFC 5280 6.3.3; PCS API v4: CRLs"
+_WANTED: Final = "a current CRL of the issuer without this serial"
+_INTEL: Final = PCK_CA.subjects | ROOT.subjects
+
+
+def check_revocation(
+    crls: Sequence[bytes], chain: PckChain | None, signers: Sequence[Certificate], at: float, *, waived: bool
+) -> tuple[list[Check], dict[str, float]]:
+    """The two checks, and until when each CRL that they rest on is current (POSIX seconds)."""
+    names = ("tdx.collateral.root_crl", "tdx.collateral.pck_crl")
+    if chain is None:
+        return [not_evaluated(name, "no chain", _CLAUSE) for name in names], {}
+    ends: dict[str, float] = {}
+    checks = [
+        _check(names[0], crls, chain.root, (chain.issuer, *signers), at, ends, waived=waived),
+        _check(names[1], crls, chain.issuer, (chain.leaf,), at, ends, waived=waived),
+    ]
+    return checks, ends
+
+
+def _check(
+    name: str,
+    crls: Sequence[bytes],
+    issuer: Certificate,
+    subjects: Sequence[Certificate],
+    at: float,
+    ends: dict[str, float],
+    *,
+    waived: bool,
+) -> Check:
+    try:
+        verified = [verify_crl(each.der, issuer.der) for each in _of(crls, issuer)]
+        _hold_serials(verified, subjects)
+    except Refused as error:
+        return failed(name, error.code, error.text, _WANTED, _CLAUSE)
+    fresh = [c.next_update for c in verified if c.next_update and c.this_update <= at <= c.next_update]
+    if fresh:
+        ends[name.rpartition(".")[2]] = max(fresh)
+        return passed(name, f"not revoked, next update {date(max(fresh))}", _WANTED, _CLAUSE)
+    code, seen = _gap(verified, at)
+    if waived:
+        return not_evaluated(name, f"waived; {code}: {seen}", _CLAUSE)
+    return undecided(name, code, seen, _WANTED, _CLAUSE)
+
+
+def _gap(verified: Sequence[Crl], at: float) -> tuple[str, str]:
+    if not verified:
+        return "tdx.crl_missing", "none offered"
+    if all(at < each.this_update for each in verified):
+        return "tdx.crl_not_yet_valid", f"from {date(min(each.this_update for each in verified))}"
+    return "tdx.crl_expired", f"until {date(max(each.next_update or 0 for each in verified))}"
+
+
+def _of(crls: Sequence[bytes], issuer: Certificate) -> list[Crl]:
+    """This issuer's, by exact name. Another PCK CA's CRL in the place of ours is refused, not passed over."""
+    read = [_read(der) for der in crls]
+    ours = [each for each in read if each.issuer == issuer.subject]
+    others = [e for e in read if e.issuer != issuer.subject and e.issuer_common_name in PCK_CA.subjects]
+    if not ours and others and issuer.common_name in PCK_CA.subjects:
+        raise Refused("tdx.crl_issuer_mismatch", f"issued by {others[0].issuer_common_name}")
+    named = [each for each in read if each.issuer_common_name == issuer.common_name]
+    if not ours and named:
+        raise Refused("tdx.crl_issuer_mismatch", f"{named[0].issuer_common_name}, but spelt otherwise")
+    return ours
+
+
+def _read(der: bytes) -> Crl:
+    try:
+        return read_crl(der)
+    except Unreadable as error:
+        raise Refused("tdx.collateral_malformed", error.text) from None
+
+
+@lru_cache(maxsize=CACHED_VERIFIED_CRLS)
+def verify_crl(crl_der: bytes, issuer_der: bytes) -> Crl:
+    """The CRL that this issuer signed, freshness not looked at. Raises `Refused`."""
+    crl, issuer = _read(crl_der), read_certificate(issuer_der)
+    if crl.issuer != issuer.subject or issuer.common_name not in _INTEL:
+        raise Refused("tdx.crl_issuer_mismatch", f"issued by {crl.issuer_common_name}")
+    try:
+        verify_signed(crl, issuer)
+    except Refused as error:
+        raise Refused("tdx.crl_signature_invalid", error.text) from None
+    return crl
+
+
+def _hold_serials(crls: Sequence[Crl], subjects: Sequence[Certificate]) -> Sequence[Certificate]:
+    """Revocation outlives freshness: a stale CRL that names a serial still revokes it."""
+    for crl in crls:
+        for each in subjects:
+            if each.serial in crl.revoked and each.issuer == crl.issuer:
+                raise Refused("tdx.cert_revoked", f"{each.common_name}, serial {each.serial:x}")
+    return subjects

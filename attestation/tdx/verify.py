@@ -1,0 +1,174 @@
+"""Is this quote genuine: from the pinned root to the signature over header and body (DCAP quote formats).
+
+No I/O, no clock. What a relying party wants is tdx/policy.py; whether the platform is up to date is
+tdx/tcb.py. Every link is checked, whatever the others say, so that each failure has its own name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Final
+
+from attestation.result import Check, failed, not_evaluated, passed, undecided
+from attestation.tdx.chain import PckChain, Pin, Roots, split_pem, verify_pck_chain
+from attestation.tdx.quote import Quote
+from attestation.tdx.roles import PCK, PCK_CA, ROOT
+from attestation.tdx.signature import read_point, verify_raw
+from attestation.x509 import Certificate, read_certificate
+from schemas.canonical import sha256
+from schemas.errors import ComityError, Refused, Undecided, Unreadable
+
+CACHED_QE_REPORTS: Final = 4096
+PEM_CHAIN: Final = 5  # DCAP certification data types
+PLATFORM_DATA: Final = {1: 16, 2: 256, 3: 384}
+"""Certification data types that state a platform without a chain → bytes of the PPID, plain or encrypted."""
+
+_CHAIN: Final = "tdx.authenticity.pck_chain"
+_PROFILE: Final = "Intel PCK certificate profile"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What was found about where a quote comes from. `chain` is None when it does not hold."""
+
+    checks: tuple[Check, ...]
+    chain: PckChain | None
+    pin: Pin | None
+
+
+def authenticate(quote: Quote, offered: Sequence[bytes], roots: Roots, at: float) -> Origin:
+    """Every link from the root to the quote's body.
+
+    offered: certificates in DER, used only where the quote brings no chain of its own.
+    1. the PCK chain; 2. it ends in a pinned root; 3. all three are valid at `at`;
+    4. the PCK signed the QE's report; 5. that binds the attestation key; 6. which signed the quote.
+    """
+    chain, first = _chain(quote, offered)
+    pin, root = _pin(chain, roots)
+    checks = (
+        first,
+        root,
+        _validity(chain, at),
+        _qe_signature(quote, chain),
+        _qe_binding(quote),
+        _quote_signature(quote),
+    )
+    return Origin(checks, chain, pin)
+
+
+def _chain(quote: Quote, offered: Sequence[bytes]) -> tuple[PckChain | None, Check]:
+    wanted = "PCK, its CA and the root, linked and signed"
+    try:
+        if quote.certification_type == PEM_CHAIN:
+            chain = verify_pck_chain(split_pem(quote.certification))
+        else:
+            chain = _offered_chain(quote, offered)
+    except (Refused, Undecided) as error:
+        return None, from_error(_CHAIN, error, wanted, _PROFILE)
+    seen = f"{chain.root.common_name} → {chain.issuer.common_name} → {chain.leaf.common_name}"
+    return chain, passed(_CHAIN, seen, wanted, _PROFILE)
+
+
+def from_error(name: str, error: ComityError, wanted: str, clause: str) -> Check:
+    """The check that an error makes: a gap for `Undecided`, a failure for anything else."""
+    make: Callable[[str, str, str, str, str], Check] = undecided if isinstance(error, Undecided) else failed
+    return make(name, error.code, error.text, wanted, clause)
+
+
+def _offered_chain(quote: Quote, offered: Sequence[bytes]) -> PckChain:
+    """A chain that the caller supplies for a quote without one; it must be this platform's."""
+    kind = quote.certification_type
+    missing = Undecided("tdx.cert_data_type_unsupported", f"type {kind} brings no chain; none offered")
+    if kind not in PLATFORM_DATA:
+        raise Undecided("tdx.cert_data_type_unsupported", f"certification data of type {kind}")
+    try:
+        certificates = [read_certificate(each) for each in offered]
+    except Unreadable as error:
+        raise Refused("tdx.pck_chain_malformed", error.text) from None
+    leaves = [each for each in certificates if each.common_name in PCK.subjects]
+    for leaf in leaves:
+        issuers = [c for c in certificates if c.subject == leaf.issuer and c.common_name in PCK_CA.subjects]
+        ends = [c for c in certificates if c.subject == c.issuer and c.common_name in ROOT.subjects]
+        if issuers and ends and _fits(leaf, issuers[0], ends[0], quote):
+            return verify_pck_chain((leaf.der, issuers[0].der, ends[0].der))
+    raise missing
+
+
+def _fits(leaf: Certificate, issuer: Certificate, root: Certificate, quote: Quote) -> bool:
+    """CPUSVN and PCESVN of the chain are those that the quote states (DCAP certification data 1 to 3)."""
+    claims = verify_pck_chain((leaf.der, issuer.der, root.der)).claims
+    rest = quote.certification[PLATFORM_DATA[quote.certification_type] :]
+    return rest[:18] == claims.cpusvn + claims.pcesvn.to_bytes(2, "little")
+
+
+def _pin(chain: PckChain | None, roots: Roots) -> tuple[Pin | None, Check]:
+    name, clause = "tdx.authenticity.root", "DESIGN 4: roots are pinned by digest"
+    if chain is None:
+        return None, not_evaluated(name, "no chain", clause)
+    try:
+        pin = roots.pin_of(chain.root)
+    except Refused as error:
+        return None, from_error(name, error, "a pinned root", clause)
+    seen = f"simulated root {pin.name}, listed explicitly" if pin.simulated else chain.root.common_name
+    return pin, passed(name, seen, "a pinned root", clause)
+
+
+def _validity(chain: PckChain | None, at: float) -> Check:
+    """All three at the stated time (RFC 5280 4.1.2.5)."""
+    name, clause = "tdx.authenticity.validity", "RFC 5280 4.1.2.5"
+    if chain is None:
+        return not_evaluated(name, "no chain", clause)
+    for each in (chain.leaf, chain.issuer, chain.root):
+        if at < each.not_before:
+            seen = f"{each.common_name} from {date(each.not_before)}"
+            return failed(name, "tdx.cert_not_yet_valid", seen, date(at), clause)
+        if at > each.not_after:
+            seen = f"{each.common_name} until {date(each.not_after)}"
+            return failed(name, "tdx.cert_expired", seen, date(at), clause)
+    return passed(name, "all three valid", "valid at the stated time", clause)
+
+
+def date(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _qe_signature(quote: Quote, chain: PckChain | None) -> Check:
+    name, clause = "tdx.authenticity.qe_report_signature", "DCAP quote format: QE Report Signature"
+    if chain is None:
+        return not_evaluated(name, "no chain", clause)
+    try:
+        _verify_qe(chain, quote.qe.raw, quote.qe_signature)
+    except Refused as error:
+        return failed(name, "tdx.qe_report_signature_invalid", error.text, "signed by the PCK", clause)
+    return passed(name, "verifies", "signed by the PCK", clause)
+
+
+@lru_cache(maxsize=CACHED_QE_REPORTS)
+def _verify_qe(chain: PckChain, report: bytes, signature: bytes) -> bytes:
+    return verify_raw(chain.key, signature, report)
+
+
+def _qe_binding(quote: Quote) -> Check:
+    """The QE vouches for this attestation key: SHA-256(key ‖ authentication data), then 32 zero bytes."""
+    wanted = sha256(quote.attestation_key, quote.auth_data) + bytes(32)
+    name, clause = "tdx.authenticity.qe_report_binding", "DCAP quote format: QE Report, REPORTDATA"
+    if quote.qe.report_data != wanted:
+        seen = quote.qe.report_data.hex()
+        return failed(name, "tdx.qe_report_binding_invalid", seen, wanted.hex(), clause)
+    return passed(name, "binds the attestation key", "the hash of the key", clause)
+
+
+def _quote_signature(quote: Quote) -> Check:
+    """Over the bytes as received, on every call: nothing about a quote itself is remembered."""
+    name, clause = "tdx.authenticity.quote_signature", "DCAP quote format: ISV Enclave Report Signature"
+    wanted = "signed by the attestation key"
+    try:
+        key = read_point(quote.attestation_key)
+        verify_raw(key, quote.signature, quote.signed)
+    except Refused as error:
+        code = error.code if error.code.startswith("tdx.") else "tdx.quote_signature_invalid"
+        return failed(name, code, error.text, wanted, clause)
+    return passed(name, "verifies", wanted, clause)
