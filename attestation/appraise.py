@@ -17,11 +17,20 @@ from attestation.node import IssuedChallenge, platform_digest
 from attestation.result import AttestationResult, Check, Verdict, decide, undecided
 from attestation.snp.appraise import appraise_report
 from attestation.snp.forms import Evidence
-from schemas.errors import Refused, Unreadable
+from attestation.tdx.appraise import appraise_quote
+from attestation.tdx.quote import Tee
+from schemas.errors import ConfigurationError, Refused, Unreadable
 from schemas.evidence import NodeEvidence, evidence_digest
 from schemas.keys import VerifyKey
 
-__all__ = ["IssuedChallenge", "NodeAppraisal", "appraise_node", "appraise_snp", "platform_digest"]
+__all__ = [
+    "IssuedChallenge",
+    "NodeAppraisal",
+    "appraise_dcap",
+    "appraise_node",
+    "appraise_snp",
+    "platform_digest",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +211,39 @@ def appraise_snp(
         evidence,
         endorsements=endorsements,
         expectations=expectations,
+        nonce=nonce,
+        waive_revocation=waive_revocation,
+        at=at,
+    ).result
+
+
+def appraise_dcap(
+    evidence: bytes,
+    *,
+    tee: Tee,
+    endorsements: Sequence[bytes] = (),
+    expectations: Expectations | None = None,
+    nonce: bytes | None = None,
+    waive_revocation: bool = False,
+    at: datetime,
+) -> AttestationResult:
+    """Appraise a bare TDX or SGX quote (tdx.md 2 to 7).
+
+    Raises `Unreadable`, or `ConfigurationError` when the expectations say nothing about this TEE.
+    """
+    policy = None if expectations is None else expectations.tdx if tee == "tdx" else expectations.sgx
+    if expectations is not None and policy is None:
+        raise ConfigurationError(
+            "expected.unset",
+            f"{expectations.source}: [{tee}] is not set; write a [{tee}] table (docs/attestation-tdx.md)",
+        )
+    return appraise_quote(
+        evidence,
+        tee=tee,
+        endorsements=endorsements,
+        policy=policy,
+        expectations_digest=expectations.digest if expectations else None,
+        waived=expectations.waived if expectations else (),
         nonce=nonce,
         waive_revocation=waive_revocation,
         at=at,

@@ -18,13 +18,15 @@ from attestation.snp.forms import FOLDER_FILES, Evidence, from_folder, unwrap
 from attestation.snp.products import PRODUCTS
 from attestation.snp.report import read_report
 from attestation.snp.show import state
+from attestation.tdx.quote import QE_VENDOR, read_quote
+from attestation.tdx.show import state_quote
 from schemas.canonical import Json, read_json
 from schemas.errors import ComityError, ConfigurationError, Unreadable
 from schemas.evidence import MAX_EVIDENCE_BYTES, NodeEvidence
 from schemas.primitives import parse_time
 
-TEES: Final = ("snp", "node")
-NOT_BUILT: Final = ("tdx", "sgx", "nvidia")
+TEES: Final = ("snp", "tdx", "sgx", "node")
+NOT_BUILT: Final = ("nvidia",)
 MAX_FILES: Final = 1000  # files read from one folder of endorsements
 
 
@@ -56,8 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--at", metavar="RFC3339", help="the moment to judge at; default now")
     verify.add_argument("--expect", type=Path, metavar="FILE", help="expected.toml")
     verify.add_argument("--nonce", metavar="HEX",
-                        help="snp: the whole report data, 64 bytes; node: one domain's challenge, 32 bytes; "
-                             "with a vTPM quote: its nonce")  # fmt: skip
+                        help="snp, tdx, sgx: the whole report data, 64 bytes; node: one domain's challenge, "
+                             "32 bytes; with a vTPM quote: its nonce")  # fmt: skip
     verify.add_argument("--waive", action="append", default=[], choices=["revocation"],
                         help="accept a missing (never a failing) revocation status")  # fmt: skip
     verify.add_argument("--json", action="store_true", help="one JSON object on stdout")
@@ -88,6 +90,11 @@ def _verify(arguments: argparse.Namespace) -> int:
     if arguments.tee == "node":
         evidence = _read(arguments.evidence, MAX_EVIDENCE_BYTES)
         result = _verify_node(evidence, endorsements, expectations, nonce, waive, at)
+    elif arguments.tee in ("tdx", "sgx"):
+        result = appraise.appraise_dcap(
+            _read(arguments.evidence, MAX_EVIDENCE_BYTES), tee=arguments.tee, endorsements=endorsements,
+            expectations=expectations, nonce=nonce, waive_revocation=waive, at=at,
+        )  # fmt: skip
     else:
         result = appraise.appraise_snp(
             _evidence(arguments.evidence), endorsements=endorsements, expectations=expectations, nonce=nonce,
@@ -216,6 +223,8 @@ def _is_node(data: bytes) -> bool:
 
 
 def _stated(data: bytes | Evidence) -> dict[str, Json]:
+    if not isinstance(data, Evidence) and data[12:28] == QE_VENDOR:
+        return state_quote(read_quote(data))
     if not isinstance(data, Evidence) and _is_node(data):
         evidence = NodeEvidence.read(data)
         if evidence.cpu.tee != "snp":

@@ -67,10 +67,10 @@ def _recognise(data: bytes) -> Endorsements:
         return _der(data)
     if _is_table(data):  # before PEM, which a table may hold
         return read_table(data)
+    if data.lstrip()[:1] in (b"{", b"[", b"<"):  # before PEM, which Intel's JSON holds
+        return Endorsements(foreign=1)
     if b"-----BEGIN " in data[:4096]:
         return _pem(data)
-    if data.lstrip()[:1] in (b"{", b"[", b"<"):
-        return Endorsements(foreign=1)
     raise Unreadable("endorsement.unrecognised", "neither a certificate, a CRL, nor a certificate table")
 
 

@@ -16,6 +16,7 @@ from attestation.snp.chain import AMD_ROOTS, Roots
 from attestation.snp.deny import Denial, read_denials
 from attestation.snp.expected import SnpPolicy, read_snp
 from attestation.snp.products import PRODUCTS, Pin
+from attestation.tdx.expected import QuotePolicy, read_sgx, read_tdx
 from attestation.toml import ANY, Table
 from schemas.canonical import sha256
 from schemas.errors import ConfigurationError
@@ -59,6 +60,9 @@ class Expectations:
     """`table.key` of everything waived with "any"."""
     revocation_waived: frozenset[str]
     """Product lines for which a missing CRL is forgiven."""
+    tdx: QuotePolicy | None = None
+    sgx: QuotePolicy | None = None
+    """What is asked of Intel's quotes; None when the file says nothing about them."""
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -78,7 +82,9 @@ class Expectations:
         node = _node(top.child("node")) if "node" in top.values else None
         simulated = [_simulated_root(table) for table in top.children("simulated_root")]
         denials = read_denials(top.children("deny"))
-        top.finish(except_for={"snp", "node"})
+        tdx = read_tdx(top.child("tdx")) if "tdx" in top.values else None
+        sgx = read_sgx(top.child("sgx")) if "sgx" in top.values else None
+        top.finish(except_for={"snp", "node", "tdx", "sgx"})
         return cls(
             source=source,
             digest=sha256(data),
@@ -88,6 +94,8 @@ class Expectations:
             denials=denials,
             waived=tuple(dict.fromkeys(waived)),
             revocation_waived=frozenset(n for n, policy in (snp or {}).items() if policy.revocation == ANY),
+            tdx=tdx,
+            sgx=sgx,
         )
 
 

@@ -79,7 +79,7 @@ def test_a_nonce_must_match(folder: Path) -> None:
             verify(folder, "--nonce", bad)
 
 
-@pytest.mark.parametrize("tee", ["tdx", "sgx", "nvidia", "cca"])
+@pytest.mark.parametrize("tee", ["nvidia", "cca"])
 def test_what_is_not_built_is_refused_plainly(
     folder: Path, tee: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,172 @@
+"""Intel's collateral, recognised by content and kept as the bytes that Intel signed (PCS API v4).
+
+TCB info and QE identity arrive as a set of nine members with their issuer chains, or one by one as the
+service answers them. Each piece proves itself by its own signature, so it does not matter who brought
+it. Here they are only cut out and sorted; nothing is believed before tdx/endorsed.py has verified it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, Literal
+
+from attestation.endorsements import MAX_DOCUMENT_BYTES, recognise
+from schemas.canonical import Json, read_json
+from schemas.errors import Unreadable
+
+MAX_DOCUMENTS: Final = 64  # offered with one quote
+MAX_CERTIFICATES: Final = 64
+MAX_CRLS: Final = 16
+CACHED_OFFERS: Final = 256
+
+Kind = Literal["tcb_info", "qe_identity"]
+
+_SET: Final = frozenset(
+    ("pck_crl_issuer_chain", "root_ca_crl", "pck_crl", "tcb_info_issuer_chain", "tcb_info",
+     "tcb_info_signature", "qe_identity_issuer_chain", "qe_identity", "qe_identity_signature")
+)  # fmt: skip
+_ANSWERS: Final[dict[str, Kind]] = {"tcbInfo": "tcb_info", "enclaveIdentity": "qe_identity"}
+_SIGNATURE: Final = re.compile(r"[0-9a-fA-F]{128}")
+_TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}]', re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """One signed document as it came."""
+
+    kind: Kind
+    body: bytes
+    """The exact bytes that the signature is over."""
+    signature: bytes
+    """r ‖ s, 64 bytes."""
+    issuers: tuple[bytes, ...] | None
+    """The chain that came with it, in DER; None when it came alone, and any offered signer may be its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """Everything that was offered, sorted by what it is. Nothing in it is verified."""
+
+    documents: tuple[Signed, ...] = ()
+    certificates: tuple[bytes, ...] = ()
+    crls: tuple[bytes, ...] = ()
+
+    def of(self, kind: Kind) -> tuple[Signed, ...]:
+        return tuple(each for each in self.documents if each.kind == kind)
+
+
+NOTHING: Final = Offered()
+
+
+@lru_cache(maxsize=CACHED_OFFERS)
+def gather(documents: tuple[bytes, ...]) -> Offered:
+    """Sort what was offered, each thing once. Raises `Unreadable` (`tdx.collateral_malformed`)."""
+    if len(documents) > MAX_DOCUMENTS:
+        raise _malformed(f"more than {MAX_DOCUMENTS} documents")
+    found: dict[Signed, None] = {}
+    certificates: dict[bytes, None] = {}
+    crls: dict[bytes, None] = {}
+    for document in documents:
+        offer = _one(document)
+        found.update(dict.fromkeys(offer.documents))
+        certificates.update(dict.fromkeys(offer.certificates))
+        crls.update(dict.fromkeys(offer.crls))
+    if len(certificates) > MAX_CERTIFICATES or len(crls) > MAX_CRLS:
+        raise _malformed(f"more than {MAX_CERTIFICATES} certificates or {MAX_CRLS} CRLs")
+    return Offered(tuple(found), tuple(certificates), tuple(crls))
+
+
+def _one(document: bytes) -> Offered:
+    if document.lstrip()[:1] == b"{":
+        return _json(document)
+    try:
+        known = recognise(document)
+    except Unreadable as error:
+        raise _malformed(error.text) from None
+    return Offered((), known.certificates, known.crls)
+
+
+def _json(document: bytes) -> Offered:
+    try:
+        stated = read_json(document, limit=MAX_DOCUMENT_BYTES)
+    except Unreadable as error:
+        raise _malformed(error.text) from None
+    if not isinstance(stated, dict):
+        raise _malformed("not an object")
+    if stated.keys() >= _SET:
+        return _set(stated)
+    for member, kind in _ANSWERS.items():
+        if stated.keys() == {member, "signature"} and isinstance(stated[member], dict):
+            body = _inner(document, member)
+            return Offered((Signed(kind, body, _signature(stated["signature"]), None),))
+    return NOTHING  # another vendor's or room's JSON: not our business
+
+
+def _set(stated: dict[str, Json]) -> Offered:
+    """A set of nine; an empty CRL means that it is missing."""
+    documents = tuple(
+        Signed(
+            kind,
+            _text(stated[kind]).encode(),
+            _signature(stated[f"{kind}_signature"]),
+            _chain(stated[f"{kind}_issuer_chain"]),
+        )
+        for kind in _ANSWERS.values()
+        if stated[kind] != ""
+    )
+    crls = [_hex(_text(stated[name])) for name in ("root_ca_crl", "pck_crl") if stated[name] != ""]
+    certificates = _chain(stated["pck_crl_issuer_chain"])
+    return Offered(documents, certificates, tuple(crls))
+
+
+def _inner(document: bytes, member: str) -> bytes:
+    """The bytes of the one object inside, as received: found by strings and braces, never written again."""
+    depth, start, key = 0, 0, b""
+    for token in _TOKEN.finditer(document):
+        match token[0]:
+            case b"{":
+                depth += 1
+                if depth == 2:
+                    start = token.start()
+            case b"}":
+                depth -= 1
+                if depth == 1 and key == f'"{member}"'.encode():
+                    return document[start : token.end()]
+            case text if depth == 1:
+                key = text
+    raise _malformed("no signed object inside")
+
+
+def _text(value: Json) -> str:
+    if not isinstance(value, str):
+        raise _malformed("a member that is not text")
+    return value
+
+
+def _hex(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise _malformed("a member that is not hex") from None
+
+
+def _signature(value: Json) -> bytes:
+    if not isinstance(value, str) or not _SIGNATURE.fullmatch(value):
+        raise _malformed("a signature that is not 64 bytes in hex")
+    return bytes.fromhex(value)
+
+
+def _chain(value: Json) -> tuple[bytes, ...]:
+    text = _text(value).encode()
+    if not text:
+        return ()
+    try:
+        return recognise(text).certificates
+    except Unreadable as error:
+        raise _malformed(error.text) from None
+
+
+def _malformed(why: str) -> Unreadable:
+    return Unreadable("tdx.collateral_malformed", why)

@@ -1,0 +1,206 @@
+"""The TCB of a quote against Intel's documents and the relying party's demands, check by check.
+
+An unfavourable status never stops what comes after it: launch and current TCB, module, quoting enclave
+and every demand are judged each for itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from attestation.result import Check, compared, downranked, failed, not_evaluated, passed
+from attestation.tdx.chain import PckChain
+from attestation.tdx.collateral import Level, QeIdentity, TcbInfo
+from attestation.tdx.endorsed import Endorsed
+from attestation.tdx.expected import QuotePolicy
+from attestation.tdx.quote import Quote
+from attestation.tdx.tcb import (
+    Standing,
+    evaluate,
+    hold_module,
+    hold_qe,
+    module_identity,
+    qe_level,
+    relaunched,
+    shortfall,
+)
+from attestation.tdx.verify import date
+from schemas.errors import Refused
+from schemas.primitives import parse_time
+
+_CLAUSE: Final = "PCS API v4: TCB evaluation"
+_MATCHED: Final = "a level of the TCB info"
+_NAMES: Final = (
+    "tdx.tcb.qe", "tdx.tcb.launch", "tdx.tcb.status", "tdx.tcb.advisories", "tdx.tcb.date",
+    "tdx.tcb.evaluation",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Where the platform stands. `current` exists for TD 1.5, whose module can be updated under it."""
+
+    checks: list[Check]
+    launch: Standing | None = None
+    current: Standing | None = None
+    status: str | None = None
+    """The merged status that is judged; None where no level matches or the documents cannot be used."""
+
+
+def judge_tcb(quote: Quote, chain: PckChain | None, endorsed: Endorsed, policy: QuotePolicy) -> Judged:
+    """1. the quoting enclave is Intel's; 2. so is the module; 3. launch and current standing; 4. demands."""
+    info, identity = endorsed.tcb_info, endorsed.identity
+    if chain is None or info is None or identity is None:
+        why = "no chain" if chain is None else "TCB info and QE identity cannot both be used"
+        return Judged([not_evaluated(name, why, _CLAUSE) for name in _NAMES])
+    checks = [_try("tdx.tcb.qe", lambda: _qe_text(quote, identity), f"the enclave of {identity.id}")]
+    svns = _svns(quote)
+    if quote.td is not None:
+        checks.append(_try("tdx.tcb.module", lambda: _module_text(quote, info), "Intel's module"))
+    found = {name: _stand(quote, chain, svn, info, identity) for name, svn in svns.items()}
+    checks += [
+        _standing_check(f"tdx.tcb.{name}", stand, chain, svns[name], info, policy)
+        for name, stand in found.items()
+    ]
+    launch, current = _level(found["launch"]), _level(found.get("current"))
+    status = _status(launch, current, later="current" in found)
+    checks += _demands(status, launch, info, identity, policy)
+    return Judged(checks, launch, current, status)
+
+
+def _svns(quote: Quote) -> dict[str, bytes | None]:
+    """Which TEE_TCB_SVN counts for which evaluation; an enclave has none."""
+    td = quote.td
+    if td is None:
+        return {"launch": None}
+    return {"launch": td.tcb_svn} if td.tcb_svn2 is None else {"launch": td.tcb_svn, "current": td.tcb_svn2}
+
+
+def _try(name: str, look: Callable[[], str], wanted: str) -> Check:
+    try:
+        return passed(name, look(), wanted, _CLAUSE)
+    except Refused as error:
+        return failed(name, error.code, error.text, wanted, _CLAUSE)
+
+
+def _qe_text(quote: Quote, identity: QeIdentity) -> str:
+    return f"MRSIGNER {hold_qe(quote.qe, identity).mrsigner.hex()}, ISVSVN {quote.qe.isvsvn}"
+
+
+def _module_text(quote: Quote, info: TcbInfo) -> str:
+    td = quote.td
+    assert td is not None
+    svns = [svn for svn in (td.tcb_svn, td.tcb_svn2) if svn is not None]
+    return ", ".join(f"{hold_module(td, svn, info).id} SVN {svn[0]}" for svn in svns)
+
+
+def _stand(
+    quote: Quote, chain: PckChain, svn: bytes | None, info: TcbInfo, identity: QeIdentity
+) -> Standing | Refused:
+    try:
+        return evaluate(chain.claims, svn, info, qe_level(quote.qe, identity))
+    except Refused as error:
+        return error
+
+
+def _level(stand: Standing | Refused | None) -> Standing | None:
+    return stand if isinstance(stand, Standing) else None
+
+
+def _standing_check(
+    name: str,
+    stand: Standing | Refused,
+    chain: PckChain,
+    svn: bytes | None,
+    info: TcbInfo,
+    policy: QuotePolicy,
+) -> Check:
+    if isinstance(stand, Refused):
+        return failed(name, stand.code, stand.text, _MATCHED, _CLAUSE)
+    parts = [f"platform {_text(stand.platform)}", f"QE {_text(stand.qe)}"]
+    if stand.module is not None:
+        parts.insert(1, f"module {_text(stand.module)}")
+    lacking = _lacking(stand, chain, svn, info, policy)
+    return passed(name, ", ".join(parts) + lacking, _MATCHED, _CLAUSE)
+
+
+def _text(level: Level) -> str:
+    return f"{level.status} ({level.date[:10]})"
+
+
+def _lacking(stand: Standing, chain: PckChain, svn: bytes | None, info: TcbInfo, policy: QuotePolicy) -> str:
+    """What the nearest level that would be accepted asks for beyond what is there."""
+    lacks: list[str] = []
+    if stand.platform.status not in policy.statuses:
+        better = [level for level in info.levels if level.status in policy.statuses]
+        if better:
+            lacks.append(shortfall(chain.claims, svn, better[-1]))
+    if svn is not None and stand.module is not None and stand.module.status not in policy.statuses:
+        levels = [level for level in module_identity(svn, info).levels if level.status in policy.statuses]
+        lacks += [f"module SVN {svn[0]}<{level.isvsvn}" for level in levels[-1:]]
+    return f"; short of an accepted level by: {', '.join(lacks)}" if lacks else ""
+
+
+def _status(launch: Standing | None, current: Standing | None, *, later: bool) -> str | None:
+    """Either evaluation failing leaves no status at all."""
+    if launch is None or (later and current is None):
+        return None
+    return launch.status if current is None else relaunched(launch.status, current.status)
+
+
+def _demands(
+    status: str | None, launch: Standing | None, info: TcbInfo, identity: QeIdentity, policy: QuotePolicy
+) -> list[Check]:
+    if status is None or launch is None:
+        return [not_evaluated(name, "no status", _CLAUSE) for name in _NAMES[2:]]
+    return [
+        _accepted(status, policy),
+        _advisories(launch, policy),
+        _floor(launch, policy),
+        _evaluation(info, identity, policy),
+    ]
+
+
+def _accepted(status: str, policy: QuotePolicy) -> Check:
+    name, wanted = "tdx.tcb.status", f"one of {', '.join(sorted(policy.statuses))}"
+    if status == "Revoked":
+        return failed(name, "tdx.tcb_revoked", status, wanted, _CLAUSE)
+    if status not in policy.statuses:
+        return failed(name, "tdx.tcb_status_not_accepted", status, wanted, _CLAUSE)
+    if status != "UpToDate":
+        return downranked(name, f"tdx.{status}", status, "UpToDate", _CLAUSE)
+    return passed(name, status, wanted, _CLAUSE)
+
+
+def _advisories(launch: Standing, policy: QuotePolicy) -> Check:
+    denied = sorted(policy.advisories_denied & set(launch.advisories))
+    seen = ", ".join(launch.advisories) or "none"
+    wanted = f"without {', '.join(sorted(policy.advisories_denied)) or 'any that is denied'}"
+    return compared(
+        "tdx.tcb.advisories", "tdx.advisory_denied", not denied, seen, wanted,
+        "[tdx] advisories_denied",
+    )  # fmt: skip
+
+
+def _floor(launch: Standing, policy: QuotePolicy) -> Check:
+    name, clause = "tdx.tcb.date", "[tdx] tcb_date_min"
+    if policy.date_min is None:
+        return not_evaluated(name, f"not demanded: {launch.date}", clause)
+    holds = parse_time(launch.date).timestamp() >= policy.date_min
+    return compared(
+        name, "tdx.tcb_date_too_old", holds, launch.date, f"at least {date(policy.date_min)}", clause
+    )
+
+
+def _evaluation(info: TcbInfo, identity: QeIdentity, policy: QuotePolicy) -> Check:
+    """A floor against collateral that is current but superseded, and a bound on the difference."""
+    name, clause = "tdx.tcb.evaluation", "[tdx] evaluation_min, evaluation_difference"
+    seen = f"TCB info {info.evaluation}, QE identity {identity.evaluation}"
+    if min(info.evaluation, identity.evaluation) < policy.evaluation_min:
+        return failed(name, "tdx.eval_number_too_low", seen, f"at least {policy.evaluation_min}", clause)
+    most = policy.evaluation_difference
+    if most is not None and abs(info.evaluation - identity.evaluation) > most:
+        return failed(name, "tdx.collateral_eval_mismatch", seen, f"at most {most} apart", clause)
+    return passed(name, seen, f"at least {policy.evaluation_min}", clause)
