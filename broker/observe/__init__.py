@@ -1,7 +1,7 @@
 """What an operator can see of a broker: traces, metrics, logs. Never a prompt, an answer or a key."""
 
-from broker.observe.logs import log_fields
 from broker.observe.metrics import Metrics
 from broker.observe.telemetry import Observability
+from federation.logs import log_fields
 
 __all__ = ["Metrics", "Observability", "log_fields"]

@@ -7,7 +7,6 @@ stop after the last.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -16,15 +15,14 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanLimits, SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import Tracer
 
 from broker.config import Observe
-from broker.observe.logs import start_logging
 from broker.observe.metrics import Metrics
-from broker.observe.traces import SpanFile, TraceStore, without_texts
-from schemas.errors import ConfigurationError
+from broker.observe.traces import TraceStore
+from federation.logs import start_logging
+from federation.spans import SpanFile, otlp_processor
 
 TRACER: Final = "comity.broker"
 MAX_ATTRIBUTES: Final = 64  # per span
@@ -71,7 +69,7 @@ class Observability:
         if settings.spans is not None:
             processors.append(SpanFile(settings.spans))
         if settings.otlp is not None:
-            processors.append(BatchSpanProcessor(_WithoutTexts(_otlp_exporter(settings.otlp))))
+            processors.append(otlp_processor(settings.otlp))
         if logs:
             start_logging(settings.log_level)
         _hang(domain, processors)
@@ -110,28 +108,3 @@ def _provider(domain: str) -> TracerProvider:
         ),
         shutdown_on_exit=False,
     )
-
-
-class _WithoutTexts(SpanExporter):
-    """Takes exception texts out before another exporter sends the spans away."""
-
-    def __init__(self, exporter: SpanExporter) -> None:
-        self._exporter = exporter
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        return self._exporter.export([without_texts(span) for span in spans])
-
-    def shutdown(self) -> None:
-        self._exporter.shutdown()
-
-
-def _otlp_exporter(endpoint: str) -> SpanExporter:
-    try:
-        library = importlib.import_module("opentelemetry.exporter.otlp.proto.http.trace_exporter")
-    except ImportError:
-        raise ConfigurationError(
-            "config.otlp",
-            "observe.otlp: install opentelemetry-exporter-otlp-proto-http, or remove the key",
-        ) from None
-    exporter: SpanExporter = library.OTLPSpanExporter(endpoint=endpoint)
-    return exporter

@@ -15,9 +15,10 @@ from opentelemetry.context import Context
 
 from broker.config import Observe
 from broker.observe import Metrics, Observability, log_fields
-from broker.observe.logs import JsonLines
 from broker.observe.metrics import MAX_RULES
-from broker.observe.traces import BROKER, MAX_SPANS_PER_TRACE, REQUEST, TENANT, without_texts
+from broker.observe.traces import BROKER, MAX_SPANS_PER_TRACE, REQUEST, TENANT
+from federation.logs import JsonLines
+from federation.spans import without_texts
 from schemas.errors import ConfigurationError, Refused
 
 CANARY = "canary-7f3a"

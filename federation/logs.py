@@ -1,4 +1,4 @@
-"""Logs as JSON lines on stderr: what happened, to which request and negotiation. Never content.
+"""Logs of every program as JSON lines on stderr: what happened, to which request. Never content.
 
 Foreign exceptions may quote what they choked on, so that of those only the type and the places in
 our code are written; the text is kept for errors of the house alone.

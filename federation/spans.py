@@ -1,0 +1,140 @@
+"""Where every program's finished spans go: a file of JSON lines, and an OTLP collector if asked.
+
+A span's exception events may quote what was being handled, so that only their type is ever written;
+attributes are ours (ids, counts, codes). A crash loses at most the last lines of the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+from collections.abc import Sequence
+from io import BufferedWriter
+from pathlib import Path
+from typing import Final
+
+from opentelemetry.sdk.trace import Event, ReadableSpan, SpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.trace import Status
+
+from schemas.canonical import Json, write_json
+from schemas.errors import ConfigurationError
+
+MAX_SPAN_FILE_BYTES: Final = 256 * 1024 * 1024  # then it becomes `<name>.1` and a new one begins
+NS_PER_US: Final = 1000
+_ERROR_TYPE: Final = "exception.type"
+
+
+class SpanFile(SpanProcessor):
+    """Appends each finished span as a line of JSON. Owned by one process."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = _append(path)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        with contextlib.suppress(OSError, ValueError):  # a full disk or a closed file stops no request
+            self._file.write(write_json(span_json(span)) + b"\n")
+            if span.parent is None or span.parent.is_remote:
+                self._file.flush()
+                self._turn_over()
+
+    def _turn_over(self) -> None:
+        if self._file.tell() > MAX_SPAN_FILE_BYTES:
+            self._file.close()
+            self._path.replace(self._path.with_name(self._path.name + ".1"))
+            self._file = _append(self._path)
+
+    def shutdown(self) -> None:
+        self._file.close()
+
+
+def span_json(span: ReadableSpan) -> dict[str, Json]:
+    """One span as plain JSON; times are POSIX microseconds."""
+    assert span.context is not None
+    start, end = span.start_time or 0, span.end_time or 0
+    return {
+        "name": span.name,
+        "trace": f"{span.context.trace_id:032x}",
+        "span": f"{span.context.span_id:016x}",
+        "parent": f"{span.parent.span_id:016x}" if span.parent else None,
+        "start_us": start // NS_PER_US,
+        "duration_us": max(0, end - start) // NS_PER_US,
+        "status": span.status.status_code.name.lower(),
+        "errors": [_text((event.attributes or {}).get(_ERROR_TYPE)) for event in span.events],
+        "attributes": {name: _json(value) for name, value in (span.attributes or {}).items()},
+        "links": [f"{link.context.trace_id:032x}" for link in span.links],
+    }
+
+
+def without_texts(span: ReadableSpan) -> ReadableSpan:
+    """The same span without what exceptions said: for exporters that send everything."""
+    events = [
+        Event(event.name, {_ERROR_TYPE: (event.attributes or {}).get(_ERROR_TYPE, "")}, event.timestamp)
+        for event in span.events
+    ]
+    return ReadableSpan(
+        name=span.name,
+        context=span.context,
+        parent=span.parent,
+        resource=span.resource,
+        attributes=span.attributes,
+        events=events,
+        links=span.links,
+        kind=span.kind,
+        status=Status(span.status.status_code),
+        start_time=span.start_time,
+        end_time=span.end_time,
+        instrumentation_scope=span.instrumentation_scope,
+    )
+
+
+def _append(path: Path) -> BufferedWriter:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
+    except OSError as error:
+        raise ConfigurationError("config.spans", f"observe.spans: {path}: {error.strerror}") from None
+
+
+def _json(value: object) -> Json:
+    if isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, Sequence):
+        return [_json(part) for part in value]
+    return str(value)
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def otlp_processor(endpoint: str) -> SpanProcessor:
+    """Sends spans, without exception texts, to an OTLP/HTTP collector. Raises `ConfigurationError`."""
+    return BatchSpanProcessor(_WithoutTexts(_otlp_exporter(endpoint)))
+
+
+class _WithoutTexts(SpanExporter):
+    """Takes exception texts out before another exporter sends the spans away."""
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self._exporter = exporter
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        return self._exporter.export([without_texts(span) for span in spans])
+
+    def shutdown(self) -> None:
+        self._exporter.shutdown()
+
+
+def _otlp_exporter(endpoint: str) -> SpanExporter:
+    try:
+        library = importlib.import_module("opentelemetry.exporter.otlp.proto.http.trace_exporter")
+    except ImportError:
+        raise ConfigurationError(
+            "config.otlp",
+            "observe.otlp: install opentelemetry-exporter-otlp-proto-http, or remove the key",
+        ) from None
+    exporter: SpanExporter = library.OTLPSpanExporter(endpoint=endpoint)
+    return exporter
