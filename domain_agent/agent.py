@@ -94,6 +94,7 @@ class Agent:
         """Serve until drained. Raises `Undecided` when the bus cannot be served."""
         tasks: set[asyncio.Task[object]] = set()
         try:
+            await self._save()
             await self._open()
             self.bus.on_reconnect(self._greet)
             for work in (self.admission.run(), self.advertiser.run(), self._stopping.wait()):
@@ -101,8 +102,8 @@ class Agent:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
-            self.holding.draining = self.advertiser.draining = True
-            await self.advertiser.turn()
+            self.holding.draining = True
+            await self.advertiser.farewell()
         finally:
             for task in tasks:
                 task.cancel()

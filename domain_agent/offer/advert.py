@@ -90,6 +90,11 @@ class Advertiser:
         await self._send(self._compose(news))
         return True
 
+    async def farewell(self) -> None:
+        """Say once more, and at once, that we take nothing new."""
+        self.draining = True
+        await self._send(self._compose(self._news()))
+
     def _news(self) -> _Said:
         return _Said(
             tuple(self.condenser.cells(self.clock.steady())),
@@ -101,7 +106,7 @@ class Advertiser:
     def _compose(self, news: _Said) -> OwnAdvert:
         wall = self.clock.wall()
         challenge = self.own.current(wall)
-        self._epoch = self._epoch or int(wall)
+        self._epoch = self._epoch or int(1000 * wall)  # ms: a restart within one second is a new epoch too
         summary = CapabilitySummary(
             federation=self.membership.federation,
             iss=self.membership.domain,

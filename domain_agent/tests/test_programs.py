@@ -19,7 +19,7 @@ from federation.stream import open_stream
 from schemas.descriptors.summary import CapabilitySummary
 from schemas.envelope import read as read_envelope
 from schemas.errors import Refused, Undecided
-from schemas.messages.interior import Challenges, Hold, NodeState, RevokeNode
+from schemas.messages.interior import Challenges, Hold, NodeState, OwnAdvert, RevokeNode
 
 
 def order(clinic: Domain, hold: Hold, **changes: object) -> Attempt:
@@ -197,6 +197,24 @@ async def test_a_node_answers_no_quote_without_its_own_domains_challenge(
         await until(lambda: len(node.bus.servings) >= 1)
         with pytest.raises(Refused, match=r"node\.not_own_challenge"):
             await clinic.broker.request("node.n1.in.quote", asked.write(), timeout=5)
+
+
+async def test_an_agent_that_ends_says_so_and_starts_again_as_a_new_epoch(
+    founded: Founded, tmp_path: Path
+) -> None:
+    async with domain(founded, tmp_path) as clinic:
+        first = await clinic.agent()
+        await until(lambda: clinic.adverts)
+        first.drain()
+        await until(lambda: summary(clinic).draining)
+        last = summary(clinic)
+        await until(lambda: first.bus.closed.is_set())
+        await clinic.agent()
+        await until(lambda: not summary(clinic).draining)
+        again = summary(clinic)
+        assert again.epoch > last.epoch
+        assert again.trust_epoch == last.trust_epoch
+        assert OwnAdvert.read(await clinic.broker.request("agent.snapshot", b"{}", timeout=2)).advert
 
 
 async def test_telemetry_comes_each_second(founded: Founded, tmp_path: Path) -> None:
