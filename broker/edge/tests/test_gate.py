@@ -47,15 +47,17 @@ class Crowd:
         self.tasks.append(asyncio.create_task(self._visit(self.doors[-1])))
 
     def apply(self, action: str, at: int) -> None:
+        """Let one come, or one that is still inside finish or leave."""
+        alive = [index for index, task in enumerate(self.tasks) if not task.done()]
         if action == "come":
             self.come()
-        elif self.tasks and action == "finish":
-            self.doors[at % len(self.doors)].set()
-        elif self.tasks:
-            self.tasks[at % len(self.tasks)].cancel()
+        elif alive and action == "finish":
+            self.doors[alive[at % len(alive)]].set()
+        elif alive:
+            self.tasks[alive[at % len(alive)]].cancel()
 
 
-actions = st.tuples(st.sampled_from(["come", "come", "finish", "leave"]), st.integers(0, 30), st.booleans())
+actions = st.tuples(st.sampled_from(["come", "come", "finish", "leave"]), st.integers(0, 4), st.booleans())
 
 
 @given(st.lists(actions, max_size=40))
@@ -68,6 +70,7 @@ def test_places_are_never_lost_and_never_too_many(steps: list[tuple[str, int, bo
                 await asyncio.sleep(0)
             assert crowd.gate.running <= RUNNING
             assert crowd.gate.running + crowd.gate.queued <= RUNNING + QUEUED
+            assert len(crowd.gate._waiting) <= crowd.gate.queued
         for door in crowd.doors:
             door.set()
         await asyncio.gather(*crowd.tasks, return_exceptions=True)
@@ -76,6 +79,50 @@ def test_places_are_never_lost_and_never_too_many(steps: list[tuple[str, int, bo
         crowd.doors[-1].set()
         assert await crowd.tasks[-1] == "served"
         await crowd.gate.drain()
+
+    asyncio.run(play())
+
+
+async def test_a_place_that_comes_as_its_request_leaves_goes_to_the_next() -> None:
+    crowd = Crowd()
+    for _ in range(RUNNING + 2):
+        crowd.come()
+    await asyncio.sleep(0)
+    crowd.doors[0].set()
+    while not crowd.tasks[0].done():  # noqa: ASYNC110 - the place is handed on in that very turn
+        await asyncio.sleep(0)
+    crowd.tasks[RUNNING].cancel()
+    for door in crowd.doors:
+        door.set()
+    ends = await asyncio.gather(*crowd.tasks, return_exceptions=True)
+    assert [end for end in ends if end == "served"] == ["served"] * (RUNNING + 1)
+    assert crowd.gate.running == 0
+
+
+@given(st.lists(st.tuples(st.integers(1, 5), st.booleans()), min_size=1, max_size=12))
+def test_those_who_stay_are_served_in_their_order(waiting: list[tuple[int, bool]]) -> None:
+    async def play() -> None:
+        gate, served, held = Gate(Limits(running=1, queued=20)), [], asyncio.Event()
+
+        async def visit(name: int, priority: int) -> None:
+            with gate.enter() as inside:
+                async with gate.run(inside, descriptor().model_copy(update={"priority": priority})):
+                    served.append(name)
+                    await held.wait()
+
+        tasks = [asyncio.create_task(visit(-1, 3))]
+        for name, (priority, _) in enumerate(waiting):
+            await asyncio.sleep(0)
+            tasks.append(asyncio.create_task(visit(name, priority)))
+        await asyncio.sleep(0)
+        for task, (_, leaves) in zip(tasks[1:], waiting, strict=True):
+            if leaves:
+                task.cancel()
+        await asyncio.sleep(0)
+        held.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        staying = [(-priority, name) for name, (priority, leaves) in enumerate(waiting) if not leaves]
+        assert served == [-1, *(name for _, name in sorted(staying))]
 
     asyncio.run(play())
 

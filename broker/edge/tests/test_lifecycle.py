@@ -12,6 +12,8 @@ import pytest
 from broker.config import Limits
 from broker.edge.exchange import Accepted, Event, Text
 from broker.edge.tests.scripted import BODY, KEY, STARTED, Running, finished, serving
+from broker.observe import log_fields
+from federation import logs
 
 CHAT = "/v1/chat/completions"
 STREAM = BODY | {"stream": True}
@@ -189,6 +191,47 @@ async def test_drain_ends_in_type_what_does_not_finish_in_time() -> None:
         assert "[DONE]" not in text
         assert (await whole)[0] == (await queued)[0] == 503
     assert script.cancelled == 2
+
+
+async def test_what_dispatch_concludes_after_the_end_is_not_cut_off() -> None:
+    concluded = asyncio.Event()
+
+    async def slow_end(_: Accepted) -> AsyncGenerator[Event, None]:
+        yield STARTED
+        yield finished()
+        for _turn in range(20):
+            await asyncio.sleep(0)
+        concluded.set()
+
+    async with serving(slow_end) as edge:
+        assert (await post(edge, BODY))[0] == 200
+        await edge.dispatch.closed.wait()
+        await until(lambda: edge.gate.running == 0)
+        metrics = edge.observability.metrics.exposition()[0].decode()
+    assert concluded.is_set()
+    assert 'comity_requests_total{outcome="ok"} 1.0' in metrics
+
+
+async def test_one_requests_log_fields_do_not_reach_the_next_on_its_connection() -> None:
+    seen: list[dict[str, str]] = []
+
+    async def script(accepted: Accepted) -> AsyncGenerator[Event, None]:
+        seen.append(dict(logs._fields.get({})))
+        with log_fields(negotiation=f"n-{accepted.request_id}"):
+            yield STARTED
+            yield finished()
+
+    async with serving(script) as edge:
+        reader, writer = await asyncio.open_connection("127.0.0.1", edge.server.port)
+        for name in ("r1", "r2"):
+            data = json.dumps(BODY | {"comity": {"request_id": name}}).encode()
+            head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
+            writer.write(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
+        for _ in range(2):
+            await reader.readuntil(b'"comity":{')
+        writer.close()
+        await writer.wait_closed()
+    assert seen == [{"request": "r1"}, {"request": "r2"}]
 
 
 async def test_a_hundred_streams_at_once_do_not_mix() -> None:

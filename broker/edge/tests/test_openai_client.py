@@ -10,7 +10,7 @@ import pytest
 from openai import AsyncOpenAI, AsyncStream, OpenAI
 from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 
-from broker.edge.exchange import Choices, Event, Text
+from broker.edge.exchange import Choices, Event, Started, Text
 from broker.edge.tests.scripted import (
     KEY,
     LATENCY,
@@ -187,6 +187,20 @@ async def test_a_cut_stream_ends_in_an_error_and_never_in_done(script: Script, w
     assert "[DONE]" not in raw
     assert '"finish_reason":"' not in raw
     assert "prompt" not in raw
+
+
+async def test_an_answer_that_went_on_elsewhere_says_where_it_began() -> None:
+    continued = playing(Started("hyper.us", "receipt-0"), Text("half "), Text("and half"), finished())
+    async with serving(continued) as edge, client(edge) as api:
+        raw = await api.chat.completions.with_raw_response.create(model="chat.small", messages=ASK)
+        stream = await api.chat.completions.create(model="chat.small", messages=ASK, stream=True)
+        chunks = [chunk async for chunk in stream]
+    assert stream.response.headers["x-comity-domain"] == "hyper.us"
+    assert raw.headers["x-comity-domain"] == "cloud.fr"
+    for part in (raw.parse(), chunks[-1]):
+        member = (part.model_extra or {})["comity"]
+        assert (member["domain"], member["receipt"]) == ("cloud.fr", "receipt-1")
+        assert member["began"] == {"domain": "hyper.us", "receipt": "receipt-0"}
 
 
 def piece(index: int, delta: dict[str, Json], reason: str | None = None) -> Event:

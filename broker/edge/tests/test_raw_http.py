@@ -133,6 +133,8 @@ async def test_a_body_over_the_limit_is_named() -> None:
         assert await refused(http, b" " * (MAX_BODY_BYTES + 1)) == (400, "invalid", "body")
         exactly = json.dumps(BODY).encode().ljust(MAX_BODY_BYTES)
         assert (await http.post(CHAT, content=exactly)).status_code == 200
+        longer = await http.post(CHAT, content=exactly + b" ")
+        assert longer.json()["error"]["comity"]["code"] == "request.body_too_long"
 
 
 async def test_a_body_that_announces_too_much_is_not_read() -> None:
