@@ -57,9 +57,7 @@ class Passing:
         """The same message with other content."""
         words, size = self.words, len(self.body) - len(self.payload)
         words[-1] = str(size + len(payload))
-        return Passing(
-            self.who, self.to_server, " ".join(words).encode("ascii"), self.body[:size] + payload
-        )
+        return Passing(self.who, self.to_server, " ".join(words).encode("ascii"), self.body[:size] + payload)
 
 
 Rule = Callable[[Passing], list[Passing] | float | None]

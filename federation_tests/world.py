@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
 from broker.config import BrokerConfig
 from broker.program import Running, running
@@ -29,8 +29,8 @@ from domain_agent.node.program import Node
 from federation.connection import Bus, BusSettings
 from federation.found import Founded, free_port
 from federation.server import EmbeddedServer
-from federation_tests.engine import ScriptedEngine, new_engine
 from federation_tests.bus_operator import Operator, operating
+from federation_tests.engine import ScriptedEngine, new_engine
 from federation_tests.plan import CHAT, CLINIC, Changes, found_scripted
 
 READY_S: Final = 20.0  # seconds for a world to be ready on two busy cores; it takes about three
@@ -156,7 +156,7 @@ class World:
             base_url=self[domain].broker.base_url,
             api_key=self.api_key(domain),
             max_retries=0,
-            http_client=httpx.AsyncClient(trust_env=False, timeout=60.0),
+            http_client=DefaultAsyncHttpxClient(trust_env=False, timeout=60.0),
         )
         self._stack.push_async_callback(client.close)
         return client

@@ -70,7 +70,9 @@ async def test_losers_are_released_before_the_answer_is_complete(calm: World) ->
     assert sorted(releases) == sorted({CLINIC, CLOUD, HYPER} - {winner})
     assert seen[0] == {CLINIC: 1, CLOUD: 1, HYPER: 1}
     assert peers.domain == CLINIC
-    await until(lambda: {name: used(each) for name, each in calm.domains.items()} == dict.fromkeys(calm.domains, 0))
+    await until(
+        lambda: {name: used(each) for name, each in calm.domains.items()} == dict.fromkeys(calm.domains, 0)
+    )
 
 
 async def test_an_offer_that_nobody_takes_expires_by_itself(calm: World) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 from federation_tests.conftest import MakeWorld
 from federation_tests.engine import asked_for, hold_after
@@ -34,7 +35,7 @@ async def test_after_the_bus_was_killed_requests_work_again_within_three_seconds
     assert during.status in (502, 503)
     await world.server.start()
     back = time.monotonic()
-    left = {CLINIC: HOME, CLOUD: FRANCE, HYPER: {"data_class": "public"}}
+    left: dict[str, dict[str, Any]] = {CLINIC: HOME, CLOUD: FRANCE, HYPER: {"data_class": "public"}}
     async with asyncio.timeout(BACK_S):
         while left:
             for domain, policy in list(left.items()):
@@ -95,9 +96,7 @@ async def test_a_draining_broker_finishes_what_runs_and_takes_nothing_new(make_w
 async def test_a_drain_that_runs_out_of_time_ends_in_type(make_world: MakeWorld) -> None:
     from federation_tests.world import settings
 
-    world = await make_world(
-        Changes(domains=(CLINIC,)), brokers={CLINIC: settings(limits={"drain_ms": 200})}
-    )
+    world = await make_world(Changes(domains=(CLINIC,)), brokers={CLINIC: settings(limits={"drain_ms": 200})})
     engine, never = world.engines["ward-1"], asyncio.Event()
     engine.script = hold_after("one ", until=never)
     running = asyncio.create_task(read(world.http(), request("slow", policy=HOME)))

@@ -59,6 +59,8 @@ async def test_an_open_answer_ends_only_when_the_node_is_compromised(
 ) -> None:
     """Compromise: what the node says afterwards is not used; the rest comes from another one."""
     world, go_on = await make_world(PAIR), asyncio.Event()
+    trusted = world[CLINIC].broker.parts.service.appraisals
+    epoch = trusted.trust_epoch
     for engine in world.engines.values():
         engine.script = hold_after("one ", until=go_on, then=("two ",))
     found = Streamed()
@@ -70,10 +72,8 @@ async def test_an_open_answer_ends_only_when_the_node_is_compromised(
             if found.text == "one ":
                 (busy,) = served_by(world, PROMPT)
                 world.engines["paris-2" if busy == "paris-1" else "paris-1"].script = echo()
-                trusted = world[CLINIC].broker.parts.service.appraisals
-                epoch = trusted.trust_epoch
                 await revoke(world, busy, reason_class)
-                await until(lambda before=epoch: trusted.trust_epoch > before)  # type: ignore[misc]
+                await until(lambda: trusted.trust_epoch > epoch)
                 go_on.set()
     assert found.complete, found.error
     assert found.text == text

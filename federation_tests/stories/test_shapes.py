@@ -112,9 +112,7 @@ async def test_a_full_queue_is_a_429_that_says_when_to_come_again(make_world: Ma
     go_on, client = asyncio.Event(), world.client()
     world.engines["ward-1"].script = hold_after("first", until=go_on)
     gate = world[CLINIC].broker.gate
-    running = [
-        asyncio.create_task(client.chat.completions.create(**ask("x", policy=HOME))) for _ in range(2)
-    ]
+    running = [asyncio.create_task(client.chat.completions.create(**ask("x", policy=HOME))) for _ in range(2)]
     await until(lambda: (gate.running, gate.queued) == (1, 1))
     with pytest.raises(RateLimitError) as refused:
         await client.chat.completions.create(**ask("x", policy=HOME))

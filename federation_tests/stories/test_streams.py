@@ -135,7 +135,9 @@ async def test_a_node_that_dies_in_mid_stream_is_continued_elsewhere(
         engine.script = hang_after("one ", "two ")
     found = Streamed()
     async with world.http().stream(
-        "POST", "/chat/completions", json=request(PROMPT, policy={"data_class": "public", "residency": ["FR"]})
+        "POST",
+        "/chat/completions",
+        json=request(PROMPT, policy={"data_class": "public", "residency": ["FR"]}),
     ) as response:
         async for data in lines(response):
             found.take(data)

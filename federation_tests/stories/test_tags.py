@@ -23,7 +23,9 @@ async def test_a_tag_counts_the_same_in_a_header_and_in_the_body(calm: World) ->
         messages=[{"role": "user", "content": "where"}],
         extra_headers={"X-Comity-Data-Class": "personal", "X-Comity-Residency": "FR"},
     )
-    domains = [answer.model_extra["comity"]["domain"] for answer in (in_body, in_headers) if answer.model_extra]
+    domains = [
+        answer.model_extra["comity"]["domain"] for answer in (in_body, in_headers) if answer.model_extra
+    ]
     assert domains == [CLOUD, CLOUD]
 
 

@@ -1,0 +1,146 @@
+"""Lies of a consumer: it calls and never accepts, or sends orders in names that are not its own."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import pytest
+
+from broker import holds
+from broker.negotiate import Declined, Offered, call_for_offers, release
+from domain_agent.tests.consumer import Attempt, Consumer, NodeFacts, chat
+from federation.connection import Bus
+from federation.stream import open_stream
+from federation_tests.conftest import MakeWorld
+from federation_tests.hostile.lie import Lie, lie
+from federation_tests.hostile.lying import ONE_NODE_EACH, heard, tell
+from federation_tests.plan import CLINIC, CLOUD, HYPER
+from federation_tests.stories.test_holds import terms
+from federation_tests.world import World
+from schemas.errors import ComityError
+from schemas.keys import SigningKey
+from schemas.messages import answer
+
+SENT_AT_ONCE: Final = 500  # messages between two looks
+FLOOD_S: Final = 20.0  # seconds in which a flooding peer must be shut out
+AT_ONCE: Final = 3  # calls of the flooding consumer that wait for an answer
+BUDGET: Final = 20  # calls without an accept, instead of 200: a test need not take a minute
+
+
+@lie(
+    "a consumer",
+    "floods calls without accepting",
+    by="the provider's border: a budget of calls, and a bucket before any signature is checked",
+    codes="RATE",
+    receipt="no receipt: nothing was placed; the signed Refuse says `RATE`",
+)
+async def test_calls_that_lead_to_nothing_are_budgeted(
+    make_world: MakeWorld, told: Lie, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """hyper.us calls until it is told to wait; the clinic's requests go on all the while."""
+    monkeypatch.setattr(holds, "CALL_BUDGET", BUDGET)
+    world = await make_world(ONE_NODE_EACH)
+    peers = world[HYPER].broker.parts.service.peers
+    refused: list[Declined] = []
+
+    async def flood() -> None:
+        while not refused:
+            (reply,) = await call_for_offers(peers, [CLOUD], terms())
+            if isinstance(reply, Offered):
+                await release(peers, reply, "never-mind")
+            elif reply.code == told.code:
+                refused.append(reply)
+
+    floods = [asyncio.create_task(flood()) for _ in range(AT_ONCE)]
+    streams = [await tell(world, f"meanwhile {number}") for number in range(5)]
+    await asyncio.gather(*floods)
+    assert [stream.error for stream in streams] == [None] * len(streams)
+    assert refused[0].refusal  # a refusal is signed data
+    assert refused[0].retry_after_ms > 0
+    left = {name: budget.calls for name, budget in world[CLOUD].broker.parts.border.holds._budgets.items()}
+    assert left[HYPER] < 1 < BUDGET - 2 < left[CLINIC]
+
+
+async def test_a_flood_of_messages_is_dropped_before_it_costs_anything(make_world: MakeWorld) -> None:
+    """What no signature was ever checked for: counted, and then shut out at the server."""
+    world = await make_world(ONE_NODE_EACH)
+    border = next(
+        serving for serving in world[CLOUD].broker.parts.bus.servings if serving.pattern.endswith(".*.call")
+    )
+    attacker = await world.bus(HYPER, "broker")
+    async with asyncio.timeout(FLOOD_S):
+        while HYPER not in border.shut:
+            for _ in range(SENT_AT_ONCE):
+                await attacker.publish("peer.cloud_fr.call", b"{}")
+            await attacker.flush()
+    assert border.gate.counts()[HYPER].over_rate > 0
+    assert (await tell(world, "in spite of the flood")).complete
+    assert border.gate.counts()[CLINIC].over_rate == 0
+
+
+def _order(world: World, key: SigningKey, **changes: Any) -> Attempt:
+    """An order for cloud.fr's node, good in everything but who signs it."""
+    record = world[CLOUD].agent.book.get("paris-1")
+    assert record
+    assert record.appraisal
+    proof = record.appraisal
+    facts = NodeFacts(proof.sign_key, proof.seal_key, next(iter(proof.models.values())))
+    return Consumer(key, CLINIC).order(
+        facts,
+        chat("an order of nobody"),
+        federation=world[CLOUD].agent.config.membership.federation,
+        aud=CLOUD,
+        capability=next(iter(proof.models)),
+        **changes,
+    )
+
+
+async def _problem(bus: Bus, subject: str, order: Attempt) -> str:
+    """The code that a sealed order is refused with, by whomever it reaches."""
+    try:
+        async with open_stream(bus, subject, order.head, order.chunks) as stream:
+            async for frame in stream:
+                if frame[:1] == answer.PROBLEM:
+                    return answer.Problem.read(frame[1:]).code
+    except ComityError as error:
+        return error.code
+    return "it ran"
+
+
+@lie(
+    "a consumer",
+    "sends a header signed by nobody the node knows",
+    by="the provider's border; and the node itself, when its border passes it on",
+    codes="envelope.signature_invalid trust.unknown_domain",
+    receipt="no receipt: no run began",
+)
+@pytest.mark.parametrize("road", ["to the border", "past a border that looks away"])
+async def test_only_members_give_orders(arena: World, told: Lie, road: str) -> None:
+    forged, unknown = told.codes
+    nobody = SigningKey.generate()
+    in_a_members_name, as_a_stranger = _order(arena, nobody), _order(arena, nobody, iss="stranger.example")
+    if road == "to the border":
+        bus = await arena.bus(CLINIC, "broker")
+        found = [
+            await _problem(bus, "peer.cloud_fr.execute", each) for each in (in_a_members_name, as_a_stranger)
+        ]
+        assert found == [forged, forged]  # a border reads with the keys of whom the server names
+    else:
+        bus = await arena.bus(CLOUD, "broker")
+        found = [
+            await _problem(bus, "node.paris-1.in.execute", each)
+            for each in (in_a_members_name, as_a_stranger)
+        ]
+        assert found == [forged, unknown]
+    assert heard(arena, "an order of nobody") == 0
+
+
+async def test_an_order_of_a_member_does_run(arena: World) -> None:
+    """The control: the same order, signed by the member itself, is what a node runs."""
+    key = arena[CLINIC].broker.parts.service.peers.key
+    assert (
+        await _problem(await arena.bus(CLOUD, "broker"), "node.paris-1.in.execute", _order(arena, key))
+        == "it ran"
+    )
+    assert heard(arena, "an order of nobody") == 1

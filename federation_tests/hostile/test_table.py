@@ -1,0 +1,47 @@
+"""The suite is complete, and the page about it says what the suite says."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from federation_tests.hostile.table import PAGE, marked, page
+
+CONTRACT = {
+    "a border": (
+        "replays an Execute",
+        "swaps the node key in an offer",
+        "offers another domain's genuine node",
+        "alters model, scope or retention around the ciphertext",
+        "truncates, reorders or pads a stream",
+        "withholds the receipt",
+        "answers from cache",
+        "serves evidence of an earlier epoch",
+        "serves evidence of a killed boot",
+    ),
+    "a provider": (
+        "claims a higher assurance than it proves",
+        "edits its own profile's jurisdiction",
+        "enrols a platform twice",
+        "signs an offer with a node or agent key",
+    ),
+    "a node": ("publishes to a peer", "reads a neighbour", "points at an engine outside"),
+    "a consumer": ("floods calls without accepting", "sends a header signed by nobody the node knows"),
+    "a bus operator": ("reads", "drops", "delays", "duplicates", "injects"),
+}
+"""Every lie of session.md 12."""
+
+
+def test_each_lie_of_the_contract_has_its_one_test() -> None:
+    told = Counter((lie.party, lie.text) for lie, _ in marked())
+    assert told == Counter((party, text) for party, lies in CONTRACT.items() for text in lies)
+
+
+def test_each_lie_ends_in_a_code_and_in_words() -> None:
+    for lie, test in marked():
+        assert lie.codes, test
+        assert lie.by, test
+        assert lie.receipt, test
+
+
+def test_the_page_is_the_one_that_the_suite_generates() -> None:
+    assert PAGE.read_text("utf-8") == page(), "run python -m federation_tests.hostile.table"
