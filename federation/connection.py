@@ -93,10 +93,18 @@ class Bus:
         try:
             await self._client.drain()
         except (nats.errors.Error, OSError):
-            await self._client.close()
+            await self._abandon()
         for task in list(self._tasks):
             task.cancel()
         self.closed.set()
+
+    async def _abandon(self) -> None:
+        """Close without a server. The client then writes what it still holds to the transport of the lost
+        connection, which may be taken apart already (an AttributeError out of asyncio's TLS)."""
+        try:
+            await self._client.close()
+        except (nats.errors.Error, OSError, AttributeError) as error:
+            _log.debug("closed without a server", extra={"code": type(error).__name__})
 
     @property
     def connected(self) -> bool:

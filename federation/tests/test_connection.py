@@ -260,3 +260,16 @@ async def test_close_lets_what_runs_end(world: World) -> None:
 
 def test_users_have_their_own_inboxes() -> None:
     assert make_user("node.n1", "node").inbox_prefix == "_INBOX.node.n1"
+
+
+async def test_closing_while_the_server_is_gone_is_no_error(world: World) -> None:
+    for _ in range(5):  # the client's reconnection is somewhere else each time
+        bus = await world.bus("clinic.de")
+        for op in range(8):
+            await bus.serve(f"fed.v1.neg.DOM_cloud_fr.*.op{op}", echo, limits=GENEROUS, concurrency=1)
+        await bus.flush()
+        await world.server.kill()
+        await until(lambda bus=bus: not bus.connected)
+        await bus.close()
+        assert bus.closed.is_set()
+        await world.server.start()
