@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -262,6 +263,10 @@ def test_users_have_their_own_inboxes() -> None:
     assert make_user("node.n1", "node").inbox_prefix == "_INBOX.node.n1"
 
 
+def _down(bus: Bus) -> bool:
+    return not bus.connected
+
+
 async def test_closing_while_the_server_is_gone_is_no_error(world: World) -> None:
     for _ in range(5):  # the client's reconnection is somewhere else each time
         bus = await world.bus("clinic.de")
@@ -269,7 +274,7 @@ async def test_closing_while_the_server_is_gone_is_no_error(world: World) -> Non
             await bus.serve(f"fed.v1.neg.DOM_cloud_fr.*.op{op}", echo, limits=GENEROUS, concurrency=1)
         await bus.flush()
         await world.server.kill()
-        await until(lambda bus=bus: not bus.connected)
+        await until(partial(_down, bus))
         await bus.close()
         assert bus.closed.is_set()
         await world.server.start()
