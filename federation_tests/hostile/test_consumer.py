@@ -9,6 +9,7 @@ import pytest
 
 from broker import holds
 from broker.negotiate import Declined, Offered, call_for_offers, release
+from broker.service import PEER_LIMITS
 from domain_agent.tests.consumer import Attempt, Consumer, NodeFacts, chat
 from federation.connection import Bus
 from federation.stream import open_stream
@@ -22,7 +23,8 @@ from schemas.errors import ComityError
 from schemas.keys import SigningKey
 from schemas.messages import answer
 
-SENT_AT_ONCE: Final = 500  # messages between two looks
+SENT_AT_ONCE: Final = int(2 * (PEER_LIMITS.burst + PEER_LIMITS.shut_after))
+"""Messages between two looks. Fewer would refill the border's bucket in the meantime, and flood nobody."""
 FLOOD_S: Final = 20.0  # seconds in which a flooding peer must be shut out
 AT_ONCE: Final = 3  # calls of the flooding consumer that wait for an answer
 BUDGET: Final = 20  # calls without an accept, instead of 200: a test need not take a minute
