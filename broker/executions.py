@@ -26,6 +26,7 @@ from receipts.statements.fields import (
 )
 from receipts.statements.node import NodeStatement, verify_node_statement
 from receipts.statements.receipt import (
+    EXECUTION,
     PLACEMENT,
     ExecutionDraft,
     ExecutionReceipt,
@@ -39,13 +40,12 @@ from schemas.keys import VerifyKey
 from schemas.messages.answer import ReceiptDelivery
 from schemas.messages.execute import Execute
 from schemas.messages.message import Received
-from schemas.messages.negotiation import Offer
+from schemas.messages.negotiation import FetchReceipt, Offer
 from schemas.policy.layers import Decision
 from schemas.primitives import format_time
 
 COMMITMENT: Final = "commitment"
 CRASHED: Final = "run.crashed"
-MAX_RECENT: Final = 50_000  # receipts that consumers may still come for by request id
 NO_USAGE: Final = Usage(input_tokens=0, output_tokens=0, cached_tokens=0, queue_ms=0, compute_ms=0)
 
 
@@ -91,7 +91,6 @@ class Executions:
     domain: str
     currency: str
     log: TransparencyLog = field(repr=False)
-    _recent: dict[tuple[str, str], str] = field(default_factory=dict)
 
     async def commit(self, run: Run) -> None:
         """Make the commitment durable; only then may anything leave for the node.
@@ -118,7 +117,6 @@ class Executions:
         own = execute.iss == self.domain
         settled = (INTENT, execute.input_commitment) if own else (COMMITMENT, execute.nid)
         (issued,) = await self.log.issue([Draft(draft)], keep=kept, settle=[settled])
-        self._remember(execute.iss, execute.request_id, issued.receipt_id)
         return issued
 
     async def recover(self) -> list[Issued]:
@@ -127,7 +125,6 @@ class Executions:
         for row in await self.log.unsettled(COMMITMENT):
             draft = ExecutionDraft.read(row.data)
             issued += await self.log.issue([Draft(draft)], settle=[(COMMITMENT, row.key)])
-            self._remember(draft.peer, draft.request.id, issued[-1].receipt_id)
         for row in await self.log.unsettled(INTENT):
             intent = Intent.read(row.data)
             if intent.provider == self.domain:
@@ -150,12 +147,15 @@ class Executions:
         draft = _crashed(*placement)
         return await self.log.issue([Draft(draft)], settle=[(INTENT, intent.commitment)])
 
-    async def deliver(self, consumer: str, request_id: str) -> ReceiptDelivery:
-        """The newest Execution of this consumer's request. Raises `Refused` when there is none."""
-        receipt_id = self._recent.get((consumer, request_id))
+    async def deliver(self, consumer: str, wanted: FetchReceipt) -> ReceiptDelivery:
+        """The newest Execution of this consumer's attempt, from the log: a restart forgets none.
+
+        Raises `Refused` (`receipt.unknown`) when there is none.
+        """
+        receipt_id = await self._find(consumer, wanted)
         issued = await self.log.issued(receipt_id) if receipt_id else None
         if issued is None:
-            raise Refused("receipt.unknown", "no Execution of yours under this request")
+            raise Refused("receipt.unknown", "no Execution of yours of this attempt")
         proof = await self.log.proof(issued.receipt_id)
         return ReceiptDelivery(
             receipt_id=issued.receipt_id,
@@ -164,10 +164,15 @@ class Executions:
             proof=proof.decode() if proof else None,
         )
 
-    def _remember(self, consumer: str, request_id: str, receipt_id: str) -> None:
-        self._recent[(consumer, request_id)] = receipt_id
-        while len(self._recent) > MAX_RECENT:
-            del self._recent[next(iter(self._recent))]
+    async def _find(self, consumer: str, wanted: FetchReceipt) -> str | None:
+        for data in reversed(await self.log.of_request(wanted.request_id)):
+            payload = envelope.read(data).payload
+            if receipt_kind(payload) != EXECUTION:
+                continue
+            body = parse_receipt(payload, ExecutionReceipt)
+            if (body.peer, body.request.commitment) == (consumer, wanted.commitment):
+                return body.receipt_id
+        return None
 
     def _pessimistic(self, run: Run) -> ExecutionDraft:
         execute = run.order.body

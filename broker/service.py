@@ -96,7 +96,7 @@ class Service:
                 return await self.interior.evidence(asked.evidence)
             case "receipt":
                 wanted = self.peers.receive(payload, FetchReceipt, sender).body
-                return (await self.executions.deliver(sender, wanted.request_id)).write()
+                return (await self.executions.deliver(sender, wanted)).write()
             case "snapshot":
                 self.peers.receive(payload, FetchSnapshot, sender)
                 return self._own_advert()

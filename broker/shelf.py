@@ -166,6 +166,10 @@ class Shelf:
     async def _ask(self, intent: Intent) -> bytes:
         provider = intent.provider
         asked = self.peers.compose(
-            FetchReceipt, provider, nid=new_negotiation(), request_id=intent.request_id
+            FetchReceipt,
+            provider,
+            nid=new_negotiation(),
+            request_id=intent.request_id,
+            commitment=intent.commitment,
         )
         return await self.peers.ask(provider, "receipt", self.peers.sign(asked), within=FETCH_S)

@@ -11,6 +11,7 @@ import pytest
 
 from broker.decide import ConsumerPolicy, Rulebook
 from broker.executions import COMMITMENT, CRASHED, Executions, Run
+from broker.peers import new_negotiation
 from broker.policy_block import node_record
 from broker.shelf import INTENT, Intent, Shelf
 from broker.tests.logs import opened
@@ -23,6 +24,7 @@ from schemas.errors import Refused
 from schemas.keys import SigningKey
 from schemas.messages.answer import ReceiptDelivery
 from schemas.messages.execute import Execute, unpack
+from schemas.messages.negotiation import FetchReceipt
 from schemas.policy.packs import load_pack
 
 
@@ -86,6 +88,18 @@ def read(parties: Parties, data: bytes) -> ExecutionReceipt:
     ).body
 
 
+def wanted(parties: Parties, run: Run) -> FetchReceipt:
+    """What the consumer asks for when the Execution of this run did not come."""
+    execute = run.order.body
+    return parties.peers(CONSUMER).compose(
+        FetchReceipt,
+        PROVIDER,
+        nid=new_negotiation(),
+        request_id=execute.request_id,
+        commitment=execute.input_commitment,
+    )
+
+
 async def test_an_execution_states_what_the_node_stated(parties: Parties, tmp_path: Path) -> None:
     run, sealed = order(parties)
     async with opened(tmp_path, parties, PROVIDER) as log:
@@ -128,8 +142,32 @@ async def test_a_crash_in_mid_run_leaves_a_failed_execution(parties: Parties, tm
         body = read(parties, issued.envelope)
         assert (body.outcome, body.code) == ("failed", CRASHED)
         assert await executions.recover() == []
-        delivery = await executions.deliver(CONSUMER, run.order.body.request_id)
+        delivery = await executions.deliver(CONSUMER, wanted(parties, run))
         assert delivery.receipt_id == issued.receipt_id
+
+
+async def test_an_execution_can_be_fetched_after_a_restart(parties: Parties, tmp_path: Path) -> None:
+    """It was written and settled, and the broker ended before it was delivered."""
+    run, _ = order(parties)
+    async with opened(tmp_path, parties, PROVIDER) as log:
+        issued = await Executions(PROVIDER, "EUR", log).conclude(run)
+    async with opened(tmp_path, parties, PROVIDER) as log:
+        executions = Executions(PROVIDER, "EUR", log)
+        assert await executions.recover() == []
+        delivery = await executions.deliver(CONSUMER, wanted(parties, run))
+    assert delivery.execution.encode() == issued.envelope
+    assert delivery.promise.encode() == issued.promise
+
+
+async def test_each_attempt_of_a_request_has_its_own_execution(parties: Parties, tmp_path: Path) -> None:
+    """A continuation may run at the same provider: the older Execution can still be had."""
+    runs = [order(parties)[0], order(parties)[0]]
+    assert len({run.order.body.request_id for run in runs}) == 1
+    async with opened(tmp_path, parties, PROVIDER) as log:
+        executions = Executions(PROVIDER, "EUR", log)
+        issued = [await executions.conclude(run) for run in runs]
+        found = [await executions.deliver(CONSUMER, wanted(parties, run)) for run in runs]
+    assert [each.receipt_id for each in found] == [each.receipt_id for each in issued]
 
 
 async def test_nobody_fetches_anothers_execution(parties: Parties, tmp_path: Path) -> None:
@@ -138,7 +176,7 @@ async def test_nobody_fetches_anothers_execution(parties: Parties, tmp_path: Pat
         executions = Executions(PROVIDER, "EUR", log)
         await executions.conclude(run)
         with pytest.raises(Refused, match=r"receipt\.unknown"):
-            await executions.deliver("hyper.us", run.order.body.request_id)
+            await executions.deliver("hyper.us", wanted(parties, run))
 
 
 async def test_a_delivered_execution_must_be_about_our_placement(parties: Parties, tmp_path: Path) -> None:

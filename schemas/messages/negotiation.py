@@ -126,9 +126,11 @@ class FetchEvidence(Message):
 
 
 class FetchReceipt(Message):
-    """Consumer → provider: the Execution of this negotiation with its inclusion proof."""
+    """Consumer → provider: the Execution of this attempt with its inclusion proof."""
 
     request_id: Token
+    commitment: Digest
+    """Of the attempt's body: a request that went on elsewhere may have run here more than once."""
 
 
 class FetchSnapshot(Message):
