@@ -226,9 +226,12 @@ def appraise_dcap(
     nonce: bytes | None = None,
     waive_revocation: bool = False,
     at: datetime,
+    evaluation: int | None = None,
+    event_logs: Sequence[bytes] = (),
 ) -> AttestationResult:
     """Appraise a bare TDX or SGX quote (tdx.md 2 to 7).
 
+    evaluation: judge as if this TCB evaluation data number were the newest. event_logs: of a trust domain.
     Raises `Unreadable`, or `ConfigurationError` when the expectations say nothing about this TEE.
     """
     policy = None if expectations is None else expectations.tdx if tee == "tdx" else expectations.sgx
@@ -247,6 +250,8 @@ def appraise_dcap(
         nonce=nonce,
         waive_revocation=waive_revocation,
         at=at,
+        evaluation=evaluation,
+        event_logs=event_logs,
     ).result
 
 

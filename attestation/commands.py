@@ -18,6 +18,7 @@ from attestation.snp.forms import FOLDER_FILES, Evidence, from_folder, unwrap
 from attestation.snp.products import PRODUCTS
 from attestation.snp.report import read_report
 from attestation.snp.show import state
+from attestation.tdx.log.events import MAX_LOG_BYTES
 from attestation.tdx.quote import QE_VENDOR, read_quote
 from attestation.tdx.show import state_quote
 from schemas.canonical import Json, read_json
@@ -62,6 +63,10 @@ def _parser() -> argparse.ArgumentParser:
                              "32 bytes; with a vTPM quote: its nonce")  # fmt: skip
     verify.add_argument("--waive", action="append", default=[], choices=["revocation"],
                         help="accept a missing (never a failing) revocation status")  # fmt: skip
+    verify.add_argument("--event-log", type=Path, action="append", default=[], metavar="PATH",
+                        help="tdx: what was measured after MRTD: a CCEL or a dstack log")  # fmt: skip
+    verify.add_argument("--evaluation", type=int, metavar="N",
+                        help="tdx, sgx: as if this TCB evaluation data number were the newest")  # fmt: skip
     verify.add_argument("--json", action="store_true", help="one JSON object on stdout")
     show = commands.add_parser("show", help="print what evidence states, without judging it")
     show.add_argument("evidence", type=Path, metavar="EVIDENCE")
@@ -82,6 +87,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         raise ConfigurationError(
             "attest.tee", f"--tee {arguments.tee} {built}; there is {' and '.join(TEES)}"
         )
+    _hold_options(arguments)
     at = parse_time(arguments.at) if arguments.at else datetime.now(UTC)
     nonce = _nonce(arguments.nonce)
     expectations = Expectations.load(arguments.expect) if arguments.expect else None
@@ -94,6 +100,8 @@ def _verify(arguments: argparse.Namespace) -> int:
         result = appraise.appraise_dcap(
             _read(arguments.evidence, MAX_EVIDENCE_BYTES), tee=arguments.tee, endorsements=endorsements,
             expectations=expectations, nonce=nonce, waive_revocation=waive, at=at,
+            evaluation=arguments.evaluation,
+            event_logs=[_read(each, MAX_LOG_BYTES) for each in arguments.event_log],
         )  # fmt: skip
     else:
         result = appraise.appraise_snp(
@@ -102,6 +110,16 @@ def _verify(arguments: argparse.Namespace) -> int:
         )  # fmt: skip
     _print(render.json_text(result) if arguments.json else render.human_text(result))
     return result.exit_code
+
+
+def _hold_options(arguments: argparse.Namespace) -> None:
+    """An option that a kind of evidence knows nothing of is a mistake, not something to pass over."""
+    known = {"event_log": ("tdx",), "evaluation": ("tdx", "sgx")}
+    for option, tees in known.items():
+        if getattr(arguments, option) not in (None, []) and arguments.tee not in tees:
+            raise ConfigurationError(
+                "attest.option", f"--{option.replace('_', '-')} goes with {' and '.join(tees)}"
+            )
 
 
 def _evidence(path: Path) -> bytes | Evidence:

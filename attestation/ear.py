@@ -21,12 +21,27 @@ _STATUS: Final = {"affirming": 2, "warning": 32, "contraindicated": 96, "none": 
 """AR4SI trust tiers (draft-ietf-rats-ar4si 2.3.2)."""
 
 _VECTOR: Final = {
-    "instance-identity": ("snp.chain", "snp.root", "snp.cert.", "snp.signature", "node.enrolment"),
-    "configuration": ("snp.policy.", "snp.host_data", "snp.vmpl", "node.engine", "node.prompt_logging"),
-    "executables": ("snp.measurement", "snp.id_key", "snp.author_key", "snp.family_id", "snp.image_id",
-                    "snp.guest_svn", "node.models", "node.engine_digest"),
-    "hardware": ("snp.tcb.", "snp.platform.", "snp.deny", "snp.crl", "snp.product_allowed"),
-    "sourced-data": ("snp.nonce", "snp.report_data", "node.report_data", "node.challenge"),
+    "instance-identity": (
+        "snp.chain", "snp.root", "snp.cert.", "snp.signature", "tdx.authenticity.", "node.enrolment",
+    ),
+    "configuration": (
+        "snp.policy.", "snp.host_data", "snp.vmpl", "tdx.policy.debug", "tdx.policy.profile",
+        "tdx.policy.td_attributes", "tdx.policy.xfam", "tdx.policy.attributes", "tdx.policy.mrconfigid",
+        "tdx.policy.mrowner", "tdx.policy.mrservicetd", "node.engine", "node.prompt_logging",
+    ),
+    "executables": (
+        "snp.measurement", "snp.id_key", "snp.author_key", "snp.family_id", "snp.image_id",
+        "snp.guest_svn", "tdx.policy.mrtd", "tdx.policy.rtmr", "tdx.policy.mrenclave", "tdx.policy.mrsigner",
+        "tdx.policy.isv", "tdx.event_log.", "node.models", "node.engine_digest",
+    ),
+    "hardware": (
+        "snp.tcb.", "snp.platform.", "snp.deny", "snp.crl", "snp.product_allowed", "tdx.tcb.",
+        "tdx.collateral.", "tdx.policy.mrseam", "tdx.policy.platform",
+    ),
+    "sourced-data": (
+        "snp.nonce", "snp.report_data", "tdx.policy.nonce", "tdx.policy.report_data", "node.report_data",
+        "node.challenge",
+    ),
 }  # fmt: skip
 """Which checks speak for which member of the AR4SI trustworthiness vector."""
 

@@ -1,7 +1,8 @@
 """What this room remembers within a process: parsed certificates, verified chains and CRLs.
 
-Only pure functions of bytes are remembered, never a verdict about time or expectations; every bound
-is a constant beside its cache. Forgetting costs time and changes no answer.
+Pure functions of bytes are remembered, and appraisals that hold, each for exactly its inputs and within
+the moments between which nothing ends or begins. Every bound is a constant beside its cache.
+Forgetting costs time and changes no answer.
 """
 
 from __future__ import annotations
@@ -10,7 +11,11 @@ from functools import _lru_cache_wrapper
 from typing import cast
 
 from attestation import der, endorsements, x509
-from attestation.snp import appraise, chain, policy, report, revocation, verify
+from attestation.snp import appraisal, chain, revocation
+from attestation.tdx import chain as pck
+from attestation.tdx import collateral, documents, endorsed, signature
+from attestation.tdx import revocation as intel
+from attestation.tdx import verify as quoted
 
 
 def caches() -> tuple[_lru_cache_wrapper[object], ...]:
@@ -24,16 +29,19 @@ def caches() -> tuple[_lru_cache_wrapper[object], ...]:
             x509.read_certificate,
             x509.read_crl,
             x509._hex_digest,
-            report.read_standing,
             chain._verify_chain,
             chain._leaf_claims,
             revocation.verify_crl,
-            verify._binding,
-            verify._linked,
-            policy.check_standing,
-            policy.advisories,
-            appraise._layout,
-            appraise._kept,
+            appraisal.room_of_report,
+            appraisal.room_of_guest,
+            documents.gather,
+            collateral.read_tcb_info,
+            collateral.read_qe_identity,
+            signature.read_point,
+            pck.verify_pck_chain,
+            endorsed._verify_body,
+            intel.verify_crl,
+            quoted._verify_qe,
         ),
     )
 

@@ -50,6 +50,11 @@ class Table:
             self.waived.append(f"{self.name}.{key}")
         return bool(value == ANY)
 
+    def states(self, key: str) -> bool:
+        """Whether an optional key is there."""
+        self.taken.add(key)
+        return key in self.values
+
     def finish(self, *, except_for: Collection[str] = ()) -> None:
         """Raises `ConfigurationError` for a key that nobody asked for."""
         for key in self.values:

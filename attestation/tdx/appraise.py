@@ -7,7 +7,7 @@ out-of-date quote still shows its mismatches, and each plane has a verdict of it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -16,11 +16,14 @@ from attestation.tdx.documents import NOTHING, Offered, gather
 from attestation.tdx.endorsed import Endorsed, endorse
 from attestation.tdx.expected import DEFAULT, QuotePolicy
 from attestation.tdx.judge import Judged, judge_tcb
+from attestation.tdx.log.replay import Replay, check_logs, state_logs
+from attestation.tdx.platforms import check_platform
 from attestation.tdx.policy import check_debug, check_demands, check_nonce
 from attestation.tdx.quote import Quote, Tee, check_quote, read_quote
 from attestation.tdx.revocation import check_revocation
 from attestation.tdx.show import state
 from attestation.tdx.verify import Origin, authenticate
+from attestation.tdx.whatif import Asked, other_evaluations
 from schemas.canonical import Json
 from schemas.errors import Unreadable
 
@@ -41,6 +44,8 @@ class QuoteAppraisal:
 
     result: AttestationResult
     quote: Quote
+    ppid: bytes | None
+    """16 bytes that name the platform, as its PCK certificate states them; None where no chain holds."""
 
 
 def appraise_quote(
@@ -55,13 +60,15 @@ def appraise_quote(
     waive_revocation: bool,
     at: datetime,
     evaluation: int | None = None,
+    event_logs: Sequence[bytes] = (),
 ) -> QuoteAppraisal:
     """Appraise a quote at the time `at`. Raises `Unreadable` when the bytes are no quote of this TEE.
 
     policy: None = no reference values are demanded. nonce: the whole report data (64 bytes).
-    evaluation: judge as if collateral of this TCB evaluation data number alone existed.
+    evaluation: judge as if this TCB evaluation data number were the newest that exists.
+    event_logs: what a trust domain measured after MRTD, in either form (tdx/log).
 
-    1. read; 2. sort the collateral; 3. origin; 4. collateral and revocation; 5. TCB; 6. demands.
+    1. read; 2. sort the collateral; 3. origin; 4. collateral and revocation; 5. TCB; 6. demands; 7. logs.
     """
     quote = read_quote(evidence)
     if quote.tee != tee:
@@ -70,27 +77,51 @@ def appraise_quote(
     checks = check_quote(quote)
     offered = _gather(endorsements, checks)
     origin = authenticate(quote, offered.certificates, rules.roots, moment)
-    checks += origin.checks
-    endorsed = endorse(offered, origin.chain, tee, rules.roots, moment, evaluation=evaluation)
-    checks += endorsed.checks
+    chain = origin.chain
+    endorsed = endorse(
+        offered, chain, tee, rules.roots, moment, evaluation=evaluation, max_age=rules.collateral_max_age
+    )
     revocation, ends = check_revocation(
-        offered.crls, origin.chain, endorsed.signers, moment,
-        waived=waive_revocation or rules.revocation == "any",
-    )  # fmt: skip
-    checks += revocation
-    judged = judge_tcb(quote, origin.chain, endorsed, rules)
-    checks += judged.checks
-    checks.append(check_debug(quote, rules))
+        offered.crls, chain, endorsed.signers, moment, waived=waive_revocation or rules.revocation == "any"
+    )
+    judged = judge_tcb(quote, chain, endorsed, rules, moment)
+    checks += [*origin.checks, *endorsed.checks, *revocation, *judged.checks, check_debug(quote, rules)]
     if nonce is not None:
         checks.append(check_nonce(quote, nonce))
     if policy is not None:
         checks += check_demands(quote, policy)
-    named = ("revocation",) if waive_revocation else ()
-    result = _concluded(
-        quote, origin, endorsed, judged, {**endorsed.ends, **ends}, checks, expectations_digest,
-        (*named, *waived), at,
-    )  # fmt: skip
-    return QuoteAppraisal(result, quote)
+        checks.append(check_platform(chain.claims if chain else None, policy.platforms))
+    replay = Replay((), {}) if quote.td is None else check_logs(quote.td, event_logs, rules.event_log)
+    checks += replay.checks
+    found = _Found(Asked(quote, chain, offered, rules), origin, endorsed, judged, replay, checks)
+    return QuoteAppraisal(
+        replace(
+            _concluded(found, {**endorsed.ends, **ends, **judged.ends}, at),
+            expectations_digest=expectations_digest,
+            waived=(*(("revocation",) if waive_revocation else ()), *waived),
+        ),
+        quote,
+        chain.claims.ppid if chain and origin.pin else None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Everything that one appraisal found."""
+
+    asked: Asked
+    origin: Origin
+    endorsed: Endorsed
+    judged: Judged
+    replay: Replay
+    checks: list[Check]
+
+    def stated(self, planes: dict[str, Json], ends: dict[str, float], at: float) -> dict[str, Json]:
+        return {
+            **state(self.asked.quote, self.origin.chain, self.endorsed, self.judged, planes, ends, at),
+            "event_log": state_logs(self.replay),
+            "other_evaluations": other_evaluations(self.asked, self.endorsed, at),
+        }
 
 
 def _gather(endorsements: Sequence[bytes], checks: list[Check]) -> Offered:
@@ -110,39 +141,27 @@ def _gather(endorsements: Sequence[bytes], checks: list[Check]) -> Offered:
         return NOTHING
 
 
-def _concluded(
-    quote: Quote,
-    origin: Origin,
-    endorsed: Endorsed,
-    judged: Judged,
-    ends: dict[str, float],
-    checks: list[Check],
-    expectations_digest: bytes | None,
-    waived: tuple[str, ...],
-    at: datetime,
-) -> AttestationResult:
-    verdict, reason = decide(checks)
-    chain, pin = origin.chain, origin.pin
+def _concluded(found: _Found, ends: dict[str, float], at: datetime) -> AttestationResult:
+    verdict, reason = decide(found.checks)
+    quote, chain, pin = found.asked.quote, found.origin.chain, found.origin.pin
     if chain is not None:
         ends = {**ends, "pck_chain": min(c.not_after for c in (chain.leaf, chain.issuer, chain.root))}
     simulated = pin is not None and pin.simulated
     platform = f"{quote.tee}-{chain.claims.fmspc.hex()}" if chain and pin else f"{quote.tee}-unknown"
-    planes = verdicts(checks)
+    planes = verdicts(found.checks)
     return AttestationResult(
         tee=quote.tee,
         verdict=verdict,
         reason=reason,
-        checks=tuple(checks),
+        checks=tuple(found.checks),
         at=at,
         identity=quote.identity,
         platform=f"simulated-{platform}" if simulated else platform,
         simulated=simulated,
         debug=quote.body.debug,
-        expectations_digest=expectations_digest,
         valid_until=min(ends.values()) if ends else None,
-        waived=waived,
-        advisories=judged.launch.advisories if judged.launch else (),
-        stated=lambda: state(quote, chain, endorsed, judged, planes, ends, at.timestamp()),
+        advisories=found.judged.launch.advisories if found.judged.launch else (),
+        stated=lambda: found.stated(planes, ends, at.timestamp()),
     )
 
 

@@ -63,16 +63,18 @@ def endorse(
     at: float,
     *,
     evaluation: int | None = None,
+    max_age: int | None = None,
 ) -> Endorsed:
     """Choose, verify and hold the two documents.
 
-    evaluation: ask what the verdict would be under this TCB evaluation data number alone.
+    evaluation: judge as if this TCB evaluation data number were the newest that exists.
+    max_age: days after its issue at which a document counts as expired, if that is sooner.
     """
     found = Endorsed([], None, None, (), {}, {})
-    asked = _Asked(offered, chain, roots, at, evaluation)
-    info, first = _use("tcb_info", asked, read_tcb_info, lambda info: _fit_tcb_info(info, chain, tee), found)
+    asked = _Asked(offered, chain, roots, at, evaluation, max_age)
+    info, first = _use("tcb_info", asked, read_tcb_info, lambda info: fits_tcb_info(info, chain, tee), found)
     identity, second = _use(
-        "qe_identity", asked, read_qe_identity, lambda identity: _fit_identity(identity, tee), found
+        "qe_identity", asked, read_qe_identity, lambda identity: fits_identity(identity, tee), found
     )
     signers = tuple({each.signer.der: each.signer for each in (first, second) if each}.values())
     return Endorsed(
@@ -94,6 +96,13 @@ class _Asked:
     roots: Roots
     at: float
     evaluation: int | None
+    max_age: int | None
+
+    def end(self, document: TcbInfo | QeIdentity) -> float:
+        """Until when the document is current: as Intel says, or sooner where policy does."""
+        if self.max_age is None:
+            return document.next_update
+        return min(document.next_update, document.issued + self.max_age * 86_400)
 
 
 def _use(
@@ -111,12 +120,12 @@ def _use(
         found.checks.append(from_error(names[0], error, "signed by Intel's TCB signer", _CLAUSE))
         found.checks.extend(not_evaluated(name, "not reached", _CLAUSE) for name in names[1:])
         return None, None
-    found.ends[kind] = min(document.next_update, verified.signer.not_after, verified.root.not_after)
+    found.ends[kind] = min(asked.end(document), verified.signer.not_after, verified.root.not_after)
     found.digests[kind] = sha256(verified.source.body).hex()
     seen = f"by {verified.signer.common_name}, evaluation {document.evaluation}"
     checks = [
         passed(names[0], seen, "signed by Intel's TCB signer", _CLAUSE),
-        _current(names[1], verified, document, asked.at),
+        _current(names[1], verified, document, found.ends[kind], asked.at),
         _fits_check(names[2], document, fits),
     ]
     found.checks.extend(checks)
@@ -143,13 +152,13 @@ def _choose(
         except (Refused, Undecided) as error:
             problem = problem or error
             continue
-        if asked.evaluation is not None and document.evaluation != asked.evaluation:
+        if asked.evaluation is not None and document.evaluation > asked.evaluation:
             continue
-        current = document.issued <= asked.at <= document.next_update
+        current = document.issued <= asked.at <= asked.end(document)
         rank = (_holds(fits, document), current, document.evaluation)
         if best is None or rank > best[0]:
             best = rank, verified, document
-    if best is None:
+    if best is None or (kind == "tcb_info" and asked.evaluation not in (None, best[2].evaluation)):
         raise problem or Undecided("tdx.collateral_missing", f"no {kind} of evaluation {asked.evaluation}")
     return best[1], best[2]
 
@@ -229,10 +238,9 @@ def _verify_body(body: bytes, signature: bytes, signer_der: bytes, root_der: byt
         raise Refused("tdx.collateral_signature_invalid", error.text) from None
 
 
-def _current(name: str, verified: Verified, document: TcbInfo | QeIdentity, at: float) -> Check:
+def _current(name: str, verified: Verified, document: TcbInfo | QeIdentity, ends: float, at: float) -> Check:
     """issueDate ≤ t ≤ nextUpdate, and the certificates above it; a document of the future is no better."""
     starts = max(document.issued, verified.signer.not_before, verified.root.not_before)
-    ends = min(document.next_update, verified.signer.not_after, verified.root.not_after)
     wanted = f"{date(starts)} to {date(ends)}"
     if at < starts:
         return undecided(name, "tdx.collateral_not_yet_valid", date(at), wanted, _CLAUSE)
@@ -249,7 +257,8 @@ def _fits_check(name: str, document: Document, fits: Callable[[Document], Docume
     return passed(name, document.id, "of this TEE and platform", _CLAUSE)
 
 
-def _fit_tcb_info(info: TcbInfo, chain: PckChain | None, tee: Tee) -> TcbInfo:
+def fits_tcb_info(info: TcbInfo, chain: PckChain | None, tee: Tee) -> TcbInfo:
+    """TCB info of this TEE and this platform. Raises `Refused`."""
     if info.id != tee.upper():
         raise Refused("tdx.collateral_id_mismatch", f"TCB info of {info.id} for a quote of {tee}")
     if chain is None:
@@ -261,7 +270,8 @@ def _fit_tcb_info(info: TcbInfo, chain: PckChain | None, tee: Tee) -> TcbInfo:
     return info
 
 
-def _fit_identity(identity: QeIdentity, tee: Tee) -> QeIdentity:
+def fits_identity(identity: QeIdentity, tee: Tee) -> QeIdentity:
+    """An identity of the enclave that quotes for this TEE. Raises `Refused`."""
     if identity.id != QE_IDS[tee]:
         raise Refused("tdx.collateral_id_mismatch", f"identity {identity.id} for a quote of {tee}")
     return identity

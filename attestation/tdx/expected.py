@@ -13,6 +13,9 @@ from typing import Any, Final
 
 from attestation.tdx.chain import INTEL_ROOT, INTEL_ROOTS, Roots
 from attestation.tdx.collateral import STATUSES
+from attestation.tdx.grace import Grace, read_grace
+from attestation.tdx.log.events import REGISTERS
+from attestation.tdx.platforms import NO_RULES, PlatformRules, read_rules
 from attestation.tdx.tcb import RELAUNCH_STATUSES
 from attestation.toml import ANY, Table, is_integer
 from schemas.errors import Unreadable
@@ -27,8 +30,15 @@ TDX_IDENTITIES: Final = {
 SGX_IDENTITIES: Final = {"mrenclave": 32, "mrsigner": 32, "report_data": 64}
 TDX_MASKS: Final = {"td_attributes": 8, "xfam": 8}
 SGX_MASKS: Final = {"attributes": 16}
-REGISTERS: Final = ("rtmr0", "rtmr1", "rtmr2", "rtmr3")
 MAX_EVALUATION: Final = 2**31
+MAX_AGE_DAYS: Final = 366
+PROFILES: Final = ("guest", "azure-paravisor", "service-td")
+"""What kind of trust domain is meant.
+
+guest: measures itself, SEPT_VE_DISABLE is set, no service TD is bound.
+azure-paravisor: MRTD is the paravisor's, a vTPM measures the guest above it, and SEPT_VE_DISABLE may be
+clear. service-td: a service TD may be bound, and `mrservicetd` says which.
+"""
 ACCEPTABLE: Final = frozenset(STATUSES) - {"Revoked"} | frozenset(RELAUNCH_STATUSES)
 """No switch accepts Revoked."""
 
@@ -50,17 +60,25 @@ class QuotePolicy:
     isvprodid: frozenset[int] | None = None
     isvsvn_min: int | None = None
     """The last two are SGX's."""
+    profile: str = "guest"
+    """One of `PROFILES`; TDX's."""
     mrservicetd: Digests = frozenset({bytes(48)})
     debug: str = "refuse"
     statuses: frozenset[str] = frozenset({"UpToDate", "SWHardeningNeeded"})
+    grace: tuple[Grace, ...] = ()
     advisories_denied: frozenset[str] = frozenset()
+    advisories_tolerated: frozenset[str] | None = None
+    """The only ones that may stand against a platform; None = any."""
     date_min: float | None = None
     """POSIX seconds that the TCB date must not precede."""
     evaluation_min: int = 0
     evaluation_difference: int | None = None
     """The most by which TCB info and QE identity may differ; None = a difference is shown, not judged."""
-    event_log: frozenset[str] = frozenset()
-    """Registers that an event log must explain."""
+    collateral_max_age: int | None = None
+    """Days since TCB info and QE identity were issued, where less than Intel's own 30 is wanted."""
+    platforms: PlatformRules = NO_RULES
+    event_log: frozenset[str] | None = None
+    """Registers that an event log must explain; None = those that an offered log speaks of."""
     revocation: str = "required"
     roots: Roots = INTEL_ROOTS
 
@@ -74,8 +92,9 @@ def read_tdx(table: Table) -> QuotePolicy:
     policy = QuotePolicy(
         identities={name: table.digests(name, size) for name, size in TDX_IDENTITIES.items()},
         masks={name: _mask(table, name, size) for name, size in TDX_MASKS.items()},
+        profile=table.choice("profile", PROFILES, DEFAULT.profile),
         mrservicetd=_service_td(table),
-        event_log=table.names("event_log", REGISTERS, []) or frozenset(),
+        event_log=_event_log(table),
         **_common(table),
     )
     table.finish()
@@ -102,16 +121,29 @@ def _common(table: Table) -> dict[str, Any]:
         raise table.error("evaluation_difference", "is no number", "evaluation_difference = 1")
     statuses = table.names("tcb_status", ACCEPTABLE, sorted(DEFAULT.statuses))
     advisories = table.texts("advisories_denied", [], write='advisories_denied = ["INTEL-SA-00837"]')
+    age = table.take("collateral_max_age_days", None, write="collateral_max_age_days = 7")
+    if age is not None and not is_integer(age, 1, MAX_AGE_DAYS):
+        raise table.error("collateral_max_age_days", "is no number of days", "collateral_max_age_days = 7")
     return {
         "debug": table.choice("debug", ("refuse", ANY), "refuse"),
         "statuses": ACCEPTABLE if statuses is None else statuses,
+        "grace": read_grace(table.children("grace")),
         "advisories_denied": frozenset() if advisories is None else advisories,
+        "advisories_tolerated": _tolerated(table),
+        "collateral_max_age": age,
+        "platforms": read_rules(table),
         "date_min": _date(table),
         "evaluation_min": table.integer("evaluation_min", 0, MAX_EVALUATION, 0) or 0,
         "evaluation_difference": None if difference == ANY else difference,
         "revocation": table.choice("revocation", ("required", ANY), "required"),
         "roots": _roots(table),
     }
+
+
+def _tolerated(table: Table) -> frozenset[str] | None:
+    if not table.states("advisories_tolerated"):
+        return None
+    return table.texts("advisories_tolerated", write='advisories_tolerated = ["INTEL-SA-00837"]')
 
 
 def _date(table: Table) -> float | None:
@@ -143,11 +175,19 @@ def _mask(table: Table, key: str, size: int) -> Mask | None:
 
 
 def _service_td(table: Table) -> Digests:
-    """No service TD unless it is listed."""
-    if "mrservicetd" not in table.values:
-        table.taken.add("mrservicetd")
-        return DEFAULT.mrservicetd
-    return table.digests("mrservicetd", 48)
+    """No service TD, unless the profile says so and the list says which."""
+    if table.values.get("profile") == "service-td":
+        return table.digests("mrservicetd", 48)
+    if table.states("mrservicetd"):
+        raise table.error("mrservicetd", "needs its profile", 'profile = "service-td" beside it')
+    return DEFAULT.mrservicetd
+
+
+def _event_log(table: Table) -> frozenset[str] | None:
+    """ "any" demands nothing of an offered log; an empty list likewise."""
+    if not table.states("event_log"):
+        return None
+    return table.names("event_log", REGISTERS) or frozenset()
 
 
 def _roots(table: Table) -> Roots:

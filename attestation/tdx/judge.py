@@ -7,7 +7,7 @@ and every demand are judged each for itself.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from attestation.result import Check, compared, downranked, failed, not_evaluated, passed
@@ -15,6 +15,7 @@ from attestation.tdx.chain import PckChain
 from attestation.tdx.collateral import Level, QeIdentity, TcbInfo
 from attestation.tdx.endorsed import Endorsed
 from attestation.tdx.expected import QuotePolicy
+from attestation.tdx.grace import grace_end
 from attestation.tdx.quote import Quote
 from attestation.tdx.tcb import (
     Standing,
@@ -47,9 +48,13 @@ class Judged:
     current: Standing | None = None
     status: str | None = None
     """The merged status that is judged; None where no level matches or the documents cannot be used."""
+    ends: dict[str, float] = field(default_factory=dict)
+    """Until when the status is forgiven, where it is (POSIX seconds)."""
 
 
-def judge_tcb(quote: Quote, chain: PckChain | None, endorsed: Endorsed, policy: QuotePolicy) -> Judged:
+def judge_tcb(
+    quote: Quote, chain: PckChain | None, endorsed: Endorsed, policy: QuotePolicy, at: float
+) -> Judged:
     """1. the quoting enclave is Intel's; 2. so is the module; 3. launch and current standing; 4. demands."""
     info, identity = endorsed.tcb_info, endorsed.identity
     if chain is None or info is None or identity is None:
@@ -66,8 +71,18 @@ def judge_tcb(quote: Quote, chain: PckChain | None, endorsed: Endorsed, policy: 
     ]
     launch, current = _level(found["launch"]), _level(found.get("current"))
     status = _status(launch, current, later="current" in found)
-    checks += _demands(status, launch, info, identity, policy)
-    return Judged(checks, launch, current, status)
+    if status is None or launch is None:
+        checks += [not_evaluated(name, "no status", _CLAUSE) for name in _NAMES[2:]]
+        return Judged(checks, launch, current, status)
+    end = grace_end(status, launch, svns["launch"], info, identity, policy.statuses, policy.grace)
+    checks += [
+        _accepted(status, end, at, policy),
+        _advisories(launch, current, policy),
+        _floor(launch, policy),
+        _evaluation(info, identity, policy),
+    ]
+    forgiven = end is not None and at <= end and status not in policy.statuses
+    return Judged(checks, launch, current, status, {"grace": end} if forgiven and end else {})
 
 
 def _svns(quote: Quote) -> dict[str, bytes | None]:
@@ -150,38 +165,31 @@ def _status(launch: Standing | None, current: Standing | None, *, later: bool) -
     return launch.status if current is None else relaunched(launch.status, current.status)
 
 
-def _demands(
-    status: str | None, launch: Standing | None, info: TcbInfo, identity: QeIdentity, policy: QuotePolicy
-) -> list[Check]:
-    if status is None or launch is None:
-        return [not_evaluated(name, "no status", _CLAUSE) for name in _NAMES[2:]]
-    return [
-        _accepted(status, policy),
-        _advisories(launch, policy),
-        _floor(launch, policy),
-        _evaluation(info, identity, policy),
-    ]
-
-
-def _accepted(status: str, policy: QuotePolicy) -> Check:
+def _accepted(status: str, grace: float | None, at: float, policy: QuotePolicy) -> Check:
+    """grace: until when this status is forgiven; None where nothing forgives it."""
     name, wanted = "tdx.tcb.status", f"one of {', '.join(sorted(policy.statuses))}"
     if status == "Revoked":
         return failed(name, "tdx.tcb_revoked", status, wanted, _CLAUSE)
+    if status not in policy.statuses and grace is not None and at <= grace:
+        return downranked(name, f"tdx.{status}", f"{status}, in grace until {date(grace)}", wanted, _CLAUSE)
     if status not in policy.statuses:
-        return failed(name, "tdx.tcb_status_not_accepted", status, wanted, _CLAUSE)
+        seen = status if grace is None else f"{status}, grace ended {date(grace)}"
+        return failed(name, "tdx.tcb_status_not_accepted", seen, wanted, _CLAUSE)
     if status != "UpToDate":
         return downranked(name, f"tdx.{status}", status, "UpToDate", _CLAUSE)
     return passed(name, status, wanted, _CLAUSE)
 
 
-def _advisories(launch: Standing, policy: QuotePolicy) -> Check:
-    denied = sorted(policy.advisories_denied & set(launch.advisories))
-    seen = ", ".join(launch.advisories) or "none"
-    wanted = f"without {', '.join(sorted(policy.advisories_denied)) or 'any that is denied'}"
-    return compared(
-        "tdx.tcb.advisories", "tdx.advisory_denied", not denied, seen, wanted,
-        "[tdx] advisories_denied",
-    )  # fmt: skip
+def _advisories(launch: Standing, current: Standing | None, policy: QuotePolicy) -> Check:
+    """Those of the launch and of the present: neither is undone by the other."""
+    found = {*launch.advisories, *(current.advisories if current else ())}
+    denied = policy.advisories_denied & found
+    if policy.advisories_tolerated is not None:
+        denied |= found - policy.advisories_tolerated
+    seen = ", ".join(sorted(denied or found)) or "none"
+    wanted = "none that is denied, and only tolerated ones"
+    clause = "[tdx] advisories_denied, advisories_tolerated"
+    return compared("tdx.tcb.advisories", "tdx.advisory_denied", not denied, seen, wanted, clause)
 
 
 def _floor(launch: Standing, policy: QuotePolicy) -> Check:

@@ -10,7 +10,7 @@ import hmac
 from typing import Final
 
 from attestation.result import Check, compared, failed, not_evaluated, passed
-from attestation.tdx.body import SgxReport, TdReport
+from attestation.tdx.body import TD_ATTRIBUTES, SgxReport, TdReport
 from attestation.tdx.expected import Mask, QuotePolicy
 from attestation.tdx.quote import Quote
 
@@ -49,7 +49,7 @@ def check_demands(quote: Quote, policy: QuotePolicy) -> list[Check]:
     ]
     if isinstance(body, SgxReport):
         return [*checks, *_enclave(body, policy)]
-    return [*checks, _service_td(body, policy)]
+    return [*checks, _profile(body, policy), _service_td(body, policy)]
 
 
 def _identity(name: str, seen: bytes, policy: QuotePolicy, clause: str) -> Check:
@@ -75,6 +75,19 @@ def _mask(name: str, code: str, seen: bytes, mask: Mask | None, clause: str) -> 
         found = f"{seen.hex()}: lacks {lacking.hex()}, has {present.hex()} too much"
         return failed(title, code, found, wanted, clause)
     return passed(title, seen.hex(), wanted, clause)
+
+
+def _profile(body: TdReport, policy: QuotePolicy) -> Check:
+    """SEPT_VE_DISABLE keeps the host from raising #VE in the guest at will (Intel TDX module: ATTRIBUTES).
+
+    A paravisor handles them itself; only the profile of that name forgoes the bit.
+    """
+    name, clause = "tdx.policy.profile", "[tdx] profile; Intel TDX module: TDATTRIBUTES"
+    disabled = bool(int.from_bytes(body.td_attributes, "little") >> TD_ATTRIBUTES["sept_ve_disable"] & 1)
+    seen = f"SEPT_VE_DISABLE {'set' if disabled else 'clear'}"
+    if policy.profile == "azure-paravisor":
+        return passed(name, f"{seen}; MRTD is a paravisor's, its guest is not measured here", "any", clause)
+    return compared(name, "tdx.td_attributes_not_allowed", disabled, seen, "SEPT_VE_DISABLE set", clause)
 
 
 def _service_td(body: TdReport, policy: QuotePolicy) -> Check:

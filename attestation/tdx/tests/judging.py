@@ -55,6 +55,8 @@ def judge(
     nonce: bytes | None = None,
     waive: bool = False,
     at: datetime = NOW,
+    evaluation: int | None = None,
+    event_logs: Sequence[bytes] = (),
     **expected: str | None,
 ) -> AttestationResult:
     return appraise_dcap(
@@ -65,6 +67,8 @@ def judge(
         nonce=nonce,
         waive_revocation=waive,
         at=at,
+        evaluation=evaluation,
+        event_logs=event_logs,
     )
 
 
