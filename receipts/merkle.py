@@ -35,6 +35,7 @@ __all__ = [
     "range_root",
     "root",
     "root_from_inclusion",
+    "roots_from_consistency",
     "verify_consistency",
     "verify_inclusion",
 ]
@@ -140,7 +141,7 @@ def verify_consistency(
             raise Refused("merkle.empty_root", "an empty tree has one root only")
     if first in (0, second):
         return _verify_trivial(first, first_root, second_root, proof)
-    old, new = _roots_from_consistency(first, second, first_root, proof)
+    old, new = roots_from_consistency(first, second, first_root, proof)
     if (old, new) != (first_root, second_root):
         raise Refused("merkle.consistency", "the proof does not lead to these roots")
     return second_root
@@ -154,7 +155,7 @@ def _verify_trivial(first: int, first_root: bytes, second_root: bytes, proof: Se
     return second_root
 
 
-def _roots_from_consistency(
+def roots_from_consistency(
     first: int, second: int, first_root: bytes, proof: Sequence[bytes]
 ) -> tuple[bytes, bytes]:
     """The two roots that the hashes lead to (RFC 9162 2.1.4.2, steps 2 to 7)."""

@@ -9,86 +9,33 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Final, Self
-
-from cryptography.hazmat.primitives.asymmetric import ed25519
+from dataclasses import dataclass
+from typing import Final
 
 from receipts import checkpoint, note
 from receipts.checkpoint import Checkpoint, SignedCheckpoint
+from receipts.cosignature import MAX_TIME, Cosigner, CosignerKey, cosignature_message
 from receipts.merkle import verify_consistency
-from receipts.note import NoteKey, Signature
+from receipts.note import NoteKey
 from schemas.errors import ComityError, Refused, Unreadable
 from schemas.primitives import decode_base64
 
-COSIGNATURE: Final = 0x04  # timestamped Ed25519 checkpoint cosignature
+__all__ = [
+    "MAX_TIME",
+    "Answer",
+    "Cosigner",
+    "CosignerKey",
+    "Request",
+    "check_continues",
+    "cosignature_message",
+    "judge",
+    "read_request",
+]
+
 MAX_HASHES: Final = 63  # consistency hashes in one request (tlog-witness)
 MAX_REQUEST_BYTES: Final = note.MAX_NOTE_BYTES + 4096  # the note, and 63 hashes of 45 characters
-MAX_TIME: Final = 2**63 - 1  # POSIX seconds that a cosignature can state
 SIZE_TYPE: Final = "text/x.tlog.size"
 _OLD: Final = re.compile(r"old (0|[1-9][0-9]{0,18})")
-
-
-@dataclass(frozen=True, slots=True)
-class CosignerKey:
-    """A witness's verifier key, type 0x04. Such a key belongs to one cosigner: its name is not signed."""
-
-    name: str
-    key_id: bytes
-    raw: bytes
-    public: ed25519.Ed25519PublicKey = field(repr=False, compare=False)
-
-    @classmethod
-    def of(cls, name: str, raw: bytes) -> Self:
-        """Register a raw 32-byte key. Raises `Unreadable` or `Refused`."""
-        note.check_name(name)
-        return cls(name, note.key_id(name, COSIGNATURE, raw), raw, note.ed25519_key(raw))
-
-    @property
-    def vkey(self) -> str:
-        return note.format_vkey(self.name, self.key_id, COSIGNATURE, self.raw)
-
-    def verify(self, signature: Signature, text: str) -> int:
-        """The time (POSIX seconds) at which this witness cosigned the checkpoint text. Raises `Refused`."""
-        if (signature.name, signature.key_id) != (self.name, self.key_id):
-            raise Refused("witness.other_key", "a signature line by another key")
-        if len(signature.blob) != 8 + 64:
-            raise Refused("witness.cosignature_length", "a cosignature is 8 + 64 bytes")
-        time = int.from_bytes(signature.blob[:8])
-        if not 0 < time <= MAX_TIME:
-            raise Refused("witness.time", "a cosignature states a time from 1 to 2^63−1")
-        key = NoteKey(self.name, self.key_id, self.raw, self.public)
-        key.verify(signature.blob[8:], cosignature_message(text, time))
-        return time
-
-
-@dataclass(frozen=True, slots=True)
-class Cosigner:
-    """A witness's private key under its name."""
-
-    key: CosignerKey
-    private: ed25519.Ed25519PrivateKey = field(repr=False, compare=False)
-
-    @classmethod
-    def of(cls, name: str, seed: bytes) -> Self:
-        """From a 32-byte seed. Raises `Unreadable`."""
-        try:
-            private = ed25519.Ed25519PrivateKey.from_private_bytes(seed)
-        except ValueError:
-            raise Unreadable("note.seed", "a note key's seed is 32 bytes") from None
-        return cls(CosignerKey.of(name, private.public_key().public_bytes_raw()), private)
-
-    def sign(self, text: str, time: int) -> Signature:
-        """A cosignature over checkpoint text: at that time it was the largest consistent tree seen."""
-        if not 0 < time <= MAX_TIME:
-            raise Refused("witness.time", "a cosignature states a time from 1 to 2^63−1")
-        blob = time.to_bytes(8) + self.private.sign(cosignature_message(text, time))
-        return Signature(self.key.name, self.key.key_id, blob)
-
-
-def cosignature_message(text: str, time: int) -> bytes:
-    """What an Ed25519 cosignature signs (tlog-cosignature): a header, the time, the whole note text."""
-    return f"cosignature/v1\ntime {time}\n{text}".encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +89,10 @@ def judge(
     last: dict[str, Checkpoint],
     signer: Cosigner,
     time: int,
+    also: Sequence[Cosigner] = (),
 ) -> Answer:
-    """Answer one request. `logs`: origin → trusted keys; `last`: origin → what was cosigned last.
+    """Answer one request. `logs`: origin → trusted keys; `last`: origin → what was cosigned last;
+    `also`: further keys of this witness, of other types, that sign beside `signer`.
 
     The order of the conditions is the protocol's (tlog-witness): 400, 404, 403, 400, 409, 422, 200.
     """
@@ -170,8 +119,11 @@ def judge(
         check_continues(before, stated, request.hashes)
     except Refused as error:
         return _refusal(422, error)
-    line = note.format_signature(signer.sign(request.signed.note.text, time))
-    return Answer(200, line.encode(), stated)
+    text = request.signed.note.text
+    # An ML-DSA cosignature does not cover extension lines (tlog-cosignature): it stays away from them.
+    signers = (signer, *(each for each in also if not stated.extensions))
+    lines = [note.format_signature(each.sign(text, time)) for each in signers]
+    return Answer(200, "".join(lines).encode(), stated)
 
 
 def check_continues(before: Checkpoint | None, stated: Checkpoint, hashes: Iterable[bytes]) -> Checkpoint:

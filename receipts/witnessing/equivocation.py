@@ -1,0 +1,172 @@
+"""Proof that somebody said two things: kept, passed on, and checked with the accused's own key alone.
+
+Four kinds convict (receipts.md 12): a log that signed two roots for one size; a log whose later
+tree contains another earlier one than it had signed; a witness that cosigned both of such a pair;
+an issuer that gave one number to two receipts. A proof of consistency that merely fails convicts
+nobody, and neither does a smaller tree that is consistent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
+
+from receipts import checkpoint, note
+from receipts.checkpoint import Checkpoint
+from receipts.cosignature import CosignerKey
+from receipts.merkle import roots_from_consistency, verify_consistency
+from receipts.note import NoteKey
+from receipts.statements.fields import Camel
+from receipts.statements.receipt import MODELS
+from receipts.statements.statement import parse_receipt, receipt_kind
+from schemas import envelope
+from schemas.canonical import sha256
+from schemas.errors import Refused
+from schemas.keys import VerifyKey
+from schemas.primitives import Bytes64
+
+MAX_DOCUMENT_BYTES: Final = 2 * 1024 * 1024  # two notes of 512 KiB in base64, and 63 hashes
+MAX_NOTE: Final = 700_000  # base64 characters of one note
+
+Document = Annotated[Bytes64, Field(max_length=MAX_NOTE)]
+
+
+class Equivocation(Camel):
+    """The file `equivocation/v1`: two things that one party signed and that cannot both be true."""
+
+    v: Literal[1] = 1
+    kind: Literal["log-same-size", "log-histories", "witness", "issuer"]
+    first: Document
+    """A note (the smaller tree, where sizes differ), or a receipt's envelope."""
+    second: Document
+    root: Bytes64 | None = None
+    """`log-histories`, `witness`: what the second tree contains where the first note says otherwise."""
+    hashes: Annotated[list[Bytes64], Field(max_length=63)] = Field(default_factory=list)
+    """Consistency proof from `root` at the first size to the second note."""
+
+    @property
+    def digest(self) -> bytes:
+        return sha256(self.write())
+
+
+@dataclass(frozen=True, slots=True)
+class Conviction:
+    """What an equivocation shows."""
+
+    accused: str
+    """A log's origin, a witness's name, or an issuer's domain."""
+    origin: str | None
+    """The log that two trees are of."""
+    from_size: int | None
+    """Leaves up to which the log still says one thing: from here on it is distrusted."""
+    text: str
+
+
+def read(data: bytes) -> Equivocation:
+    """Parse a document. Raises `Unreadable`; convicts nobody."""
+    return Equivocation.read(data, limit=MAX_DOCUMENT_BYTES)
+
+
+def convict_log(document: Equivocation, keys: Iterable[NoteKey]) -> Conviction:
+    """The log's own signatures stand under both trees. Raises `Refused` or `Unreadable`."""
+    if document.kind not in ("log-same-size", "log-histories"):
+        raise Refused("equivocation.kind", "no accusation of a log")
+    first, second = (checkpoint.read(data) for data in (document.first, document.second))
+    _conflict(document, first.checkpoint, second.checkpoint)
+    origin = first.checkpoint.origin
+    own = [key for key in keys if key.name == origin]
+    for signed in (first, second):
+        note.verify(signed.note, own)
+    return _conviction(origin, first.checkpoint, second.checkpoint, f"log {origin}")
+
+
+def convict_witness(document: Equivocation, key: CosignerKey) -> Conviction:
+    """One witness cosigned both trees. Raises `Refused` or `Unreadable`."""
+    if document.kind != "witness":
+        raise Refused("equivocation.kind", "no accusation of a witness")
+    first, second = (checkpoint.read(data) for data in (document.first, document.second))
+    _conflict(document, first.checkpoint, second.checkpoint)
+    for signed in (first, second):
+        lines = [line for line in signed.note.signatures if line.key_id == key.key_id]
+        if not lines:
+            raise Refused("equivocation.unsigned", f"{key.name} did not cosign both")
+        key.verify(lines[0], signed.note.text)
+    return _conviction(key.name, first.checkpoint, second.checkpoint, f"witness {key.name}")
+
+
+def convict_issuer(document: Equivocation, keys: Sequence[VerifyKey]) -> Conviction:
+    """Two receipts with one number to one peer, both signed by the issuer. Raises as `envelope.verify`."""
+    if document.kind != "issuer":
+        raise Refused("equivocation.kind", "no accusation of an issuer")
+    verified = [envelope.verify(each, envelope.STATEMENT, keys) for each in (document.first, document.second)]
+    if verified[0].digest == verified[1].digest:
+        # Another valid signature over the same words is the same receipt, not a second event.
+        raise Refused("equivocation.same", "one receipt, twice")
+    bodies = []
+    for each in verified:
+        if (model := MODELS.get(receipt_kind(each.payload))) is None:
+            raise Refused("equivocation.kind", "not a receipt")
+        bodies.append(parse_receipt(each.payload, model))
+    names = {(body.issuer, body.peer, body.seq) for body in bodies}
+    if len(names) != 1:
+        raise Refused("equivocation.none", "two receipts with numbers of their own")
+    issuer, peer, seq = names.pop()
+    return Conviction(issuer, None, None, f"{issuer} gave number {seq} to {peer} to two receipts")
+
+
+def _conflict(document: Equivocation, first: Checkpoint, second: Checkpoint) -> None:
+    """Return if the two trees cannot be of one log. Raises `Refused` when they can."""
+    if first.origin != second.origin:
+        raise Refused("equivocation.origin", "two logs, not one")
+    if first.size == second.size:
+        if document.hashes or document.root is not None:
+            raise Refused("equivocation.shape", "one size needs no proof")
+        if first.root == second.root:
+            raise Refused("equivocation.none", "the same tree twice")
+        return
+    if first.size > second.size or first.size == 0 or document.root is None:
+        raise Refused("equivocation.shape", "two sizes, the smaller first and not empty, need a root")
+    if document.root == first.root:
+        raise Refused("equivocation.none", "the second tree continues the first")
+    verify_consistency(first.size, second.size, document.root, second.root, document.hashes)
+
+
+def _conviction(accused: str, first: Checkpoint, second: Checkpoint, who: str) -> Conviction:
+    text = f"{who} signed two histories of {first.origin}, at {first.size} and {second.size} leaves"
+    return Conviction(accused, first.origin, first.size, text)
+
+
+def between(first: bytes, second: bytes, hashes: Sequence[bytes] = ()) -> Equivocation | None:
+    """The document that two notes of one log and a proof between them make; None where they make none.
+
+    Signatures are not looked at: whoever receives the document checks them.
+    """
+    one, two = checkpoint.read(first).checkpoint, checkpoint.read(second).checkpoint
+    if one.size == two.size:
+        found = Equivocation(kind="log-same-size", first=first, second=second)
+    else:
+        if one.size > two.size:
+            first, second, one, two = second, first, two, one
+        root = _older_root(one.size, two, hashes)
+        if root is None:
+            return None
+        found = Equivocation(kind="log-histories", first=first, second=second, root=root, hashes=list(hashes))
+    try:
+        _conflict(found, one, two)
+    except Refused:
+        return None
+    return found
+
+
+def _older_root(size: int, second: Checkpoint, hashes: Sequence[bytes]) -> bytes | None:
+    """The root at `size` that a consistency proof itself states; a power of two leaves it out."""
+    if not 0 < size < second.size or size & (size - 1) == 0:
+        return None
+    try:
+        old, new = roots_from_consistency(size, second.size, b"", hashes)
+    except Refused:
+        return None
+    return old if new == second.root else None
