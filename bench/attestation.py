@@ -2,7 +2,7 @@
 
 Ratios mean something on any machine; absolute rates only beside other rates of the same run.
 
-    python bench/attestation.py [--seconds 4] [--check]
+    python bench/attestation.py [--seconds 8] [--check]
 
 --check exits 1 where a floor is missed: warm at least 0.85 of bare P-384 verifications, cold at least
 0.6 of the sum of its signature checks.
@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from attestation.appraise import appraise_snp
 from attestation.expected import Expectations
 from attestation.memory import forget
-from attestation.snp.appraise import KEPT_RESULTS
+from attestation.snp.appraisal import KEPT_RESULTS
 from attestation.snp.report import read_report
 from attestation.testing.expectations import snp_toml
 from attestation.testing.forge import NOW, Forge
@@ -37,30 +37,26 @@ from attestation.x509 import read_certificate, read_crl, verify_pss
 
 WARM_FLOOR = 0.85
 COLD_FLOOR = 0.6
-COLD = ("signatures", "cold")
-SLICE = 0.1  # seconds a turn, enough for caches to settle; the calmest quarter of the rounds counts
 
 
-def rounds(work: dict[str, Callable[[], object]], seconds: float) -> list[dict[str, float]]:
-    """Rates per second of processor time, in rounds of one short turn each."""
-    found: list[dict[str, float]] = []
-    until = time.perf_counter() + seconds * len(work)
+def interleaved(work: dict[str, Callable[[], object]], seconds: float) -> dict[str, list[float]]:
+    """Seconds of processor time of every single run, one run of each in turn, for so long.
+
+    Two things that run in turns of half a millisecond meet the same machine, busy or calm.
+    """
+    spent: dict[str, list[float]] = {name: [] for name in work}
+    until = time.perf_counter() + seconds
     while time.perf_counter() < until:
-        found.append({name: _rate(run, forget if name in COLD else None) for name, run in work.items()})
-    return found
+        for name, run in work.items():
+            start = time.process_time()
+            run()
+            spent[name].append(time.process_time() - start)
+    return spent
 
 
-def _rate(run: Callable[[], object], before: Callable[[], None] | None = None) -> float:
-    """Runs per second of processor time; `before` each run is not counted."""
-    count, spent = 0, 0.0
-    while spent < SLICE:
-        if before is not None:
-            before()
-        start = time.process_time()
-        run()
-        spent += time.process_time() - start
-        count += 1
-    return count / spent
+def ratio(spent: dict[str, list[float]], above: str, below: str) -> float:
+    """How fast `above` is as a share of `below`, as the median over all rounds."""
+    return median(b / a for a, b in zip(spent[above], spent[below], strict=True))
 
 
 def measure(product: str, seconds: float) -> dict[str, float]:
@@ -84,7 +80,7 @@ def measure(product: str, seconds: float) -> dict[str, float]:
         assert result.verdict == "affirming"
 
     def cold() -> None:
-        """A chip, a guest and a root that were never seen."""
+        """A chip, a guest and a root that were never seen (`forgotten` comes first)."""
         appraise(reports[0])
 
     def signatures() -> None:
@@ -109,17 +105,15 @@ def measure(product: str, seconds: float) -> dict[str, float]:
     def rsa() -> None:
         verify_pss(ark.public_key, intermediate.signed)
 
-    work: dict[str, Callable[[], object]] = {
-        "p384": p384, "rsa": rsa, "signatures": signatures, "cold": cold, "warm": warm, "again": again,
-    }  # fmt: skip
-    turns = rounds(work, seconds)
-    calm = sorted(turns, key=lambda turn: turn["p384"] * turn["rsa"])[-max(1, len(turns) // 4) :]
-    rates = {name: median(turn[name] for turn in calm) for name in calm[0]}
-    # Ratios within a round: a machine that is busy is then busy for both sides.
-    rates["warm / p384"] = median(turn["warm"] / turn["p384"] for turn in calm)
-    rates["cold / signatures"] = median(turn["cold"] / turn["signatures"] for turn in calm)
+    warmth = interleaved({"p384": p384, "warm": warm}, seconds)
+    chill = interleaved({"forgotten": forget, "signatures": signatures, "cold": cold, "rsa": rsa}, seconds)
+    alone = interleaved({"again": again}, seconds / 8)
+    every = (warmth | alone | chill).items()
+    rates = {name: 1 / median(times) for name, times in every if name != "forgotten"}
+    rates["warm / p384"] = ratio(warmth, "warm", "p384")
+    rates["cold / signatures"] = ratio(chill, "cold", "signatures")
     # Beside it, against the same five with keys that are in use already.
-    rates["cold / kept keys"] = median(turn["cold"] * (4 / turn["rsa"] + 1 / turn["p384"]) for turn in calm)
+    rates["cold / kept keys"] = rates["cold"] * (4 / rates["rsa"] + 1 / rates["p384"])
     return rates
 
 
@@ -127,10 +121,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--seconds", type=float, default=8.0, help="of each of two series")
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
-    found = {product: measure(product, arguments.seconds) for product in ("Milan", "Turin")}
+    found = {product: measure(product, arguments.seconds) for product in ("Milan", "Genoa", "Turin")}
     print(
         json.dumps(
             {name: {k: round(v, 3) for k, v in rates.items()} for name, rates in found.items()}, indent=2

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import lru_cache
 from typing import Final
 
 from attestation.endorsements import NOTHING, Endorsements, gather, memorable
 from attestation.expected import Expectations
 from attestation.result import AttestationResult, Check, decide, failed, not_evaluated, passed
+from attestation.snp.appraisal import SnpAppraisal, bounds, next_report, room_of_guest, room_of_report
 from attestation.snp.azure import check_azure
 from attestation.snp.chain import AMD_ROOTS
 from attestation.snp.deny import check_denials
@@ -20,29 +19,18 @@ from attestation.snp.forms import Evidence, unwrap
 from attestation.snp.policy import (
     advisories,
     check_debug,
+    check_demands,
     check_nonce,
     check_report_data,
-    check_standing,
 )
 from attestation.snp.products import PRODUCTS, Product, product_of_cpuid
-from attestation.snp.report import CACHED_STANDINGS, Report, read_report, read_standing
+from attestation.snp.report import Report, read_report, standing_of
 from attestation.snp.show import state
 from attestation.snp.verify import Authentication, authenticate, unreached
 from schemas.errors import Unreadable
 
-KEPT_RESULTS: Final = 512  # about 16 KiB each with the evidence
 _ALL_PRODUCTS: Final = frozenset(PRODUCTS)
 _NONE: Final[frozenset[str]] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class SnpAppraisal:
-    """A result with the parsed report, for callers that bind more to it (appraise.py)."""
-
-    result: AttestationResult
-    report: Report
-    chip_id: bytes | None
-    """Proven by a VCEK; None under a VLEK, or when the chain or the chip check fails."""
 
 
 def appraise_report(
@@ -60,53 +48,27 @@ def appraise_report(
     Raises `Unreadable` when the bytes are no report; everything else is in the result.
     """
     form = evidence if isinstance(evidence, Evidence) else unwrap(evidence)
-    kept = None
     documents = (*form.endorsements, *endorsements)
-    if form.azure is None and memorable(documents):
-        kept = _kept(form.report, documents, expectations, nonce, waive_revocation)
-        if kept.appraisal is not None and kept.since <= at.timestamp() < kept.until:
-            return replace(kept.appraisal, result=replace(kept.appraisal.result, at=at))
-    appraisal = _appraise(form, endorsements, expectations, nonce, waive_revocation, at)
-    if kept is not None and appraisal.result.verdict == "affirming":
-        kept.keep(appraisal, expectations)
-    return appraisal
-
-
-@dataclass(slots=True)
-class _Kept:
-    """Room for one affirming result, good for exactly these inputs and until something ends."""
-
-    appraisal: SnpAppraisal | None = None
-    since: float = 0.0
-    until: float = 0.0
-
-    def keep(self, appraisal: SnpAppraisal, expectations: Expectations | None) -> None:
-        since = appraisal.result.at.timestamp()
-        ends = [appraisal.result.valid_until or since]
-        ends += [
-            denial.effective_from
-            for denial in (expectations.denials if expectations else ())
-            if denial.effective_from > since
-        ]
-        self.appraisal, self.since, self.until = appraisal, since, min(ends)
-
-
-@lru_cache(maxsize=KEPT_RESULTS)
-def _kept(
-    report: bytes,
-    documents: tuple[bytes, ...],
-    expectations: Expectations | None,
-    nonce: bytes | None,
-    waived: bool,
-) -> _Kept:
-    """The room for these inputs: all bytes count, so nothing that could change an answer is left out."""
-    del report, documents, expectations, nonce, waived
-    return _Kept()
+    if form.azure is not None or not memorable(documents):
+        return _appraise(form, documents, expectations, nonce, waive_revocation, at)
+    moment = at.timestamp()
+    same = room_of_report(form.report, documents, expectations, nonce, waive_revocation)
+    if (kept := same.at(moment)) is not None:
+        return kept.judged_at(at)
+    standing = standing_of(form.report)
+    guest = room_of_guest(standing, documents, expectations, nonce is not None, waive_revocation)
+    if (kept := guest.at(moment)) is not None and (found := next_report(kept, form.report, nonce, at)):
+        same.keep(found, guest.since, guest.until)
+        return found
+    found = _appraise(form, documents, expectations, nonce, waive_revocation, at)
+    for room in (same, guest):
+        room.keep(found, *bounds(found, expectations))
+    return found
 
 
 def _appraise(
     form: Evidence,
-    endorsements: Sequence[bytes],
+    documents: tuple[bytes, ...],
     expectations: Expectations | None,
     nonce: bytes | None,
     waive_revocation: bool,
@@ -114,8 +76,8 @@ def _appraise(
 ) -> SnpAppraisal:
     """1. format; 2. what was offered; 3. origin; 4. freshness; 5. demands; 6. conclusion."""
     report = read_report(form.report)
-    checks = [*_layout(report.standing), check_encoding(report)]
-    offered = _gather(form, endorsements, checks)
+    checks = [*check_layout(report), check_encoding(report)]
+    offered = _gather(documents, checks)
     waived = _ALL_PRODUCTS if waive_revocation else expectations.revocation_waived if expectations else _NONE
     if any(check.status == "fail" for check in checks):
         found = unreached()
@@ -131,18 +93,12 @@ def _appraise(
         checks.append(check_nonce(report, nonce))
     checks += _demands(report, found, expectations, policy, at.timestamp())
     named = ("revocation",) if waive_revocation else ()
-    return _concluded(report, found, checks, expectations, named, at)
+    return _concluded(report, found, checks, expectations, policy, named, at)
 
 
-@lru_cache(maxsize=CACHED_STANDINGS)
-def _layout(standing: bytes) -> tuple[Check, ...]:
-    """What is always the same in a guest's reports is held to the format once."""
-    return tuple(check_layout(read_standing(standing)))
-
-
-def _gather(form: Evidence, endorsements: Sequence[bytes], checks: list[Check]) -> Endorsements:
+def _gather(documents: tuple[bytes, ...], checks: list[Check]) -> Endorsements:
     try:
-        return gather((*form.endorsements, *endorsements))
+        return gather(documents)
     except Unreadable as error:
         code = error.code if error.code.startswith("snp.") else "snp.cert.malformed"
         checks.append(
@@ -177,7 +133,7 @@ def _demands(
     if policy is not None:
         csp = found.claims.csp_id if found.claims else None
         checks.append(check_report_data(report, policy))
-        checks += check_standing(report.standing, policy, found.chain, csp)
+        checks += check_demands(report, policy, found.chain, csp)
     return [*checks, *check_denials(report, found.chain, found.claims, expectations.denials, at)]
 
 
@@ -196,6 +152,7 @@ def _concluded(
     found: Authentication,
     checks: list[Check],
     expectations: Expectations | None,
+    policy: SnpPolicy | None,
     waived: tuple[str, ...],
     at: datetime,
 ) -> SnpAppraisal:
@@ -215,7 +172,7 @@ def _concluded(
         expectations_digest=expectations.digest if expectations else None,
         valid_until=found.valid_until,
         waived=(*waived, *(expectations.waived if expectations else ())),
-        advisories=advisories(report.standing),
+        advisories=advisories(report),
         stated=lambda: state(report, chain),
     )
-    return SnpAppraisal(result, report, report.chip_id if found.chip_proven else None)
+    return SnpAppraisal(result, report, report.chip_id if found.chip_proven else None, chain, policy)

@@ -16,13 +16,11 @@ from attestation.snp.chain import Chain
 from attestation.snp.expected import Digests, Floor, SnpPolicy
 from attestation.snp.leaf import tcb_text
 from attestation.snp.report import (
-    CACHED_STANDINGS,
     HOST_REQUESTED_VMPL,
     KNOWN_PLATFORM_MASK,
     PLATFORM_BITS,
     POLICY_BITS,
     Report,
-    read_standing,
 )
 
 _POLICY: Final = "AMD 56860 POLICY"
@@ -54,15 +52,8 @@ def check_report_data(report: Report, policy: SnpPolicy) -> Check:
     return _identity("report_data", report.report_data, policy.report_data)
 
 
-@lru_cache(maxsize=CACHED_STANDINGS)
-def check_standing(
-    standing: bytes, policy: SnpPolicy, chain: Chain | None, csp: str | None
-) -> tuple[Check, ...]:
-    """Every demand of one product line but report data; a guest's reports share the answer.
-
-    The number of checks does not depend on what the report says.
-    """
-    report = read_standing(standing)
+def check_demands(report: Report, policy: SnpPolicy, chain: Chain | None, csp: str | None) -> list[Check]:
+    """Every demand of one product line but report data. How many checks does not depend on the report."""
     layout = chain.product.layout if chain else None
     checks = [
         _versions(report, policy),
@@ -94,7 +85,7 @@ def check_standing(
         _mitigation("current", report.version, report.current_mitigation, policy.current_mitigation_required),
         _csp(chain, csp, policy),
     ]
-    return tuple(checks)
+    return checks
 
 
 @lru_cache(maxsize=64)
@@ -275,10 +266,8 @@ def _csp(chain: Chain | None, csp: str | None, policy: SnpPolicy) -> Check:
     )  # fmt: skip
 
 
-@lru_cache(maxsize=CACHED_STANDINGS)
-def advisories(standing: bytes) -> tuple[str, ...]:
+def advisories(report: Report) -> tuple[str, ...]:
     """Conditions that a stricter policy may refuse, listed whether or not one does."""
-    report = read_standing(standing)
     found: list[str] = []
     if not report.platform_info >> PLATFORM_BITS["alias_check_complete"] & 1:
         found.append("snp.platform.alias_check_incomplete")

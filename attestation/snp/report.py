@@ -7,7 +7,6 @@ region that is signed, because whatever stands behind it can be changed by anyon
 from __future__ import annotations
 
 import struct
-from functools import lru_cache
 from typing import Final, NamedTuple
 
 from schemas.canonical import sha256
@@ -22,9 +21,6 @@ _FIELDS: Final = struct.Struct(
 )
 assert _FIELDS.size == REPORT_BYTES
 
-CACHED_STANDINGS: Final = 4096  # guests, about 4 KiB each
-_NO_REPORT_DATA: Final = bytes(64)
-_NO_SIGNATURE: Final = bytes(REPORT_BYTES - SIGNED_BYTES)
 
 POLICY_BITS: Final = {
     "smt": 16,
@@ -108,11 +104,6 @@ class Report(NamedTuple):
         return sha256(self.raw[:SIGNED_BYTES])
 
     @property
-    def standing(self) -> bytes:
-        """The report with report data and signature blanked: what a guest says again in every report."""
-        return self.raw[:0x050] + _NO_REPORT_DATA + self.raw[0x090:SIGNED_BYTES] + _NO_SIGNATURE
-
-    @property
     def signing_key(self) -> int:
         return self.key_info >> 2 & 7
 
@@ -145,8 +136,7 @@ class Report(NamedTuple):
 
 def read_report(data: bytes) -> Report:
     """Read exactly 1,184 bytes. Raises `Unreadable` (`snp.report.length`) and nothing else."""
-    if len(data) != REPORT_BYTES:
-        raise Unreadable("snp.report.length", f"a report is {REPORT_BYTES} bytes, this is {len(data)}")
+    _check_length(data)
     (version, guest_svn, policy, family_id, image_id, vmpl, algorithm, current_tcb, platform_info,
      key_info, zero_04c, report_data, measurement, host_data, id_key, author_key, report_id, report_id_ma,
      reported_tcb, family, model, stepping, zero_18b, chip_id, committed_tcb, firmware, committed_firmware,
@@ -175,7 +165,25 @@ def read_report(data: bytes) -> Report:
     )  # fmt: skip
 
 
-@lru_cache(maxsize=CACHED_STANDINGS)
-def read_standing(standing: bytes) -> Report:
-    """The report of `Report.standing`: judged once for all reports of one guest. Raises `Unreadable`."""
-    return read_report(standing)
+def standing_of(data: bytes) -> bytes:
+    """What a guest says again in every report: all but report data and signature. Raises `Unreadable`."""
+    _check_length(data)
+    return data[:0x050] + data[0x090:SIGNED_BYTES]
+
+
+def read_next(known: Report, data: bytes) -> Report:
+    """A report with the standing of `known`: only what may differ is read (a third of the work)."""
+    r, s = data[0x2A0:0x2E8], data[0x2E8:0x330]
+    return known._replace(
+        raw=data,
+        report_data=data[0x050:0x090],
+        r=int.from_bytes(r[:48], "little"),
+        s=int.from_bytes(s[:48], "little"),
+        signature_padding=r[48:] + s[48:] + data[0x330:],
+    )
+
+
+def _check_length(data: bytes) -> int:
+    if len(data) != REPORT_BYTES:
+        raise Unreadable("snp.report.length", f"a report is {REPORT_BYTES} bytes, this is {len(data)}")
+    return len(data)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
@@ -22,7 +21,7 @@ from attestation.result import Check, compared, failed, not_evaluated, passed, u
 from attestation.snp.chain import Chain, Roots, check_root, choose, leaf_claims, verify_chain
 from attestation.snp.leaf import LeafClaims, tcb_text
 from attestation.snp.products import Pin, product_of_cpuid
-from attestation.snp.report import CACHED_STANDINGS, SIGNING_KEYS, Report, read_standing
+from attestation.snp.report import SIGNING_KEYS, Report
 from attestation.snp.revocation import check_revocation
 from schemas.errors import ComityError, Refused, Undecided
 
@@ -45,11 +44,11 @@ _ECDSA: Final = ec.ECDSA(hashes.SHA384())
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """How a leaf and what a guest always says fit together."""
+    """How a leaf and a report fit together."""
 
     checks: tuple[Check, ...]
     claims: LeafClaims | None
-    chip_proven: bool
+    chip_holds: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +80,15 @@ def authenticate(
     root, pin = _root(chain, roots)
     waived = chain.product.name in revocation_waived
     crl, next_update = check_revocation(offered.crls, chain, at, waived=waived)
-    binding = _binding(report.standing, chain)
-    checks = [_linked(chain), root, _validity(chain, at), crl, *binding.checks, _signature(report, chain)]
+    binding, signature = _binding(report, chain), check_signature(report, chain)
+    checks = [_linked(chain), root, _validity(chain, at), crl, *binding.checks, signature]
     valid_until = chain.not_after if next_update is None else min(chain.not_after, next_update)
-    return Authentication(checks, chain, binding.claims, pin, valid_until, binding.chip_proven)
+    chip_proven = binding.chip_holds and pin is not None and signature.status == "pass"
+    return Authentication(checks, chain, binding.claims, pin, valid_until, chip_proven)
 
 
-@lru_cache(maxsize=CACHED_STANDINGS)
-def _binding(standing: bytes, chain: Chain) -> Binding:
-    """The leaf's extensions against what stays the same from report to report of one guest."""
-    report = read_standing(standing)
+def _binding(report: Report, chain: Chain) -> Binding:
+    """The leaf's extensions against what the report states."""
     clause, wanted = "AMD 57230 VCEK and VLEK extensions", "the extension set of its kind"
     try:
         claims = leaf_claims(chain)
@@ -122,7 +120,6 @@ def unreached() -> Authentication:
     return Authentication(_unreached(NAMES))
 
 
-@lru_cache(maxsize=CACHED_STANDINGS)
 def _linked(chain: Chain) -> Check:
     seen = f"{chain.ark.common_name} → {chain.intermediate.common_name} → {chain.leaf.common_name}"
     wanted = "three linked certificates, RSASSA-PSS SHA-384"
@@ -204,7 +201,7 @@ def _chip(report: Report, claims: LeafClaims) -> Check:
     return compared(name, "snp.cert.chip_id_mismatch", holds, report.chip_id.hex(), claims.hwid.hex(), clause)
 
 
-def _signature(report: Report, chain: Chain) -> Check:
+def check_signature(report: Report, chain: Chain) -> Check:
     """ECDSA P-384 with SHA-384 over 0x000..0x29F (AMD 56860 SIGNATURE), over the bytes as received."""
     name, clause = "snp.signature", "AMD 56860 SIGNATURE; FIPS 186-5 6.4.2"
     wanted = f"ECDSA P-384 by this {chain.kind}"

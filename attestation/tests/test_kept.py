@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +13,9 @@ from attestation.appraise import appraise_snp
 from attestation.memory import forget
 from attestation.result import AttestationResult
 from attestation.snp import verify
-from attestation.testing.forge import NOW, Forge, sign_report
+from attestation.snp.appraisal import SnpAppraisal
+from attestation.snp.appraise import appraise_report
+from attestation.testing.forge import NOW, Forge, ec_key, sign_report
 from attestation.tests.faults_policy import denial
 from attestation.tests.judging import demanding
 from schemas.errors import Unreadable
@@ -25,7 +28,7 @@ DAY = timedelta(days=1)
 def signatures(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Counts public-key operations, from an empty memory."""
     made: list[str] = []
-    report, pss = verify._signature, x509.verify_pss
+    report, pss = verify.check_signature, x509.verify_pss
 
     def count_report(*arguments: Any) -> Any:
         made.append("report")
@@ -35,7 +38,8 @@ def signatures(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         made.append("certificate")
         return pss(*arguments)
 
-    monkeypatch.setattr(verify, "_signature", count_report)
+    for module in ("verify", "appraisal"):
+        monkeypatch.setattr(f"attestation.snp.{module}.check_signature", count_report)
     for module in ("chain", "revocation"):
         monkeypatch.setattr(f"attestation.snp.{module}.verify_pss", count_pss)
     forget()
@@ -45,6 +49,13 @@ def signatures(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def ask(report: bytes | None = None, **changes: Any) -> AttestationResult:
     values: dict[str, Any] = {"endorsements": ENDORSEMENTS, "expectations": demanding(FORGE), "at": NOW}
     return appraise_snp(REPORT if report is None else report, **{**values, **changes})
+
+
+def appraise(report: bytes) -> SnpAppraisal:
+    return appraise_report(
+        report, endorsements=ENDORSEMENTS, expectations=demanding(FORGE), nonce=None,
+        waive_revocation=False, at=NOW,
+    )  # fmt: skip
 
 
 REPORT, ENDORSEMENTS = FORGE.report(), FORGE.endorsements()
@@ -95,6 +106,55 @@ def test_a_kept_result_belongs_to_its_inputs() -> None:
     changed = bytearray(REPORT)
     changed[0x50] ^= 1
     assert ask(bytes(changed)).reason == "snp.signature.invalid"
+
+
+DATA = b"\1" * 64
+
+
+def _signed_by_another() -> bytes:
+    return sign_report(FORGE.unsigned_report(report_data=DATA), ec_key("other"))
+
+
+def _with_padding() -> bytes:
+    return FORGE.report(report_data=DATA)[:-1] + b"\1"
+
+
+def _of_another_vmpl() -> bytes:
+    return FORGE.report(report_data=DATA, vmpl=1)
+
+
+@pytest.mark.parametrize("demanded", ['"any"', f'["{DATA.hex()}"]', f'["{bytes(64).hex()}"]'])
+@pytest.mark.parametrize("nonce", [None, DATA, bytes(64)])
+@pytest.mark.parametrize(
+    "make",
+    [lambda: FORGE.report(report_data=DATA), _signed_by_another, _with_padding, _of_another_vmpl],
+)
+def test_a_known_guests_next_report_is_judged_as_if_nothing_were_known(
+    make: Callable[[], bytes], nonce: bytes | None, demanded: str
+) -> None:
+    report, known = make(), FORGE.report(report_data=DATA)
+    wanted = demanding(FORGE, report_data=demanded)
+    forget()
+    fresh = ask(report, nonce=nonce, expectations=wanted)
+    forget()
+    ask(known, nonce=nonce, expectations=wanted)  # another signature over the same: now the guest is known
+    assert ask(report, nonce=nonce, expectations=wanted) == fresh
+
+
+def test_a_chip_is_not_proven_by_a_report_whose_signature_fails() -> None:
+    for before in ([], [REPORT]):
+        forget()
+        for report in before:
+            assert appraise(report).chip_id == FORGE.chip_id
+        assert appraise(_signed_by_another()).chip_id is None
+
+
+def test_a_downranked_guest_is_kept_too(signatures: list[str]) -> None:
+    wanted = demanding(FORGE, tables=denial("product", "Milan", "downrank"))
+    assert ask(expectations=wanted).verdict == "warning"
+    signatures.clear()
+    assert ask(FORGE.report(report_data=DATA), expectations=wanted).reason == "snp.deny.product"
+    assert signatures == ["report"]
 
 
 def test_remembering_is_bounded() -> None:
