@@ -12,19 +12,22 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
 
+from attestation.endorsements import recognise
 from attestation.result import Check, failed, not_evaluated, passed, undecided
 from attestation.tdx.chain import PckChain, Pin, Roots, split_pem, verify_pck_chain
 from attestation.tdx.quote import Quote
 from attestation.tdx.roles import PCK, PCK_CA, ROOT
 from attestation.tdx.signature import read_point, verify_raw
-from attestation.x509 import Certificate, read_certificate
+from attestation.x509 import read_certificate
 from schemas.canonical import sha256
 from schemas.errors import ComityError, Refused, Undecided, Unreadable
 
 CACHED_QE_REPORTS: Final = 4096
 PEM_CHAIN: Final = 5  # DCAP certification data types
+PCK_LEAF: Final = 4
 PLATFORM_DATA: Final = {1: 16, 2: 256, 3: 384}
 """Certification data types that state a platform without a chain → bytes of the PPID, plain or encrypted."""
+MAX_OFFERED_LEAVES: Final = 16  # tried to find the one of the quote's platform
 
 _CHAIN: Final = "tdx.authenticity.pck_chain"
 _PROFILE: Final = "Intel PCK certificate profile"
@@ -81,27 +84,35 @@ def from_error(name: str, error: ComityError, wanted: str, clause: str) -> Check
 def _offered_chain(quote: Quote, offered: Sequence[bytes]) -> PckChain:
     """A chain that the caller supplies for a quote without one; it must be this platform's."""
     kind = quote.certification_type
-    missing = Undecided("tdx.cert_data_type_unsupported", f"type {kind} brings no chain; none offered")
-    if kind not in PLATFORM_DATA:
+    if kind not in (*PLATFORM_DATA, PCK_LEAF):
         raise Undecided("tdx.cert_data_type_unsupported", f"certification data of type {kind}")
     try:
         certificates = [read_certificate(each) for each in offered]
+        own = recognise(quote.certification.rstrip(b"\0")).certificates if kind == PCK_LEAF else ()
+        leaves = [read_certificate(each) for each in own]
     except Unreadable as error:
         raise Refused("tdx.pck_chain_malformed", error.text) from None
-    leaves = [each for each in certificates if each.common_name in PCK.subjects]
+    if kind != PCK_LEAF:
+        leaves = [each for each in certificates if each.common_name in PCK.subjects][:MAX_OFFERED_LEAVES]
     for leaf in leaves:
         issuers = [c for c in certificates if c.subject == leaf.issuer and c.common_name in PCK_CA.subjects]
         ends = [c for c in certificates if c.subject == c.issuer and c.common_name in ROOT.subjects]
-        if issuers and ends and _fits(leaf, issuers[0], ends[0], quote):
-            return verify_pck_chain((leaf.der, issuers[0].der, ends[0].der))
-    raise missing
+        if issuers and ends:
+            chain = verify_pck_chain((leaf.der, issuers[0].der, ends[0].der))
+            if kind == PCK_LEAF or _fits(chain, quote):
+                return chain
+    raise Undecided("tdx.cert_data_type_unsupported", f"type {kind} brings no chain; none offered")
 
 
-def _fits(leaf: Certificate, issuer: Certificate, root: Certificate, quote: Quote) -> bool:
-    """CPUSVN and PCESVN of the chain are those that the quote states (DCAP certification data 1 to 3)."""
-    claims = verify_pck_chain((leaf.der, issuer.der, root.der)).claims
+def _fits(chain: PckChain, quote: Quote) -> bool:
+    """CPUSVN, PCESVN and PCEID are those that the quote states (DCAP certification data 1 to 3).
+
+    Some writers leave the PCEID out.
+    """
+    claims = chain.claims
     rest = quote.certification[PLATFORM_DATA[quote.certification_type] :]
-    return rest[:18] == claims.cpusvn + claims.pcesvn.to_bytes(2, "little")
+    stated = claims.cpusvn + claims.pcesvn.to_bytes(2, "little")
+    return rest in (stated, stated + claims.pceid)
 
 
 def _pin(chain: PckChain | None, roots: Roots) -> tuple[Pin | None, Check]:

@@ -72,7 +72,7 @@ def judge(
     )
 
 
-def but(forge: IntelForge = GOOD, **changes: Any) -> IntelForge:
+def but(forge: IntelForge = GOOD, /, **changes: Any) -> IntelForge:
     """The case with these fields replaced."""
     return replace(forge, **changes)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from attestation.appraise import appraise_dcap
 from attestation.tdx.tests.judging import GOOD, SGX, TD15, but, codes, judge
-from attestation.testing.intel import IntelForge
-from attestation.testing.intel_documents import NOW
+from attestation.testing.intel import IntelForge, pem
+from attestation.testing.intel_documents import NOW, platform_level
 from attestation.testing.intel_quote import QUOTE_BODIES
 
 
@@ -49,10 +51,58 @@ def test_authentication_data_of_any_length_is_bound(length: int) -> None:
     assert judge(but(auth_data=bytes(length))).verdict == "affirming"
 
 
+@pytest.mark.parametrize("kind", [1, 2, 3])
+@pytest.mark.parametrize("pceid", [b"", bytes(2)], ids=["with PCEID", "without"])
+def test_a_quote_without_a_chain_takes_the_one_that_is_offered(kind: int, pceid: bytes) -> None:
+    stated = bytes({1: 16, 2: 256, 3: 384}[kind]) + bytes(16) + (11).to_bytes(2, "little") + pceid
+    forge = but(certification=(kind, stated))
+    assert judge(forge, endorsements=[GOOD.collateral(), pem(*GOOD.chain())]).verdict == "affirming"
+    assert judge(forge).reason == "tdx.cert_data_type_unsupported"
+
+
+@pytest.mark.parametrize("tail", [b"", b"\0"])
+def test_a_quote_with_its_leaf_alone_takes_the_rest_from_the_collateral(tail: bytes) -> None:
+    assert judge(but(certification=(4, pem(GOOD.chain()[0]) + tail))).verdict == "affirming"
+
+
 def test_the_higher_evaluation_that_fits_is_used() -> None:
     older, newer = but(), but(info={"tcbEvaluationDataNumber": 19}, identity={"tcbEvaluationDataNumber": 19})
     found = judge(GOOD, endorsements=[older.collateral(), newer.collateral()])
     assert found.stated()["tcb_evaluation"] == {"tcb_info": 19, "qe_identity": 19}
+
+
+def test_another_evaluation_can_be_asked_for_and_the_others_are_shown() -> None:
+    newer = but(
+        info={
+            "tcbEvaluationDataNumber": 20,
+            "tcbLevels": [platform_level(6, 6, "UpToDate", "2026-02-11T00:00:00Z"),
+                          platform_level(5, 5, "OutOfDate", "2025-05-14T00:00:00Z", ["INTEL-SA-7"])],
+        },
+        identity={"tcbEvaluationDataNumber": 19},
+    )  # fmt: skip
+    offered = [GOOD.collateral(), newer.collateral()]
+    newest, older = judge(GOOD, endorsements=offered), judge(GOOD, endorsements=offered, evaluation=18)
+    assert (newest.reason, older.verdict) == ("tdx.tcb_status_not_accepted", "affirming")
+    assert newest.stated()["tcb_evaluation"] == {"tcb_info": 20, "qe_identity": 19}
+    until = "2026-03-21T12:00:00Z"
+    assert newest.stated()["other_evaluations"] == {
+        "18": {"tcb_status": "UpToDate", "advisory_ids": [], "tcb_info_until": until}
+    }
+    assert older.stated()["other_evaluations"] == {
+        "20": {"tcb_status": "OutOfDate", "advisory_ids": ["INTEL-SA-7"], "tcb_info_until": until}
+    }
+    assert judge(GOOD, endorsements=offered, evaluation=19).reason == "tdx.collateral_missing"
+
+
+def test_what_a_platform_lacks_is_told_by_how_much() -> None:
+    behind = judge(but(components=(5,) * 15 + (3,), pcesvn=11, body={"tcb_svn": bytes([3, 1]) + b"\5" * 14}))
+    seen = behind.check("tdx.tcb.launch").seen
+    assert "SGX component 16 3<5" in seen
+    assert "module SVN 3<5" in seen
+    none = judge(but(components=(5,) * 15 + (1,), pcesvn=9)).check("tdx.tcb.launch").seen
+    assert "SGX component 16 1<3, PCESVN 9<11" in none
+    days: Any = behind.stated()["days_left"]
+    assert days == {"tcb_info": 20, "qe_identity": 20, "root_crl": 20, "pck_crl": 20, "pck_chain": 8705}
 
 
 def test_every_mismatch_is_listed() -> None:
