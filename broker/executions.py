@@ -150,28 +150,32 @@ class Executions:
     async def deliver(self, consumer: str, wanted: FetchReceipt) -> ReceiptDelivery:
         """The newest Execution of this consumer's attempt, from the log: a restart forgets none.
 
+        With it goes the node's statement, which a consumer that crashed in mid-answer never opened.
         Raises `Refused` (`receipt.unknown`) when there is none.
         """
-        receipt_id = await self._find(consumer, wanted)
-        issued = await self.log.issued(receipt_id) if receipt_id else None
-        if issued is None:
+        body = await self._find(consumer, wanted)
+        issued = await self.log.issued(body.receipt_id) if body else None
+        if body is None or issued is None:
             raise Refused("receipt.unknown", "no Execution of yours of this attempt")
         proof = await self.log.proof(issued.receipt_id)
+        said = [bytes.fromhex(link.digest) for link in body.links if link.rel == "node"]
+        statement = await self.log.kept(said[0]) if said else None
         return ReceiptDelivery(
             receipt_id=issued.receipt_id,
             execution=issued.envelope.decode(),
             promise=issued.promise.decode(),
             proof=proof.decode() if proof else None,
+            statement=statement.decode() if statement else None,
         )
 
-    async def _find(self, consumer: str, wanted: FetchReceipt) -> str | None:
+    async def _find(self, consumer: str, wanted: FetchReceipt) -> ExecutionReceipt | None:
         for data in reversed(await self.log.of_request(wanted.request_id)):
             payload = envelope.read(data).payload
             if receipt_kind(payload) != EXECUTION:
                 continue
             body = parse_receipt(payload, ExecutionReceipt)
             if (body.peer, body.request.commitment) == (consumer, wanted.commitment):
-                return body.receipt_id
+                return body
         return None
 
     def _pessimistic(self, run: Run) -> ExecutionDraft:

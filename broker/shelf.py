@@ -15,6 +15,7 @@ from typing import Final
 from broker.holds import TERMINAL
 from broker.peers import Peers, new_negotiation, only
 from receipts.log import Keep, TransparencyLog
+from receipts.statements.node import parse_node_statement
 from receipts.statements.promise import read_promise
 from receipts.statements.receipt import PLACEMENT, ExecutionReceipt, PlacementReceipt
 from receipts.statements.statement import Statement, parse_receipt, read_receipt, receipt_kind
@@ -28,7 +29,7 @@ from schemas.primitives import Digest, DomainName, Token
 FETCH_S: Final = 2.0  # seconds for a peer to hand over a receipt or a proof
 FETCH_TRIES: Final = 4
 FETCH_PAUSE_S: Final = 0.1  # seconds before the second try; doubled each time
-MAX_DELIVERY_BYTES: Final = 512 * 1024  # two envelopes and a proof
+MAX_DELIVERY_BYTES: Final = 512 * 1024  # three envelopes and a proof
 REQUEST: Final = "request"  # write-ahead rows: request id on the wire → tenant
 INTENT: Final = "intent"  # write-ahead rows: commitment of an attempt → what must still come for it
 log = logging.getLogger("comity.receipts")
@@ -67,6 +68,7 @@ class Shelf:
             raise Refused("shelf.link", "the Execution is about another Placement")
         if found.body.request.commitment != intent.commitment:
             raise Refused("shelf.request", "the Execution is about another request")
+        statement = statement or _linked_statement(delivery, links.get("node"))
         proofs = {found.digest: delivery.proof.encode()} if delivery.proof else {}
         envelopes = [execution, promise, *([statement] if statement else [])]
         kept = Keep(intent.request_id, envelopes=envelopes, proofs=proofs)
@@ -173,3 +175,19 @@ class Shelf:
             commitment=intent.commitment,
         )
         return await self.peers.ask(provider, "receipt", self.peers.sign(asked), within=FETCH_S)
+
+
+def _linked_statement(delivery: ReceiptDelivery, linked: str | None) -> bytes | None:
+    """The node's statement as the provider kept it, if it is the one that the Execution names.
+
+    Its signature is not checked here: who verifies the bundle does, under a key that the evidence proves.
+    Raises `Unreadable` or `Refused`.
+    """
+    if delivery.statement is None:
+        return None
+    data = delivery.statement.encode()
+    parsed = envelope.read(data)
+    parse_node_statement(parsed.payload)
+    if parsed.digest.hex() != linked:
+        raise Refused("shelf.statement", "the node's statement is not the one that the Execution names")
+    return data

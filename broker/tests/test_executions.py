@@ -20,6 +20,7 @@ from broker.tests.test_attempt import sealed_order, statement
 from receipts.log import Recorded
 from receipts.statements.receipt import ExecutionReceipt
 from receipts.statements.statement import read_receipt
+from schemas import envelope
 from schemas.errors import Refused
 from schemas.keys import SigningKey
 from schemas.messages.answer import ReceiptDelivery
@@ -168,6 +169,49 @@ async def test_each_attempt_of_a_request_has_its_own_execution(parties: Parties,
         issued = [await executions.conclude(run) for run in runs]
         found = [await executions.deliver(CONSUMER, wanted(parties, run)) for run in runs]
     assert [each.receipt_id for each in found] == [each.receipt_id for each in issued]
+
+
+async def test_the_nodes_statement_comes_with_a_fetched_execution(parties: Parties, tmp_path: Path) -> None:
+    """The consumer crashed before the sealed end marker: it gets the statement from the provider."""
+    run, sealed = order(parties)
+    said = statement(parties, sealed, b"an answer")
+    run.note_statement(said)
+    async with opened(tmp_path, parties, PROVIDER) as log:
+        await Executions(PROVIDER, "EUR", log).conclude(run)
+    async with opened(tmp_path, parties, PROVIDER) as log:
+        delivery = await Executions(PROVIDER, "EUR", log).deliver(CONSUMER, wanted(parties, run))
+    assert delivery.statement
+    assert delivery.statement.encode() == said
+
+
+async def test_another_statement_than_the_execution_names_is_refused(
+    parties: Parties, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, sealed = order(parties)
+    run.note_statement(statement(parties, sealed, b"an answer"))
+    async with opened(tmp_path, parties, PROVIDER) as log:
+        executions = Executions(PROVIDER, "EUR", log)
+        await executions.conclude(run)
+        delivery = await executions.deliver(CONSUMER, wanted(parties, run))
+    other = statement(parties, sealed, b"another answer").decode()
+    intent = Intent(
+        provider=PROVIDER, request_id=run.order.body.request_id, commitment=sealed.header.input_commitment
+    )
+
+    async def ours(*_: object) -> set[str]:
+        return {run.order.body.placement}
+
+    monkeypatch.setattr(Shelf, "_placements", ours)
+    async with opened(tmp_path, parties, CONSUMER) as log:
+        await log.issue([], record=[Recorded(INTENT, intent.commitment, intent.write())])
+        shelf = Shelf(parties.peers(CONSUMER), log)
+        with pytest.raises(Refused, match=r"shelf\.statement"):
+            await shelf.file(intent, delivery.model_copy(update={"statement": other}).write())
+        assert len(await log.unsettled(INTENT)) == 1
+        await shelf.file(intent, delivery.write())
+        assert await log.unsettled(INTENT) == []
+        assert delivery.statement
+        assert await log.kept(envelope.read(delivery.statement.encode()).digest)
 
 
 async def test_nobody_fetches_anothers_execution(parties: Parties, tmp_path: Path) -> None:

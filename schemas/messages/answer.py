@@ -66,6 +66,8 @@ class ReceiptDelivery(Wire):
     promise: str
     proof: str | None = None
     """tlog-proof text, once a checkpoint covers the receipt."""
+    statement: str | None = None
+    """The node's own statement: to a consumer that comes for the Execution, having lost the answer's end."""
 
 
 @dataclass(frozen=True, slots=True)
