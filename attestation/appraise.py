@@ -13,6 +13,7 @@ from typing import Literal
 
 from attestation import node
 from attestation.expected import Expectations
+from attestation.gpu.appraise import appraise_device
 from attestation.node import IssuedChallenge, platform_digest
 from attestation.result import AttestationResult, Check, Verdict, decide, undecided
 from attestation.snp.appraise import appraise_report
@@ -28,6 +29,7 @@ __all__ = [
     "NodeAppraisal",
     "appraise_dcap",
     "appraise_node",
+    "appraise_nvidia",
     "appraise_snp",
     "platform_digest",
 ]
@@ -252,6 +254,36 @@ def appraise_dcap(
         at=at,
         evaluation=evaluation,
         event_logs=event_logs,
+    ).result
+
+
+def appraise_nvidia(
+    evidence: bytes,
+    *,
+    endorsements: Sequence[bytes] = (),
+    expectations: Expectations | None = None,
+    nonce: bytes | None = None,
+    waive_revocation: bool = False,
+    at: datetime,
+) -> AttestationResult:
+    """Appraise the report of one GPU or switch (gpu.md 1 to 8). nonce: its challenge, 32 bytes.
+
+    Raises `Unreadable`, or `ConfigurationError` when the expectations say nothing about NVIDIA's devices.
+    """
+    if expectations is not None and expectations.nvidia is None:
+        raise ConfigurationError(
+            "expected.unset",
+            f"{expectations.source}: [nvidia] is not set; write an [nvidia] table (docs/attestation-gpu.md)",
+        )
+    return appraise_device(
+        evidence,
+        endorsements=endorsements,
+        policy=expectations.nvidia if expectations else None,
+        expectations_digest=expectations.digest if expectations else None,
+        waived=expectations.waived if expectations else (),
+        nonce=nonce,
+        waive_revocation=waive_revocation,
+        at=at,
     ).result
 
 

@@ -26,8 +26,7 @@ from schemas.errors import ComityError, ConfigurationError, Unreadable
 from schemas.evidence import MAX_EVIDENCE_BYTES, NodeEvidence
 from schemas.primitives import parse_time
 
-TEES: Final = ("snp", "tdx", "sgx", "node")
-NOT_BUILT: Final = ("nvidia",)
+TEES: Final = ("snp", "tdx", "sgx", "nvidia", "node")
 MAX_FILES: Final = 1000  # files read from one folder of endorsements
 
 
@@ -83,9 +82,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _verify(arguments: argparse.Namespace) -> int:
     if arguments.tee not in TEES:
-        built = "is not built yet" if arguments.tee in NOT_BUILT else "is no kind of evidence"
         raise ConfigurationError(
-            "attest.tee", f"--tee {arguments.tee} {built}; there is {' and '.join(TEES)}"
+            "attest.tee", f"--tee {arguments.tee} is no kind of evidence; there is {' and '.join(TEES)}"
         )
     _hold_options(arguments)
     at = parse_time(arguments.at) if arguments.at else datetime.now(UTC)
@@ -102,6 +100,11 @@ def _verify(arguments: argparse.Namespace) -> int:
             expectations=expectations, nonce=nonce, waive_revocation=waive, at=at,
             evaluation=arguments.evaluation,
             event_logs=[_read(each, MAX_LOG_BYTES) for each in arguments.event_log],
+        )  # fmt: skip
+    elif arguments.tee == "nvidia":
+        result = appraise.appraise_nvidia(
+            _read(arguments.evidence, MAX_EVIDENCE_BYTES), endorsements=endorsements,
+            expectations=expectations, nonce=nonce, waive_revocation=waive, at=at,
         )  # fmt: skip
     else:
         result = appraise.appraise_snp(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from attestation.gpu.expected import GpuPolicy, read_nvidia
 from attestation.snp.chain import AMD_ROOTS, Roots
 from attestation.snp.deny import Denial, read_denials
 from attestation.snp.expected import SnpPolicy, read_snp
@@ -63,6 +64,8 @@ class Expectations:
     tdx: QuotePolicy | None = None
     sgx: QuotePolicy | None = None
     """What is asked of Intel's quotes; None when the file says nothing about them."""
+    nvidia: GpuPolicy | None = None
+    """What is asked of NVIDIA's devices; None when the file says nothing about them."""
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -84,7 +87,8 @@ class Expectations:
         denials = read_denials(top.children("deny"))
         tdx = read_tdx(top.child("tdx")) if "tdx" in top.values else None
         sgx = read_sgx(top.child("sgx")) if "sgx" in top.values else None
-        top.finish(except_for={"snp", "node", "tdx", "sgx"})
+        nvidia = read_nvidia(top.child("nvidia")) if "nvidia" in top.values else None
+        top.finish(except_for={"snp", "node", "tdx", "sgx", "nvidia"})
         return cls(
             source=source,
             digest=sha256(data),
@@ -96,6 +100,7 @@ class Expectations:
             revocation_waived=frozenset(n for n, policy in (snp or {}).items() if policy.revocation == ANY),
             tdx=tdx,
             sgx=sgx,
+            nvidia=nvidia,
         )
 
 

@@ -66,12 +66,21 @@ class CpuEvidence(Wire):
     """Certificates, CRLs and collateral documents, each recognised by its content."""
 
 
+class DeviceState(Wire):
+    """What the node's driver says of a GPU and its report does not: worth as much as the measured guest."""
+
+    confidential: bool
+    environment: Literal["unavailable", "simulation", "production"]
+    devtools: bool
+
+
 class DeviceEvidence(Wire):
     """A GPU's or switch's report with its certificate chain and collateral."""
 
     kind: Literal["gpu", "switch"]
     report: Bytes64
     endorsements: Annotated[list[Bytes64], Items]
+    state: DeviceState | None = None
 
 
 class NodeEvidence(Wire):

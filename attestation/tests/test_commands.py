@@ -79,16 +79,19 @@ def test_a_nonce_must_match(folder: Path) -> None:
             verify(folder, "--nonce", bad)
 
 
-@pytest.mark.parametrize("tee", ["nvidia", "cca"])
-def test_what_is_not_built_is_refused_plainly(
-    folder: Path, tee: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("tee", "code", "why"),
+    [("nvidia", "expected.unset", "[nvidia] is not set"), ("cca", "attest.tee", "is no kind of evidence")],
+)
+def test_what_cannot_be_judged_is_refused_plainly(
+    folder: Path, tee: str, code: str, why: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(ConfigurationError) as error:
         verify(folder, tee=tee)
     assert error.value.exit_code == 2
-    assert ("not built yet" in error.value.text) == (tee != "cca")
+    assert why in error.value.text
     assert verify(folder, "--json", tee=tee) == 2
-    assert json.loads(capsys.readouterr().out)["reason"] == "attest.tee"
+    assert json.loads(capsys.readouterr().out)["reason"] == code
 
 
 @pytest.mark.parametrize(

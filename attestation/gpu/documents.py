@@ -1,0 +1,156 @@
+"""What was offered with a device's report, sorted by what it is (gpu.md 3, 6, 8, 9).
+
+Device chains, manifests bare or as NVIDIA's service answers, OCSP responses, CRLs, key sets and service
+tokens. Nothing in here is believed; other rooms' collateral is passed over.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from attestation.endorsements import MAX_DOCUMENT_BYTES, recognise
+from attestation.gpu.rim.issues import Offer
+from attestation.x509 import read_certificate
+from schemas.canonical import Json, read_json, sha256
+from schemas.errors import Refused, Unreadable
+
+MAX_DOCUMENTS: Final = 256  # a node's devices with several issues of each manifest
+MAX_MANIFESTS: Final = 64
+MAX_RESPONSES: Final = 64
+MAX_CHAINS: Final = 64
+MAX_CRLS: Final = 16
+MAX_TOKENS: Final = 4
+CACHED_OFFERS: Final = 64
+
+_DEVICE_NAMES: Final = (" FMC LF", " BROM", " Device Identity CA")
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """Everything that was offered, each thing once. Nothing in it is verified."""
+
+    chains: tuple[tuple[bytes, ...], ...] = ()
+    """Certificates in DER, in the order of the document that held them."""
+    manifests: tuple[Offer, ...] = ()
+    responses: tuple[bytes, ...] = ()
+    crls: tuple[bytes, ...] = ()
+    key_sets: tuple[bytes, ...] = ()
+    tokens: tuple[bytes, ...] = ()
+    problem: Refused | None = None
+    """The first document that is none of these."""
+
+
+@dataclass(slots=True)
+class _Heap:
+    """What is being sorted; dictionaries keep the order and drop what comes twice."""
+
+    chains: dict[tuple[bytes, ...], None]
+    manifests: dict[Offer, None]
+    responses: dict[bytes, None]
+    crls: dict[bytes, None]
+    key_sets: dict[bytes, None]
+    tokens: dict[bytes, None]
+
+
+@lru_cache(maxsize=CACHED_OFFERS)
+def gather(documents: tuple[bytes, ...]) -> Offered:
+    """Sort what was offered. Never raises: what cannot be sorted is the result's `problem`."""
+    heap = _Heap({}, {}, {}, {}, {}, {})
+    problem: Refused | None = None
+    for document in documents[:MAX_DOCUMENTS]:
+        try:
+            _sort(document, heap)
+        except Refused as error:
+            problem = problem or error
+    if len(documents) > MAX_DOCUMENTS or _is_too_much(heap):
+        problem = problem or Refused("gpu.documents_too_many", "more documents than one node needs")
+    return Offered(
+        tuple(heap.chains)[:MAX_CHAINS], tuple(heap.manifests)[:MAX_MANIFESTS],
+        tuple(heap.responses)[:MAX_RESPONSES], tuple(heap.crls)[:MAX_CRLS], tuple(heap.key_sets)[:MAX_TOKENS],
+        tuple(heap.tokens)[:MAX_TOKENS], problem,
+    )  # fmt: skip
+
+
+def _is_too_much(heap: _Heap) -> bool:
+    limits = (
+        (heap.chains, MAX_CHAINS), (heap.manifests, MAX_MANIFESTS), (heap.responses, MAX_RESPONSES),
+        (heap.crls, MAX_CRLS), (heap.key_sets, MAX_TOKENS), (heap.tokens, MAX_TOKENS),
+    )  # fmt: skip
+    return any(len(found) > most for found, most in limits)
+
+
+def _sort(document: bytes, heap: _Heap) -> None:
+    start = document.lstrip()[:1]
+    if start == b"<":
+        heap.manifests[Offer(document)] = None
+    elif start in (b"{", b"["):
+        _sort_json(document, heap)
+    elif document[:1] == b"\x30" and _is_response(document):
+        heap.responses[document] = None
+    else:
+        _sort_certificates(document, heap)
+
+
+def _is_response(document: bytes) -> bool:
+    """OCSPResponse opens with the ENUMERATED responseStatus (RFC 6960 4.2.1)."""
+    try:
+        return recognise(document).foreign > 0
+    except Unreadable:
+        return False
+
+
+def _sort_certificates(document: bytes, heap: _Heap) -> None:
+    try:
+        found = recognise(document)
+    except Unreadable as error:
+        raise Refused("gpu.chain_malformed", error.text) from None
+    heap.crls.update(dict.fromkeys(found.crls))
+    if found.certificates and _is_device_chain(found.certificates):
+        heap.chains[found.certificates] = None
+
+
+def _is_device_chain(certificates: Sequence[bytes]) -> bool:
+    """By the names in it: a folder holds chains of other vendors as well."""
+    try:
+        names = [read_certificate(each).common_name for each in certificates]
+    except Unreadable:
+        return True  # whose it is cannot be told; reading it again refuses
+    return any(name.endswith(_DEVICE_NAMES) for name in names)
+
+
+def _sort_json(document: bytes, heap: _Heap) -> None:
+    try:
+        stated = read_json(document, limit=MAX_DOCUMENT_BYTES)
+    except Unreadable as error:
+        raise Refused("gpu.documents_malformed", error.text) from None
+    if isinstance(stated, dict) and stated.keys() >= {"id", "rim"}:
+        heap.manifests[_answer(stated)] = None
+    elif isinstance(stated, dict) and isinstance(stated.get("keys"), list):
+        heap.key_sets[document] = None
+    elif isinstance(stated, list) and stated and isinstance(stated[0], list) and stated[0][:1] == ["JWT"]:
+        heap.tokens[document] = None
+
+
+def _answer(stated: dict[str, Json]) -> Offer:
+    """What the manifest service answers: id, document in base64, its SHA-256 (gpu.md 6)."""
+    name, text, digest = stated["id"], stated["rim"], stated.get("sha256")
+    if not isinstance(name, str) or not isinstance(text, str):
+        raise Refused("gpu.rim_malformed", "a service answer without id and document")
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise Refused("gpu.rim_malformed", "a document that is not base64") from None
+    if digest is not None and (not isinstance(digest, str) or not _is_digest(digest, data)):
+        raise Refused("gpu.rim_digest_mismatch", "a service answer whose document is another")
+    return Offer(data, name)
+
+
+def _is_digest(text: str, data: bytes) -> bool:
+    """Hex or base64: both are in use."""
+    digest = sha256(data)
+    return text.lower() == digest.hex() or text == base64.b64encode(digest).decode()

@@ -1,0 +1,126 @@
+"""NVIDIA's attestation report: an SPDM request and the device's answer (DMTF DSP0274 1.1; gpu.md 1).
+
+Every length is checked before it is used, and every byte belongs to something. The signature stands
+where the lengths say, never "at the end": some dumps carry a padding byte behind it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from attestation.gpu.opaque import Opaque, read_opaque
+from schemas.canonical import sha256
+from schemas.errors import Refused, Unreadable
+
+MAX_REPORT_BYTES: Final = 8192  # the buffer of the driver's interface
+REQUEST_HEADER: Final = bytes.fromhex("11e001ff")
+"""SPDM 1.1 GET_MEASUREMENTS, signature requested, all blocks (DSP0274 10.11.1)."""
+RESPONSE_HEADER: Final = bytes.fromhex("1160")
+REQUEST_BYTES: Final = 37
+NONCE_BYTES: Final = 32
+SIGNATURE_BYTES: Final = 96
+SLOT: Final = 0
+_DMTF: Final = 1  # MeasurementSpecification
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One block of the measurement record."""
+
+    index: int
+    """From 1; a manifest counts from 0."""
+    kind: int
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one report says. Nothing in it has been verified."""
+
+    nonce: bytes
+    """The requester's: the challenge (32 bytes)."""
+    measurements: tuple[Measurement, ...]
+    responder_nonce: bytes
+    opaque: Opaque
+    signed: bytes
+    """Request and response up to the signature (SPDM 1.1 has no signing prefix)."""
+    signature: bytes
+    """r ‖ s, 96 bytes."""
+    tail: bytes
+    """What stands behind the signature; none belongs there."""
+
+    @property
+    def identity(self) -> bytes:
+        """SHA-256 of what the device signed (32 bytes)."""
+        return sha256(self.signed)
+
+
+def is_report(data: bytes) -> bool:
+    """Whether the bytes open as a report does, so that a broken one may be told from something else."""
+    return data[: len(REQUEST_HEADER)] == REQUEST_HEADER
+
+
+def read_report(data: bytes) -> Report:
+    """Read a report. Raises `Unreadable` when it is none, `Refused` when it is one and breaks a rule."""
+    if not is_report(data):
+        raise Unreadable("gpu.report_malformed", "no SPDM 1.1 request for all measurements")
+    if len(data) > MAX_REPORT_BYTES:
+        raise Refused("gpu.report_too_large", f"{len(data)} bytes, at most {MAX_REPORT_BYTES}")
+    response = _Reader(data, REQUEST_BYTES)
+    if response.take(2) != RESPONSE_HEADER or data[REQUEST_BYTES - 1] != SLOT:
+        raise _malformed("no SPDM 1.1 measurements from slot 0")
+    response.take(2)  # Param1, Param2: slot and content changes, signed but without meaning here
+    count, length = response.number(1), response.number(3)
+    measurements = _blocks(response.take(length), count)
+    responder_nonce = response.take(NONCE_BYTES)
+    opaque = read_opaque(response.take(response.number(2)))
+    end = response.at
+    signature = response.take(SIGNATURE_BYTES)
+    return Report(
+        nonce=data[4 : 4 + NONCE_BYTES],
+        measurements=measurements,
+        responder_nonce=responder_nonce,
+        opaque=opaque,
+        signed=data[:end],
+        signature=signature,
+        tail=data[response.at :],
+    )
+
+
+@dataclass(slots=True)
+class _Reader:
+    """Takes bytes one after the other, and refuses where there are none left."""
+
+    data: bytes
+    at: int = 0
+
+    def take(self, count: int) -> bytes:
+        if self.at + count > len(self.data):
+            raise _malformed("cut short")
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def number(self, size: int) -> int:
+        return int.from_bytes(self.take(size), "little")
+
+
+def _blocks(record: bytes, count: int) -> tuple[Measurement, ...]:
+    """Exactly `count` blocks that fill the record, ascending (DSP0274 10.11.1, measurement block)."""
+    reader = _Reader(record)
+    found: list[Measurement] = []
+    for _ in range(count):
+        index, specification, size = reader.number(1), reader.number(1), reader.number(2)
+        kind, length = reader.number(1), reader.number(2)
+        if specification != _DMTF or length + 3 != size:
+            raise _malformed(f"measurement block {index} disagrees with itself")
+        if index <= (found[-1].index if found else 0):
+            raise _malformed(f"measurement block {index} is repeated or out of order")
+        found.append(Measurement(index, kind, reader.take(length)))
+    if reader.at != len(record):
+        raise _malformed("the measurement record is longer than its blocks")
+    return tuple(found)
+
+
+def _malformed(why: str) -> Refused:
+    return Refused("gpu.report_malformed", why)

@@ -1,0 +1,224 @@
+"""OCSP responses (RFC 6960), as they lie in a bundle: read, and held to the issuer of what was asked about.
+
+A response counts only when the issuer signed it, or a responder that the issuer itself appointed. Times are
+looked at on use. Whether the responder's own certificate is withdrawn is not asked (id-pkix-ocsp-nocheck).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Final, Literal
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import ocsp
+
+from attestation import der
+from attestation.der import encode_oid
+from attestation.gpu.constraints import stated
+from attestation.gpu.signature import verify_link
+from attestation.x509 import Certificate, read_certificate
+from schemas.errors import Refused, Unreadable
+
+MAX_RESPONSE_BYTES: Final = 16 * 1024  # a response with its responder's certificate has about 2 KiB
+MAX_ANSWERS: Final = 32  # certificates that one response speaks of
+MAX_RESPONDERS: Final = 4
+CACHED_RESPONSES: Final = 256
+HASHES: Final = ("sha256", "sha384", "sha512")
+"""Of the CertID. NVIDIA's service is asked with SHA-384; SHA-1 is not accepted."""
+
+_EKU: Final = encode_oid("2.5.29.37")
+_OCSP_SIGNING: Final = encode_oid("1.3.6.1.5.5.7.3.9")  # id-kp-OCSPSigning, RFC 6960 4.2.2.2
+_ALGORITHMS: Final = {"1.2.840.10045.4.3.2": hashes.SHA256(), "1.2.840.10045.4.3.3": hashes.SHA384()}
+"""ecdsa-with-SHA256 and -SHA384 (RFC 5758 3.2)."""
+
+Status = Literal["good", "revoked", "hold", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class CertId:
+    """Which certificate an answer speaks of (RFC 6960 4.1.1)."""
+
+    algorithm: str
+    name_hash: bytes
+    key_hash: bytes
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a response says of one certificate."""
+
+    about: CertId
+    status: Status
+    this_update: float
+    next_update: float | None
+    """POSIX seconds. None = the responder promises nothing, and the answer is never fresh."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Response:
+    """One response. Nothing in it has been verified."""
+
+    signed: bytes
+    signature: bytes
+    algorithm: str
+    responder_name: bytes | None
+    responder_key: bytes | None
+    """SHA-1 of the responder's key (RFC 6960 4.2.1, ResponderID byKey)."""
+    certificates: tuple[Certificate, ...]
+    answers: tuple[Answer, ...]
+    nonce: bytes | None
+
+
+@lru_cache(maxsize=CACHED_RESPONSES)
+def read_response(data: bytes) -> Response:
+    """Read a successful response. Raises `Refused` (`gpu.ocsp_malformed`)."""
+    if len(data) > MAX_RESPONSE_BYTES:
+        raise _malformed(f"more than {MAX_RESPONSE_BYTES} bytes")
+    try:
+        return _read(ocsp.load_der_ocsp_response(data))
+    except (
+        ValueError, TypeError, OverflowError, UnsupportedAlgorithm, Unreadable, x509.DuplicateExtension,
+        x509.UnsupportedGeneralNameType,
+    ) as error:  # fmt: skip
+        raise _malformed(f"cannot be read: {type(error).__name__}") from None
+
+
+def _read(parsed: ocsp.OCSPResponse) -> Response:
+    if parsed.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
+        raise _malformed(f"status {parsed.response_status.name}")
+    if any(extension.critical for extension in parsed.extensions):
+        raise _malformed("a critical extension")
+    answers = tuple(_answer(single) for single in parsed.responses)
+    if not 1 <= len(answers) <= MAX_ANSWERS or len(parsed.certificates) > MAX_RESPONDERS:
+        raise _malformed("too many answers or certificates")
+    name = parsed.responder_name
+    return Response(
+        signed=parsed.tbs_response_bytes,
+        signature=parsed.signature,
+        algorithm=parsed.signature_algorithm_oid.dotted_string,
+        responder_name=name.public_bytes() if name is not None else None,
+        responder_key=parsed.responder_key_hash,
+        certificates=tuple(read_certificate(each.public_bytes(Encoding.DER)) for each in parsed.certificates),
+        answers=answers,
+        nonce=_nonce(parsed),
+    )
+
+
+def _nonce(parsed: ocsp.OCSPResponse) -> bytes | None:
+    try:
+        return parsed.extensions.get_extension_for_class(x509.OCSPNonce).value.nonce
+    except x509.ExtensionNotFound:
+        return None
+
+
+def _answer(single: ocsp.OCSPSingleResponse) -> Answer:
+    status: Status
+    match single.certificate_status:
+        case ocsp.OCSPCertStatus.GOOD:
+            status = "good"
+        case ocsp.OCSPCertStatus.REVOKED:
+            hold = single.revocation_reason is x509.ReasonFlags.certificate_hold
+            status = "hold" if hold else "revoked"
+        case _:
+            status = "unknown"
+    about = CertId(
+        single.hash_algorithm.name, single.issuer_name_hash, single.issuer_key_hash, single.serial_number
+    )
+    following = single.next_update_utc
+    return Answer(about, status, _seconds(single.this_update_utc), _seconds(following) if following else None)
+
+
+def _seconds(moment: datetime) -> float:
+    return moment.timestamp()
+
+
+def cert_ids(certificate: Certificate, issuer: Certificate) -> frozenset[CertId]:
+    """Every spelling of the question about this certificate (RFC 6960 4.1.1)."""
+    key = key_bits(issuer)
+    return frozenset(
+        CertId(name, _digest(name, issuer.subject), _digest(name, key), certificate.serial) for name in HASHES
+    )
+
+
+def _digest(name: str, data: bytes) -> bytes:
+    return hashlib.new(name, data).digest()
+
+
+def key_bits(certificate: Certificate) -> bytes:
+    """The value of the key's BIT STRING, without tag, length and unused bits."""
+    return der.split(der.children(certificate.spki)[1])[1][1:]
+
+
+def verify_response(response: Response, issuer: Certificate, at: float) -> Response:
+    """The response, signed by the issuer or by a responder that it appointed. Raises `Refused`.
+
+    Code `gpu.ocsp_responder_untrusted` (RFC 6960 4.2.2.2): 1. find the responder; 2. its appointment; 3. its
+    signature.
+    """
+    problem = "no certificate of the responder"
+    for candidate in (issuer, *response.certificates):
+        if not _is_named(response, candidate):
+            continue
+        try:
+            if candidate.der != issuer.der:
+                _hold_appointed(candidate, issuer, at)
+            _verify(candidate, response.algorithm, response.signature, response.signed)
+        except Refused as error:
+            problem = error.text
+        else:
+            return response
+    raise Refused("gpu.ocsp_responder_untrusted", problem)
+
+
+def _is_named(response: Response, candidate: Certificate) -> bool:
+    if response.responder_name is not None:
+        return candidate.subject == response.responder_name
+    return hashlib.sha1(key_bits(candidate), usedforsecurity=False).digest() == response.responder_key
+
+
+def _hold_appointed(responder: Certificate, issuer: Certificate, at: float) -> Certificate:
+    if responder.issuer != issuer.subject:
+        raise Refused("ocsp", f"{responder.common_name} was not issued by {issuer.common_name}")
+    verify_link(responder.der, issuer.der)
+    try:
+        purposes = der.children(stated(responder.der).values.get(_EKU, b"\x30\x00"))
+    except Unreadable as error:
+        raise Refused("ocsp", error.text) from None
+    if _OCSP_SIGNING not in purposes:
+        raise Refused("ocsp", f"{responder.common_name} was not appointed to sign responses")
+    if not responder.not_before <= at <= responder.not_after:
+        raise Refused("ocsp", f"{responder.common_name} is not in date")
+    return responder
+
+
+@lru_cache(maxsize=CACHED_RESPONSES)
+def _verify(signer: Certificate, algorithm: str, signature: bytes, signed: bytes) -> bytes:
+    hash_algorithm, key = _ALGORITHMS.get(algorithm), signer.public_key
+    if hash_algorithm is None or not isinstance(key, ec.EllipticCurvePublicKey):
+        raise Refused("ocsp", f"signed with {algorithm}")
+    try:
+        key.verify(signature, signed, ec.ECDSA(hash_algorithm))
+    except InvalidSignature:
+        raise Refused("ocsp", f"not signed by {signer.common_name}") from None
+    return signed
+
+
+def answers_about(
+    responses: Sequence[Response], certificate: Certificate, issuer: Certificate
+) -> list[tuple[Response, Answer]]:
+    """The answers to the question about this very certificate, by its whole CertID."""
+    asked = cert_ids(certificate, issuer)
+    return [(each, answer) for each in responses for answer in each.answers if answer.about in asked]
+
+
+def _malformed(why: str) -> Refused:
+    return Refused("gpu.ocsp_malformed", why)

@@ -1,0 +1,86 @@
+"""XML that may be read at all: bounded, without declarations, comments, instructions or references out.
+
+A manifest is hostile until its signature holds. So whatever XML can do beyond elements, attributes and
+text is refused by its first two characters, before a parser sees it (XML 1.0 2.4 to 2.8).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from lxml import etree
+
+from schemas.errors import Refused
+
+MAX_DOCUMENT_BYTES: Final = 256 * 1024  # real manifests are 20 to 26 KiB
+MAX_ELEMENTS: Final = 1024  # real ones have about 90
+MAX_DEPTH: Final = 8  # real ones have 6 levels
+MAX_ATTRIBUTES: Final = 32  # of one element
+XML_NAMESPACE: Final = "{http://www.w3.org/XML/1998/namespace}"
+
+
+def read_document(data: bytes) -> Any:
+    """The root element. Raises `Refused` (`gpu.rim_malformed`)."""
+    if len(data) > MAX_DOCUMENT_BYTES:
+        raise malformed(f"more than {MAX_DOCUMENT_BYTES} bytes")
+    _hold_markup(_text(data))
+    try:
+        root = etree.fromstring(data, _parser())
+    except (etree.XMLSyntaxError, ValueError):
+        raise malformed("not well-formed XML") from None
+    for element in root.iter():
+        _hold_element(element)
+    _hold_depth(root)
+    return root
+
+
+def _parser() -> Any:
+    """A new one each time: nothing is shared between documents. The limits of libxml2 stay on."""
+    return etree.XMLParser(
+        encoding="utf-8", resolve_entities=False, no_network=True, load_dtd=False, dtd_validation=False,
+        attribute_defaults=False, huge_tree=False, recover=False,
+    )  # fmt: skip
+
+
+def _text(data: bytes) -> str:
+    """UTF-8 and nothing else: another encoding could hide markup from the look below."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise malformed("not UTF-8") from None
+
+
+def _hold_markup(text: str) -> str:
+    """No DTD, entity, comment, CDATA section; no instruction but an XML declaration in front."""
+    if text.startswith("<?xml "):
+        declaration, _, text = text.partition("?>")
+        if "encoding" in declaration and "utf-8" not in declaration.lower():
+            raise malformed("another encoding than UTF-8")
+    if "<!" in text or "<?" in text:
+        raise malformed("a declaration, comment, CDATA section or processing instruction")
+    if text.count("<") > 2 * MAX_ELEMENTS:
+        raise malformed(f"more than {MAX_ELEMENTS} elements")
+    return text
+
+
+def _hold_element(element: Any) -> Any:
+    """C14N 1.0 and 1.1 give the same bytes where no `xml:` attribute occurs (C14N 1.1 section 1.2)."""
+    if len(element.attrib) > MAX_ATTRIBUTES:
+        raise malformed(f"an element with more than {MAX_ATTRIBUTES} attributes")
+    if any(name.startswith(XML_NAMESPACE) for name in element.attrib):
+        raise malformed("an attribute of the namespace xml")
+    return element
+
+
+def _hold_depth(root: Any) -> Any:
+    level, depth = [root], 0
+    while level:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise malformed(f"nested deeper than {MAX_DEPTH} levels")
+        level = [child for element in level for child in element]
+    return root
+
+
+def malformed(why: str) -> Refused:
+    return Refused("gpu.rim_malformed", why)

@@ -1,0 +1,159 @@
+"""Which issue of a manifest counts: an id names many documents, all validly signed (gpu.md 6).
+
+Issues that fail signature, chain, product or time are dropped; of the rest the newest signer's that the
+report matches is used. Values of two issues are never merged, and every outcome is reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from attestation.gpu.chain import Family
+from attestation.gpu.opaque import CHIP_INFO, CHIP_SKU, DRIVER, PROJECT, PROJECT_SKU
+from attestation.gpu.report import Report
+from attestation.gpu.rim.golden import Mismatch, compare, holds
+from attestation.gpu.rim.manifest import NVIDIA_ID, Manifest, stated_version, verify_manifest
+from attestation.gpu.roots import Pin, Roots
+from schemas.canonical import sha256
+from schemas.errors import Refused
+
+MAX_ISSUES: Final = 16  # of one manifest that are verified for one device
+SECONDS_A_DAY: Final = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A manifest as it was offered: its bytes, and the id under which a service gave it."""
+
+    data: bytes
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One manifest that a report needs."""
+
+    name: Literal["driver", "vbios", "bios"]
+    id: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a relying party asks of manifests."""
+
+    roots: Roots
+    signer_min: float | None = None
+    """POSIX seconds before which no signer's certificate may begin: old issues bless old firmware."""
+    expired_days: int = 0
+    """For how long a signer that has ended is still accepted; the result then says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What came of one slot."""
+
+    slot: Slot
+    manifest: Manifest | None
+    """The issue that is used; None where none can be."""
+    problem: Refused | None = None
+    """Why none can be; None with no manifest = none was offered."""
+    mismatches: list[Mismatch] = field(default_factory=list)
+    outcomes: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of each issue that was looked at → what came of it."""
+    expired: bool = False
+    pin: Pin | None = None
+    """The root of the manifest that is used."""
+
+
+def slots_of(report: Report, family: Family) -> list[Slot]:
+    """The manifests that this report needs (gpu.md 6, ids)."""
+    opaque = report.opaque
+    vbios = opaque.vbios or ""
+    plain = vbios.replace(".", "").upper()
+    if family.kind == "switch":
+        return [Slot("bios", f"NV_SWITCH_BIOS_5612_0002_890_{plain}", vbios)]
+    driver = opaque.text(DRIVER) or ""
+    board = "_".join((opaque.text(kind) or "").upper() for kind in (PROJECT, PROJECT_SKU, CHIP_SKU))
+    chip = opaque.text(CHIP_INFO) or "GB100"
+    named = f"GPU_CC_DRIVER_{chip}" if family.architecture == "blackwell" else f"GPU_DRIVER_{family.chip}"
+    return [
+        Slot("driver", f"NV_{named}_{driver}", driver),
+        Slot("vbios", f"NV_GPU_VBIOS_{board}_{plain}", vbios),
+    ]
+
+
+def choose(
+    slot: Slot, offers: Sequence[Offer], report: Report, family: Family, rules: Rules, at: float
+) -> Chosen:
+    """The newest issue that holds and that the report matches, else the newest that holds."""
+    outcomes: dict[str, str] = {}
+    usable: list[Manifest] = []
+    problem: Refused | None = None
+    for offer in [each for each in offers if _concerns(each, slot)][:MAX_ISSUES]:
+        try:
+            manifest = hold_issue(verify_manifest(offer.data), slot, report, family, rules, at)
+        except Refused as error:
+            outcomes[sha256(offer.data).hex()] = error.code
+            problem = problem or error
+        else:
+            usable.append(manifest)
+    if not usable:
+        return Chosen(slot, None, problem, outcomes=outcomes)
+    usable.sort(key=lambda manifest: manifest.signed_from, reverse=True)
+    compared = [(manifest, compare(manifest.golden, report)) for manifest in usable]
+    outcomes |= {m.digest: "matches" if holds(found) else "differs" for m, found in compared}
+    manifest, found = next((pair for pair in compared if holds(pair[1])), compared[0])
+    pin = rules.roots.pin_of(manifest.chain[-1], "manifest")
+    return Chosen(slot, manifest, None, found, outcomes, expired=at > _end(manifest), pin=pin)
+
+
+def _concerns(offer: Offer, slot: Slot) -> bool:
+    """By the service's id, else by the version that it states; what cannot be read concerns everyone."""
+    if offer.id is not None:
+        return offer.id.upper() == slot.id.upper()
+    version = stated_version(offer.data)
+    return version is None or version.upper() == slot.version.upper()
+
+
+def hold_issue(
+    manifest: Manifest, slot: Slot, report: Report, family: Family, rules: Rules, at: float
+) -> Manifest:
+    """The manifest, if it speaks of this device at this time. Raises `Refused` (`gpu.rim_*`)."""
+    hold_root(manifest, rules, at)
+    chip = report.opaque.text(CHIP_INFO)
+    products = family.products if chip is None else family.products & {chip, family.chip}
+    edition = "SWITCH" if family.kind == "switch" else "GPU"
+    stated = f"{manifest.product}, {manifest.name}, {manifest.edition}, maker {manifest.manufacturer}"
+    if (
+        manifest.product.upper() not in products
+        or manifest.name.upper() not in products
+        or manifest.edition.upper() != edition
+        or manifest.manufacturer != NVIDIA_ID
+    ):
+        raise Refused("gpu.rim_product_mismatch", f"{stated} for {edition} {', '.join(sorted(products))}")
+    if manifest.version.upper() != slot.version.upper():
+        raise Refused("gpu.rim_version_mismatch", f"{manifest.version} for {slot.version}")
+    return manifest
+
+
+def hold_root(manifest: Manifest, rules: Rules, at: float) -> Manifest:
+    """The manifest, under a pinned root and in date. Raises `Refused` (`gpu.rim_*`)."""
+    try:
+        rules.roots.pin_of(manifest.chain[-1], "manifest")
+    except Refused as error:
+        raise Refused("gpu.rim_chain_untrusted", error.text) from None
+    starts = max(each.not_before for each in manifest.chain)
+    if at < starts:
+        raise Refused("gpu.rim_signer_not_yet_valid", manifest.chain[0].common_name)
+    if at > _end(manifest) + rules.expired_days * SECONDS_A_DAY:
+        raise Refused("gpu.rim_signer_expired", manifest.chain[0].common_name)
+    if rules.signer_min is not None and manifest.signed_from < rules.signer_min:
+        raise Refused("gpu.rim_below_floor", manifest.chain[0].common_name)
+    return manifest
+
+
+def _end(manifest: Manifest) -> float:
+    return min(each.not_after for each in manifest.chain)
