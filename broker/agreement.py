@@ -251,7 +251,7 @@ class Placing:
             input_tokens=descriptor.input_tokens, output_tokens=descriptor.max_output_tokens
         )
         profile = self.directory.profile(offered.domain)
-        if offer.profile_digest != profile.value_digest().hex():
+        if offer.profile_digest != profile.digest:
             raise Refused("negotiate.profile", "the offer is under another profile than the endorsed one")
         decision = self.policy.decide(journey.accepted, offer, profile, appraisal, price)
         if decision.verdict != "allow":

@@ -246,7 +246,7 @@ class Border:
             node_sign=hold.node_sign,
             node_seal=sha256(hold.seal_key).hex(),
             evidence=hold.evidence,
-            profile_digest=self.policy.profile.value_digest().hex(),
+            profile_digest=self.policy.profile.digest,
             policy_digest=self.policy.digest,
             hold_id=hold.hold_id,
             hold_ms=hold.hold_ms,

@@ -5,13 +5,24 @@ A header that comes over the bus is a claim that links spans and decides nothing
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextvars import Token
 from functools import cache
+from types import TracebackType
 from typing import Any
 
 from opentelemetry import trace
-from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, TraceFlags, Tracer, set_span_in_context
+from opentelemetry.context import Context, attach, detach
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    Status,
+    StatusCode,
+    TraceFlags,
+    Tracer,
+    set_span_in_context,
+)
 
 from federation.tracing import TraceContext, extract, inject
 
@@ -31,20 +42,41 @@ def trace_id() -> str | None:
     return f"{context.trace_id:032x}" if context.is_valid else None
 
 
-@contextmanager
-def span(name: str, headers: Mapping[str, str] | None = None, **attributes: Any) -> Iterator[Span]:
-    """A span under the current one, or under what `headers` claim."""
-    remote = extract(headers) if headers else None
-    context = None
-    if remote is not None:
-        flags = TraceFlags(TraceFlags.SAMPLED if remote.sampled else TraceFlags.DEFAULT)
-        parent = SpanContext(
-            int(remote.trace_id, 16), int(remote.span_id, 16), is_remote=True, trace_flags=flags
-        )
-        context = set_span_in_context(NonRecordingSpan(parent))
-    named = {f"comity.{key}": value for key, value in attributes.items()}
-    with tracer().start_as_current_span(name, context, attributes=named) as current:
-        yield current
+class span:
+    """A span under the current one, or under what `headers` claim.
+
+    Eight of them belong to a request: the library's nested generators would take a tenth of its time.
+    """
+
+    __slots__ = ("_span", "_token")
+
+    def __init__(self, name: str, headers: Mapping[str, str] | None = None, **attributes: Any) -> None:
+        named = {f"comity.{key}": value for key, value in attributes.items()}
+        self._span = tracer().start_span(name, _claimed(headers) if headers else None, attributes=named)
+        self._token: Token[Context] | None = None
+
+    def __enter__(self) -> Span:
+        self._token = attach(set_span_in_context(self._span))
+        return self._span
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._token is not None:
+            detach(self._token)
+        if isinstance(error, Exception):  # leaving early (a cancellation, a closed generator) is no error
+            self._span.record_exception(error)
+            self._span.set_status(Status(StatusCode.ERROR, type(error).__name__))
+        self._span.end()
+
+
+def _claimed(headers: Mapping[str, str]) -> Context | None:
+    remote = extract(headers)
+    if remote is None:
+        return None
+    flags = TraceFlags(TraceFlags.SAMPLED if remote.sampled else TraceFlags.DEFAULT)
+    parent = SpanContext(int(remote.trace_id, 16), int(remote.span_id, 16), is_remote=True, trace_flags=flags)
+    return set_span_in_context(NonRecordingSpan(parent))
 
 
 @cache

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from typing import Any, NoReturn, Self, TypeAlias, cast
 
@@ -66,6 +67,8 @@ def _check_depth(data: bytes) -> None:
         raise Unreadable("json.depth", f"nested deeper than {MAX_DEPTH} levels")
 
 
+_sorting = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+_MAYBE_NUMBER = re.compile(r"\d{16}|(?:^|[\[:,])-?\d+[.eE]")  # too long for 2^53−1 to be sure, or no integer
 _decoder = json.JSONDecoder(
     object_pairs_hook=_pairs, parse_int=_integer, parse_float=_no_float, parse_constant=_no_float
 )
@@ -94,10 +97,27 @@ def write_json(value: Json) -> bytes:
 
 def jcs(value: Json) -> bytes:
     """RFC 8785 bytes of a value: only where a digest is recomputed from a value."""
+    plain = _sorted_ascii(value)
+    if plain is not None:
+        return plain
     try:
         return rfc8785.dumps(cast(Any, value))
     except (rfc8785.CanonicalizationError, RecursionError) as error:
         raise Unreadable("json.not_canonical", f"no canonical form: {error}") from None
+
+
+def _sorted_ascii(value: Json) -> bytes | None:
+    """The same bytes from the standard library's encoder, in a tenth of the time; None when unsure.
+
+    Where all is ASCII, sorting by code point is RFC 8785 3.2.3's sorting by UTF-16 unit, and both escape
+    alike (3.2.2.2). Anything that may be a float or a big integer, even inside a string, is left to the
+    library, which refuses it or writes it as 3.2.2.3 says.
+    """
+    try:
+        text = _sorting.encode(value)
+    except (TypeError, ValueError, RecursionError):
+        return None
+    return text.encode("ascii") if text.isascii() and not _MAYBE_NUMBER.search(text) else None
 
 
 def sha256(*parts: bytes) -> bytes:

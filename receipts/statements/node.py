@@ -6,6 +6,7 @@ it (session.md 8). It travels sealed in the final chunk and, to its own domain, 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, Final
 
 from pydantic import Field
@@ -18,6 +19,7 @@ from schemas.errors import Refused
 from schemas.keys import SigningKey, VerifyKey
 from schemas.primitives import Count, Digest, DomainName, Label, Thumbprint
 
+REMEMBERED: Final = 64  # statements of about 2 KiB: more than are between a border and its reader
 NODE_STATEMENT: Final = f"{PREDICATES}/node-statement/v1"
 
 
@@ -60,8 +62,13 @@ def read_node_statement(data: bytes, key: VerifyKey) -> NodeStatement:
     return verify_node_statement(data, key).body
 
 
+@lru_cache(maxsize=REMEMBERED)
 def verify_node_statement(data: bytes, key: VerifyKey) -> Statement[NodeStatement]:
-    """As `read_node_statement`, with the digest that the Execution links to."""
+    """As `read_node_statement`, with the digest that the Execution links to.
+
+    A domain that serves itself meets the same bytes twice, as border and as consumer: what was verified
+    under this very key is remembered for a moment, not verified again.
+    """
     verified = envelope.verify(data, envelope.STATEMENT, [key])
     statement = parse_node_statement(verified.payload)
     if statement.node_key != key.thumbprint:

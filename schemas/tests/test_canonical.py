@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -97,6 +98,17 @@ def test_what_is_written_is_read_again(value: Json) -> None:
 def test_jcs_agrees_with_the_published_pairs(vectors: Path, name: str) -> None:
     value = json.loads((vectors / "jcs" / "input" / f"{name}.json").read_bytes())
     assert jcs(value) == (vectors / "jcs" / "output" / f"{name}.json").read_bytes()
+
+
+@given(VALUES | st.text() | st.dictionaries(st.text(), st.floats() | st.integers() | TEXT))
+def test_jcs_is_what_the_library_writes(value: Json) -> None:
+    try:
+        expected = rfc8785.dumps(value)
+    except rfc8785.CanonicalizationError:
+        with pytest.raises(Unreadable, match=r"json\.not_canonical"):
+            jcs(value)
+        return
+    assert jcs(value) == expected
 
 
 def test_jcs_refuses_what_has_no_canonical_form() -> None:
