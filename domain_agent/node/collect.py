@@ -16,13 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, Protocol, TypeAlias
 
-from schemas.errors import ConfigurationError, Undecided
+from attestation.endorsements import recognise
+from schemas.errors import ConfigurationError, Undecided, Unreadable
 from schemas.evidence import CpuEvidence
 
 TSM_ROOT: Final = Path("/sys/kernel/config/tsm/report")
 REPORT_DATA_BYTES: Final = 64
 MAX_ATTEMPTS: Final = 8  # tries while another process uses the provider
 RETRY_S: Final = 0.05  # seconds between them; the firmware answers within a few milliseconds
+MAX_FILES: Final = 32  # of one endorsements folder; evidence holds 64 documents
 MAX_BLOB_BYTES: Final = 128 * 1024  # a TDX quote with its chain is 5 to 8 KiB
 PROVIDERS: Final[dict[str, Literal["snp", "tdx"]]] = {"sev_guest": "snp", "tdx_guest": "tdx"}
 
@@ -62,7 +64,8 @@ class TsmCollector:
         if not self.root.is_dir():
             raise ConfigurationError(
                 "tee.absent",
-                f"{self.root} does not exist: this machine offers programs no TEE reports",
+                f"{self.root} does not exist: this machine offers programs no TEE reports; a kernel before "
+                'Linux 6.7 may have /dev/sev-guest: write kind = "sev-guest"',
             )
         for _ in range(MAX_ATTEMPTS):
             try:
@@ -109,6 +112,45 @@ def _blob(path: Path) -> bytes:
     data = path.read_bytes()
     if len(data) > MAX_BLOB_BYTES:
         raise Undecided("tee.report", f"{path.name} has more than {MAX_BLOB_BYTES} bytes")
+    return data
+
+
+@dataclass(frozen=True, slots=True)
+class Endorsed:
+    """Another collector's evidence, with the certificates and CRLs of a folder beside it.
+
+    The host's table holds no CRL and often no certificate. The folder is read for every quote, so that
+    what `comity attest fetch` renews there goes out with the next one.
+    """
+
+    collect: Collect
+    folder: Path
+
+    def __call__(self, report_data: bytes) -> CpuEvidence:
+        """Quote. Raises what the collector raises, and `ConfigurationError` for the folder."""
+        evidence = self.collect(report_data)
+        documents = [_document(path) for path in _files(self.folder)]
+        return evidence.model_copy(update={"endorsements": [*evidence.endorsements, *documents]})
+
+
+def _files(folder: Path) -> list[Path]:
+    """At most `MAX_FILES`, those that are just being written left out."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".new")
+    if not 1 <= len(files) <= MAX_FILES:
+        raise ConfigurationError(
+            "tee.endorsements", f"{folder} holds {len(files)} files; fill it with comity attest fetch"
+        )
+    return files
+
+
+def _document(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+        recognise(data)
+    except OSError as error:
+        raise ConfigurationError("tee.endorsements", f"{path}: {error.strerror}") from None
+    except Unreadable as error:
+        raise ConfigurationError("tee.endorsements", f"{path}: {error.text}") from None
     return data
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 from domain_agent.membership import Membership, read_membership
 from domain_agent.node.engine.client import EngineAddress
@@ -27,8 +27,11 @@ Placement = Literal["in-tee", "outside-tee"]
 class Tee:
     """[tee]: where evidence comes from."""
 
-    kind: Literal["configfs-tsm", "simulated"]
+    kind: Literal["configfs-tsm", "sev-guest", "simulated"]
     chip: Path | None
+    """Folder of a simulated chip."""
+    endorsements: Path | None
+    """Folder whose certificates and CRLs go along with the CPU's report (`comity attest fetch`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +103,14 @@ def load(path: Path) -> NodeConfig:
 
 
 def _tee(section: Section) -> Tee:
-    kind = section.choice("kind", ("configfs-tsm", "simulated"))
-    chip = (
-        section.path("chip", write='chip = "<folder of a simulated chip>"') if kind == "simulated" else None
-    )
+    kind = section.choice("kind", ("configfs-tsm", "sev-guest", "simulated"))
+    chip = folder = None
+    if kind == "simulated":
+        chip = section.path("chip", write='chip = "<folder of a simulated chip>"')
+    elif section.has("endorsements"):
+        folder = section.path("endorsements", write='endorsements = "<folder of certificates and CRLs>"')
     section.finish()
-    return Tee("simulated" if chip else "configfs-tsm", chip)
+    return Tee(cast(Literal["configfs-tsm", "sev-guest", "simulated"], kind), chip, folder)
 
 
 def _engine(section: Section) -> LlamaEngine | AttachedEngine:

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Final
 
-from domain_agent.node.collect import Collect, TsmCollector, simulated
+from domain_agent.node.collect import Collect, Endorsed, TsmCollector, simulated
 from domain_agent.node.config import AttachedEngine, LlamaEngine, NodeConfig, Tee
 from domain_agent.node.engine.body import read_body
 from domain_agent.node.engine.client import EngineAddress, EngineClient
@@ -15,6 +15,7 @@ from domain_agent.node.engine.serving import WARM_UP, Serving
 from domain_agent.node.engine_llamacpp import flags
 from domain_agent.node.quote import file_digest
 from domain_agent.node.run import Resident
+from domain_agent.node.sev_guest import SevGuestCollector
 from schemas.errors import ConfigurationError
 from schemas.evidence import ModelFile, NodeConfiguration
 
@@ -47,7 +48,10 @@ class StartedEngine:
 
 def collector(tee: Tee) -> Collect:
     """Where this node's CPU evidence comes from. Raises `ConfigurationError`."""
-    return simulated(tee.chip) if tee.chip else TsmCollector()
+    if tee.chip:
+        return simulated(tee.chip)
+    collect: Collect = SevGuestCollector() if tee.kind == "sev-guest" else TsmCollector()
+    return Endorsed(collect, tee.endorsements) if tee.endorsements else collect
 
 
 async def start_engine(config: NodeConfig, *, warm_up: bool = True) -> StartedEngine:

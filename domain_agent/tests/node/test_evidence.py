@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 
 from domain_agent.node import collect
-from domain_agent.node.collect import TsmCollector, simulated
+from domain_agent.node.collect import Endorsed, TsmCollector, simulated
+from domain_agent.node.config import Tee
 from domain_agent.node.keys import NodeKeys
 from domain_agent.node.quote import file_digest, make_evidence
+from domain_agent.node.sev_guest import SevGuestCollector
+from domain_agent.node.start import collector
 from domain_agent.tests.founding import FEDERATION, OURS, PEER, Founded
 from schemas.binding import verify_challenge
 from schemas.errors import ConfigurationError, Refused, Undecided
@@ -101,6 +104,33 @@ def test_tdx_is_known_and_a_stranger_is_not(kernel: Kernel, tmp_path: Path) -> N
 def test_a_machine_without_a_tee_is_told_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="offers programs no TEE reports"):
         TsmCollector(tmp_path / "none")(DATA)
+
+
+def test_what_the_hosts_table_lacks_comes_from_a_folder(
+    founded: Founded, kernel: Kernel, tmp_path: Path
+) -> None:
+    chip, tsm = founded.folder / "chips" / "n1", tmp_path / "tsm"
+    tsm.mkdir()
+    folder = tmp_path / "collateral"
+    (folder / "Milan").mkdir(parents=True)
+    (folder / "Milan" / "vcek.crl").write_bytes((chip / "crl.der").read_bytes())
+    (folder / "Milan" / "vcek.crl.new").write_bytes(b"half of")
+    collect = Endorsed(TsmCollector(tsm, kernel), folder)
+    assert collect(DATA).endorsements == [b"certificates", (chip / "crl.der").read_bytes()]
+    (folder / "ark.der").write_bytes((chip / "ark.der").read_bytes())
+    assert len(collect(DATA).endorsements) == 3
+    (folder / "notes.txt").write_text("no endorsement")
+    with pytest.raises(ConfigurationError, match=r"notes\.txt"):
+        collect(DATA)
+    with pytest.raises(ConfigurationError, match="comity attest fetch"):
+        Endorsed(TsmCollector(tsm, kernel), tmp_path / "none")(DATA)
+
+
+def test_each_kind_has_its_collector(tmp_path: Path) -> None:
+    assert collector(Tee("sev-guest", None, None)) == SevGuestCollector()
+    assert collector(Tee("configfs-tsm", None, None)) == TsmCollector()
+    wanted = Endorsed(SevGuestCollector(), tmp_path)
+    assert collector(Tee("sev-guest", None, tmp_path)) == wanted
 
 
 def test_the_product_has_no_simulated_tee(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
