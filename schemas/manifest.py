@@ -6,6 +6,7 @@ signs no receipt and a node key signs neither.
 
 from __future__ import annotations
 
+import base64
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -38,6 +39,18 @@ class LogKey(Wire):
     origin: Label
     vkey: str = Field(max_length=256)
     max_merge_delay_s: Annotated[int, Field(ge=1, le=86_400)]
+    beside: str | None = Field(default=None, max_length=2048)
+    """ML-DSA-44 key (vkey text of type 0x06) that signs every checkpoint too; where set, both must hold."""
+
+
+class WitnessKey(Wire):
+    """A witness that this domain runs for other domains' logs: the domain is its operator."""
+
+    name: Label
+    vkey: str = Field(max_length=2048)
+    """Cosigner's verifier key, type 0x04 or 0x06."""
+    url: Annotated[str, Field(pattern=r"^https?://[^\s]+$", max_length=512)] | None = None
+    """Prefix of its tlog-witness resources; absent where it is reached over the federation's bus alone."""
 
 
 class Roots(Wire):
@@ -65,6 +78,7 @@ class DomainManifest(Wire):
     roots: Roots
     keys: Annotated[list[RoleKey], Field(min_length=1, max_length=64)]
     logs: Annotated[list[LogKey], Field(max_length=8)]
+    witnesses: list[WitnessKey] = Field(default_factory=list, max_length=8)
     platforms: Annotated[list[Digest], Field(max_length=4096)]
     """Digests of CHIP_IDs, platform ids and GPU UEIDs (attestation.appraise.platform_digest)."""
     revoked: list[RevokedKey] = Field(default_factory=list, max_length=256)
@@ -80,7 +94,20 @@ class DomainManifest(Wire):
                 raise ValueError("a thumbprint is not its key's")
         if self.roots.threshold > len(self.roots.keys):
             raise ValueError("the threshold exceeds the number of roots")
+        notes = [log.vkey for log in self.logs] + [log.beside for log in self.logs if log.beside]
+        keys = [_raw(vkey) for vkey in (*notes, *(witness.vkey for witness in self.witnesses))]
+        if len(set(keys)) != len(keys):
+            raise ValueError("one note key stands in two roles")
         return self
+
+
+def _raw(vkey: str) -> str:
+    """The key in a vkey text without name and type byte, enough to tell whether two are the same."""
+    encoded = vkey.split("+", 2)[-1]
+    try:
+        return base64.b64decode(encoded, validate=True)[1:].hex()
+    except ValueError:
+        return encoded
 
 
 def sign_manifest(manifest: DomainManifest, *roots: SigningKey) -> bytes:

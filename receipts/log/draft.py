@@ -5,11 +5,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 from receipts.bundle import ChallengeDisclosure, Disclosures
+from receipts.cosignature import Cosigner
 from receipts.leaf import Kind
-from receipts.note import NoteSigner
+from receipts.note import NoteSigner, format_signature
 from receipts.statements.fields import ManifestRef
 from receipts.statements.receipt import KINDS, Drafted, predicate_type
 from receipts.statements.statement import commitment_file
@@ -75,11 +77,20 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class LogKeys:
-    """The three keys of the log's holder, each with one role."""
+    """The keys of the log's holder, each with one role."""
 
     receipt: SigningKey
     promise: SigningKey
     note: NoteSigner
+    beside: Cosigner | None = None
+    """An ML-DSA-44 key that signs every checkpoint too, where the manifest names one."""
+
+    def sign(self, text: str, at: datetime) -> bytes:
+        """A checkpoint note, signed by every key that the log has."""
+        signed = self.note.sign(text)
+        if self.beside is None:
+            return signed
+        return signed + format_signature(self.beside.sign(text, int(at.timestamp()))).encode()
 
 
 @dataclass(frozen=True, slots=True)

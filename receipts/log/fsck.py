@@ -102,6 +102,7 @@ def _check_tree(connection: sqlite3.Connection, findings: Findings, key: NoteKey
             _check_tile(connection, tile, findings)
         _check_checkpoint(tree, signed.pop(tree.size, None), findings, key)
     findings.leaves = tree.size
+    _check_cosignatures(connection, findings)
     for size in sorted(signed):
         findings.note(f"a checkpoint of {size} leaves was signed, {tree.size} are here")
 
@@ -131,6 +132,18 @@ def _check_checkpoint(tree: Tree, note: bytes | None, findings: Findings, key: N
     stated = signed.checkpoint
     if (stated.origin, stated.size, stated.root) != (findings.origin, tree.size, tree.range.root()):
         findings.note(f"the checkpoint of {tree.size} leaves was signed over another tree")
+
+
+def _check_cosignatures(connection: sqlite3.Connection, findings: Findings) -> None:
+    """Each stands under a checkpoint of ours; whose word it is, verification judges."""
+    if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'cosignature'").fetchone() is None:
+        return  # a log of schema version 1, not opened since
+    rows = connection.execute(
+        "SELECT s.size, s.witness FROM cosignature s LEFT JOIN checkpoint c ON c.size = s.size"
+        " WHERE c.size IS NULL"
+    )
+    for size, witness in rows:
+        findings.note(f"{witness} cosigned {size} leaves, but no checkpoint of that size is here")
 
 
 def _check_receipts(connection: sqlite3.Connection, findings: Findings) -> None:

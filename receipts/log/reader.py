@@ -8,17 +8,20 @@ from __future__ import annotations
 import re
 import sqlite3
 from dataclasses import dataclass, field
+from typing import Final
 
 from receipts import proof
 from receipts.bundle import Bundle, Disclosures
 from receipts.log.draft import Documents, Issued, Recorded
 from receipts.log.tiles import TileSource
 from receipts.log.writing.batch import Signer, moment
-from receipts.merkle import consistency_proof, inclusion_proof, leaf_hash
+from receipts.merkle import EMPTY_ROOT, consistency_proof, inclusion_proof, leaf_hash, range_root
 from receipts.proof import Proof
 from schemas import envelope
 from schemas.canonical import Json, read_json
 from schemas.errors import Refused
+
+MAX_COSIGNED_LOOKED_AT: Final = 64  # checkpoints after a receipt, some minutes, that may gather cosignatures
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +78,16 @@ class Reader:
 
     def consistency(self, first: int, second: int) -> list[bytes]:
         """Consistency proof between two sizes. Raises `Refused` for a size that the log does not have."""
-        size = self.connection.execute("SELECT count(*) FROM leaf").fetchone()[0]
+        size = self._size()
         if second > size:
             raise Refused("merkle.size", f"the log has {size} leaves")
         return consistency_proof(first, second, self.tiles.node)
+
+    def root_at(self, size: int) -> bytes:
+        """Root of the first `size` leaves. Raises `Refused` for a size that the log does not have."""
+        if size > self._size():
+            raise Refused("merkle.size", f"the log has fewer than {size} leaves")
+        return range_root(0, size, self.tiles.node) if size else EMPTY_ROOT
 
     def bundle(self, name: str, documents: Documents) -> Bundle:
         """Everything that an auditor needs of one request (receipts.md 16.1).
@@ -126,6 +135,10 @@ class Reader:
         ).fetchone()
         return None if row is None else bytes(row[0])
 
+    def _size(self) -> int:
+        size: int = self.connection.execute("SELECT coalesce(max(idx) + 1, 0) FROM leaf").fetchone()[0]
+        return size
+
     def _select(self, where: str, value: str) -> list[Stored]:
         rows = self.connection.execute(
             f"SELECT {_COLUMNS} FROM statement WHERE {where} ORDER BY idx",  # noqa: S608  # fixed texts
@@ -140,14 +153,32 @@ class Reader:
         ).fetchall()
 
     def _proof(self, index: int) -> bytes | None:
-        row = self.connection.execute(
-            "SELECT size, note FROM checkpoint ORDER BY size DESC LIMIT 1"
-        ).fetchone()
+        row = (
+            self._cosigned(index)
+            or self.connection.execute(
+                "SELECT size, note FROM checkpoint ORDER BY size DESC LIMIT 1"
+            ).fetchone()
+        )
         if row is None or index >= row[0]:
             return None
         salt = self.connection.execute("SELECT salt FROM leaf WHERE idx = ?", (index,)).fetchone()[0]
         path = inclusion_proof(index, row[0], self.tiles.node)
         return proof.write(Proof(index, tuple(path), row[1], salt))
+
+    def _cosigned(self, index: int) -> tuple[int, bytes] | None:
+        """The checkpoint that most witnesses signed, the earliest of them, so that its time is tight."""
+        rows = self.connection.execute(
+            "SELECT size, count(*) FROM cosignature WHERE size > ? GROUP BY size ORDER BY size LIMIT ?",
+            (index, MAX_COSIGNED_LOOKED_AT),
+        ).fetchall()
+        if not rows:
+            return None
+        size = max(rows, key=lambda row: (row[1], -row[0]))[0]
+        (signed,) = self.connection.execute("SELECT note FROM checkpoint WHERE size = ?", (size,)).fetchone()
+        lines = self.connection.execute(
+            "SELECT line FROM cosignature WHERE size = ? ORDER BY witness", (size,)
+        ).fetchall()
+        return size, signed + "".join(line for (line,) in lines).encode()
 
     def _promise(self, stored: Stored) -> bytes:
         """Signed again from what is stored: deterministic signatures give the same bytes (RFC 6979)."""

@@ -16,7 +16,7 @@ from sqlmodel import Field, SQLModel
 
 from schemas.errors import ConfigurationError
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 BUSY_TIMEOUT_S: Final = 5.0  # seconds to wait for a reader's lock while tables are made
 
 
@@ -97,6 +97,15 @@ class CheckpointRow(LogRow, table=True):
     time_ms: int
 
 
+class CosignatureRow(LogRow, table=True):
+    """What other domains' witnesses said of our checkpoints: one note line each, newline included."""
+
+    __tablename__: ClassVar[str] = "cosignature"
+    size: int = Field(primary_key=True)
+    witness: str = Field(primary_key=True)
+    line: str
+
+
 class ForeignRow(LogRow, table=True):
     """Statements of others."""
 
@@ -158,6 +167,8 @@ def prepare_for_writing(connection: sqlite3.Connection, database: Path) -> None:
     connection.execute("PRAGMA wal_autocheckpoint=0")  # the writer does it, between commits
     if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
         _create(connection)
+    elif read_meta(connection).get("schema") == "1":
+        _add_missing(connection)
     if read_meta(connection).get("schema") != str(SCHEMA_VERSION):
         raise ConfigurationError("log.schema", f"{database}: not a log of schema version {SCHEMA_VERSION}")
 
@@ -180,6 +191,18 @@ def _create(connection: sqlite3.Connection) -> None:
             connection.execute(str(CreateIndex(index).compile(dialect=sqlite.dialect())))
     connection.execute("INSERT INTO meta VALUES ('schema', ?)", (str(SCHEMA_VERSION),))
     connection.execute("INSERT INTO holder VALUES (1, 0, '')")
+    connection.execute("COMMIT")
+
+
+def _add_missing(connection: sqlite3.Connection) -> None:
+    """From version 1: nothing changed but that tables were added."""
+    from sqlalchemy.dialects import sqlite
+
+    connection.execute("BEGIN IMMEDIATE")
+    for table in LogRow.metadata.sorted_tables:
+        create = CreateTable(table, if_not_exists=True)
+        connection.execute(str(create.compile(dialect=sqlite.dialect())))
+    connection.execute("UPDATE meta SET value = ? WHERE name = 'schema'", (str(SCHEMA_VERSION),))
     connection.execute("COMMIT")
 
 

@@ -25,6 +25,7 @@ from receipts.log.writing.batch import Signer, State, Work
 from receipts.log.writing.holder import Holder
 from receipts.log.writing.writer import Writer
 from receipts.merkle import range_root
+from receipts.note import Signature, format_signature
 from receipts.statements.fields import ManifestRef
 from schemas.errors import ComityError, ConfigurationError, Refused
 
@@ -48,6 +49,7 @@ class TransparencyLog:
         self._reading = reading
         self._identity = write.signer.identity
         self._dirty = asyncio.Event()
+        self._announced = asyncio.Event()
         self._failed: asyncio.Future[ComityError] = asyncio.get_running_loop().create_future()
         self._publisher = asyncio.create_task(self._publish(), name="comity-log-checkpoints")
 
@@ -115,6 +117,12 @@ class TransparencyLog:
         """Store (commitment, key) pairs, apart from what they open."""
         await self._submit(Work(commitment_keys=keys))
 
+    async def keep_cosignature(self, size: int, signature: Signature) -> None:
+        """Store a witness's valid word on our checkpoint of this size (receipts.witnessing.asking)."""
+        line = format_signature(signature)
+        name = f"{signature.name}+{signature.key_id.hex()}"  # one witness may have keys of two types
+        await self._submit(Work(cosignatures=[(size, name, line)]))
+
     async def record(self, kind: str, key: str, data: bytes) -> None:
         """Pass a point of no return: durable when this returns. Raises `Refused` (`log.recorded`)."""
         await self._submit(Work(records=[Recorded(kind, key, data)]))
@@ -134,6 +142,13 @@ class TransparencyLog:
     async def checkpoint(self) -> bytes:
         """A signed checkpoint over everything committed so far, stored before it is returned."""
         await self._submit(Work(checkpoint=True))
+        self._announce()
+        return self.latest_checkpoint
+
+    async def newer_checkpoint(self, than: int) -> bytes:
+        """Wait for a checkpoint over more than so many leaves."""
+        while self._writer.state.checkpoint[0] <= than:
+            await self._announced.wait()
         return self.latest_checkpoint
 
     @property
@@ -165,6 +180,10 @@ class TransparencyLog:
     async def consistency(self, first: int, second: int) -> list[bytes]:
         """Hashes that show one size of this log inside a later one. Raises `Refused`."""
         return await self._read(lambda reader: reader.consistency(first, second))
+
+    async def root_at(self, size: int) -> bytes:
+        """Root of the first `size` leaves. Raises `Refused` for a size that the log does not have."""
+        return await self._read(lambda reader: reader.root_at(size))
 
     async def bundle(self, name: str) -> bytes:
         """The auditor's bundle (zip) of a request id or receipt id. Raises `Refused`."""
@@ -208,6 +227,12 @@ class TransparencyLog:
             self._dirty.clear()
             with contextlib.suppress(ComityError):  # `failed` tells the program
                 await self._submit(Work(checkpoint=True))
+                self._announce()
+
+    def _announce(self) -> None:
+        """Wake who waits for a newer checkpoint; the next one gets an event of its own."""
+        self._announced.set()
+        self._announced = asyncio.Event()
 
 
 def _open(

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import sqlite3
 from collections import Counter
+from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -437,3 +438,21 @@ async def test_a_drafted_statement_is_named_by_the_log_alone(log: TransparencyLo
     with pytest.raises(Refused):
         await log.proof("x")
     assert envelope.read(first.envelope).digest == first.digest
+
+
+async def test_a_log_of_version_1_is_taken_over(clinic: Domain, tmp_path: Path) -> None:
+    log = await clinic.open(tmp_path)
+    await log.issue(drafts(2))
+    await log.close()
+    database = tmp_path / f"{clinic.name}.db"
+    with closing(sqlite3.connect(database)) as older, older:
+        older.execute("DROP TABLE cosignature")
+        older.execute("UPDATE meta SET value = '1' WHERE name = 'schema'")
+    assert checker.check(database).wrong == []
+    again = await clinic.open(tmp_path)
+    assert again.size == 2
+    await again.close()
+    with closing(sqlite3.connect(database)) as orphan, orphan:
+        orphan.execute("INSERT INTO cosignature VALUES (7, 'a.b/witness', '')")
+    (wrong,) = checker.check(database).wrong
+    assert "7 leaves" in wrong

@@ -13,6 +13,7 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from receipts.bundle import ChallengeDisclosure, Disclosures
+from receipts.cosignature import Cosigner
 from receipts.log import Documents, Draft, Issued, Keep, LogIdentity, LogKeys, TransparencyLog
 from receipts.note import NoteSigner
 from receipts.statements.fields import (
@@ -51,7 +52,15 @@ from schemas.charter import Charter, Endorsement, Member, sign_charter
 from schemas.descriptors.profile import DomainProfile, LegalEntity, ProfileEvidence
 from schemas.evidence import ChallengeProof, ModelFile, NodeConfiguration, NodeEvidence
 from schemas.keys import SigningKey, VerifyKey
-from schemas.manifest import DomainManifest, LogKey, RevokedKey, RoleKey, Roots, sign_manifest
+from schemas.manifest import (
+    DomainManifest,
+    LogKey,
+    RevokedKey,
+    RoleKey,
+    Roots,
+    WitnessKey,
+    sign_manifest,
+)
 from schemas.primitives import format_time
 
 FEDERATION: Final = "care"
@@ -87,6 +96,10 @@ class Domain:
     keys: LogKeys
     platforms: tuple[str, ...] = ()
     revoked: tuple[RevokedKey, ...] = ()
+    witness: Cosigner | None = None
+    """Signs checkpoints of other domains' logs, where the domain runs a witness."""
+    version: int = 1
+    """Of the manifest."""
     documents: Documents = field(default_factory=Documents)
 
     @classmethod
@@ -111,7 +124,7 @@ class Domain:
         return DomainManifest(
             federation=FEDERATION,
             domain=self.name,
-            version=1,
+            version=self.version,
             expires=END,
             roots=self.roots,
             keys=[
@@ -121,9 +134,19 @@ class Domain:
                 )
                 for role, key in roles.items()
             ],
-            logs=[LogKey(origin=self.origin, vkey=self.keys.note.key.vkey, max_merge_delay_s=10)],
+            logs=[
+                LogKey(
+                    origin=self.origin,
+                    vkey=self.keys.note.key.vkey,
+                    max_merge_delay_s=10,
+                    beside=self.keys.beside.key.vkey if self.keys.beside else None,
+                )
+            ],
             platforms=list(self.platforms),
             revoked=list(self.revoked),
+            witnesses=[WitnessKey(name=self.witness.key.name, vkey=self.witness.key.vkey)]
+            if self.witness
+            else [],
         )  # fmt: skip
 
     @cached_property
@@ -136,13 +159,18 @@ class Domain:
 
     @property
     def identity(self) -> LogIdentity:
-        reference = ManifestRef(version=1, digest=self.manifest_digest)
+        reference = ManifestRef(version=self.version, digest=self.manifest_digest)
         return LogIdentity(FEDERATION, self.name, self.origin, reference, self.documents)
 
     async def open(self, folder: Path, clock: Any = lambda: NOW) -> TransparencyLog:
         return await TransparencyLog.open(
             folder / f"{self.name}.db", identity=self.identity, keys=self.keys, clock=clock
         )
+
+    def watching(self) -> Domain:
+        """The same domain with a witness."""
+        seed = sha256(f"{self.name} witness".encode())
+        return replace(self, witness=Cosigner.of(f"{self.name}/witness", seed))
 
     def member(self) -> Member:
         profile = DomainProfile(
@@ -188,6 +216,9 @@ class Federation:
 
     clinic: Domain
     cloud: Domain
+    others: tuple[Domain, ...] = ()
+    files: dict[str, bytes] = field(default_factory=dict)
+    """What a trust file may name, beside the expectations."""
 
     @classmethod
     def found(cls) -> Federation:
@@ -198,7 +229,8 @@ class Federation:
     def publish(self) -> None:
         """Sign the charter over the manifests as they are, and give it to both logs."""
         documents = Documents(
-            self.charter, {domain.name: domain.signed_manifest for domain in (self.clinic, self.cloud)}
+            self.charter,
+            {domain.name: domain.signed_manifest for domain in (self.clinic, self.cloud, *self.others)},
         )
         self.clinic = replace(self.clinic, documents=documents)
         self.cloud = replace(self.cloud, documents=documents)
@@ -212,7 +244,7 @@ class Federation:
             expires=END,
             currency="EUR",
             threshold=2,
-            members=[self.clinic.member(), self.cloud.member()],
+            members=[domain.member() for domain in (self.clinic, self.cloud, *self.others)],
             publishers=[],
             vendor_roots=[],
             simulated_roots=[],
@@ -235,7 +267,10 @@ class Federation:
         text = "".join(
             f"{key} = {value}\n" for key, value in lines.items() if changes.get(key, "") is not None
         )
-        return parse(text.encode(), source="trust.toml", read=lambda _: expected_toml().encode())
+        return parse(text.encode(), source="trust.toml", read=self._file)
+
+    def _file(self, name: str) -> bytes:
+        return self.files.get(name) or expected_toml().encode()
 
     def verify(self, bundle: bytes, at: datetime = NOW, **changes: str | None) -> Report:
         return verify_bundle(bundle, self.trust(**changes), at=at)

@@ -1,12 +1,14 @@
 """Verify a bundle of receipts, offline: bytes, a trust file and a time go in, a report comes out.
 
 `trust_file` what the auditor pins · `pinned` keys under that pin · `authentic` signature, schema,
-key, log · `attested` the evidence again · `links` do the statements belong together · `said` what
-rests on somebody's word · `claim` and `report` what may be said of it. No file here does I/O.
+key, log · `witnessed` who else saw it, and since when · `attested` the evidence again · `links` do
+the statements belong together · `said` what rests on somebody's word · `claim` and `report` what
+may be said of it. No file here does I/O.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from receipts import bundle as bundles
@@ -18,6 +20,7 @@ from receipts.verify.pinned import PinnedTrust, establish
 from receipts.verify.report import ReceiptReport, Report, receipt_report
 from receipts.verify.said import said
 from receipts.verify.trust_file import TrustFile
+from receipts.verify.witnessed import NOBODY
 from schemas.errors import Refused, Undecided, Unreadable
 
 __all__ = ["CLAIMS", "Claim", "Report", "TrustFile", "verify_bundle"]
@@ -38,7 +41,15 @@ def verify_bundle(data: bytes, trust: TrustFile, *, at: datetime) -> Report:
         judged = [unauthenticated(kind, digest, error) for digest, (kind, _) in found.receipts.items()]
         return _report(trust, at, None, [_reported(each) for each in judged])
     case = Case(bundle, found, held, trust, at)
-    return _report(trust, at, held, _judge([authenticate(digest, case) for digest in found.receipts], case))
+    judged = [authenticate(digest, case) for digest in found.receipts]
+    return replace(_report(trust, at, held, _judge(judged, case)), witnesses=_witnesses(judged))
+
+
+def _witnesses(judged: list[Judged]) -> tuple[int, int]:
+    """Of the receipt that the fewest saw; one that is not authentic was seen by nobody."""
+    watched = [each.authentic.watched if each.authentic else NOBODY for each in judged]
+    worst = min(watched, key=lambda each: len(each.operators))
+    return len(worst.operators), max(each.of for each in watched)
 
 
 def _judge(judged: list[Judged], case: Case) -> list[ReceiptReport]:

@@ -7,11 +7,13 @@ nothing: nothing of its content is looked at.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 from receipts import proof
 from receipts.bundle import Bundle
+from receipts.checkpoint import SignedCheckpoint
+from receipts.cosignature import CosignerKey
 from receipts.proof import Logged
 from receipts.statements.node import NODE_STATEMENT
 from receipts.statements.promise import INCLUSION_PROMISE, InclusionPromise, is_due, read_promise
@@ -20,10 +22,11 @@ from receipts.statements.statement import Statement, parse_receipt, receipt_kind
 from receipts.verify.claim import Claim, asserted, failed, not_checked, proved
 from receipts.verify.pinned import PinnedTrust, Registered
 from receipts.verify.trust_file import TrustFile
+from receipts.verify.witnessed import Watched, time_claim, witnessed
 from schemas import envelope
 from schemas.envelope import Verified
 from schemas.errors import ComityError, Refused, Unreadable
-from schemas.primitives import parse_time
+from schemas.primitives import format_time, parse_time
 
 WORDS: Final = {PLACEMENT: "placement", EXECUTION: "execution", ACKNOWLEDGEMENT: "acknowledgement"}
 
@@ -38,6 +41,7 @@ class Authentic:
     digest: bytes
     issuer_key: Registered
     logged: Logged | None
+    watched: Watched
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +120,10 @@ def authenticate(digest: bytes, case: Case) -> Judged:
     except ComityError as error:
         return Judged(kind, digest, (*claims, failed("schema", error)))
     claims.append(proved("schema", body, f"a {WORDS[kind]} receipt, strictly read"))
-    claims.append(_issuer_key(body, key, case))
     claim, logged = _logged(kind, body, verified, case)
-    claims.append(claim)
-    return Judged(kind, digest, tuple(claims), Authentic(kind, body, digest, key, logged))
+    watching, watched = witnessed(logged, body.issuer, case.held, case.trust, case.at)
+    claims += [_issuer_key(body, key, watched.time, case), claim, watching, time_claim(body, watched)]
+    return Judged(kind, digest, tuple(claims), Authentic(kind, body, digest, key, logged, watched))
 
 
 def unauthenticated(kind: str, digest: bytes, error: ComityError) -> Judged:
@@ -129,10 +133,10 @@ def unauthenticated(kind: str, digest: bytes, error: ComityError) -> Judged:
     return Judged(kind, digest, (not_checked("issuer-key", error.text, error.code),))
 
 
-def _issuer_key(body: Receipt, key: Registered, case: Case) -> Claim:
+def _issuer_key(body: Receipt, key: Registered, quorum_time: int | None, case: Case) -> Claim:
     held = case.held
     try:
-        evidence = check_right(body, key, held, case.trust.audience)
+        evidence = check_right(body, key, held, case.trust.audience, quorum_time)
     except ComityError as error:
         return failed("issuer-key", error)
     if (stale := held.stale(key.domain, case.at)) is not None:
@@ -143,17 +147,20 @@ def _issuer_key(body: Receipt, key: Registered, case: Case) -> Claim:
     return proved("issuer-key", evidence, f"receipt key of {key.domain} in manifest version {version}")
 
 
-def check_right(body: Receipt, key: Registered, held: PinnedTrust, audience: str | None) -> Registered:
-    """Return the key if its owner may sign this receipt with it. Raises `Refused`."""
+def check_right(
+    body: Receipt, key: Registered, held: PinnedTrust, audience: str | None, quorum_time: int | None
+) -> Registered:
+    """Return the key if its owner may sign this receipt with it. Raises `Refused`.
+
+    `quorum_time`: by when a quorum of witnesses saw the receipt in its log, POSIX seconds.
+    """
     if body.issuer != key.domain:
         raise Refused("receipt.issuer", f"issued as {body.issuer}, signed by a key of {key.domain}")
     if body.federation != held.federation:
         raise Refused("receipt.federation", "another federation's receipt")
     if audience is not None and audience not in body.audience:
         raise Refused("receipt.audience", f"not meant for {audience}")
-    if key.revoked is not None:
-        # Without witnesses no time but the issuer's own is known, and that never counts (receipts.md 6).
-        raise Refused("verify.key_revoked", f"the key was revoked: {key.revoked.reason}")
+    _check_not_compromised(key, quorum_time)
     issued = int(parse_time(body.times.issued).timestamp())
     if not key.entry.not_before <= issued < key.entry.not_after:
         raise Refused("verify.key_time", "issued outside the key's time")
@@ -162,6 +169,25 @@ def check_right(body: Receipt, key: Registered, held: PinnedTrust, audience: str
     if same and body.manifest.digest != held.digests[key.domain].hex():
         raise Refused("verify.manifest_fork", f"another manifest version {manifest.version} was in force")
     return key
+
+
+def _check_not_compromised(key: Registered, quorum_time: int | None) -> Registered:
+    """A stolen key cannot backdate: only the witnesses' time counts, never the issuer's (receipts.md 6)."""
+    if key.revoked is None:
+        return key
+    since = key.revoked.compromised_since
+    if since is None:
+        raise Refused("verify.key_revoked", f"the key was revoked: {key.revoked.reason}")
+    if quorum_time is None or quorum_time >= since:
+        seen = "no quorum saw it before" if quorum_time is None else "the witnesses saw it only after"
+        raise Refused(
+            "verify.key_revoked", f"key compromised ({key.revoked.reason}): {seen} {_moment(since)}"
+        )
+    return key
+
+
+def _moment(seconds: int) -> str:
+    return format_time(datetime.fromtimestamp(seconds, UTC))
 
 
 def _logged(kind: str, body: Receipt, verified: Verified, case: Case) -> tuple[Claim, Logged | None]:
@@ -177,10 +203,20 @@ def _logged(kind: str, body: Receipt, verified: Verified, case: Case) -> tuple[C
             origin=body.log.origin,
             keys=case.held.log_keys(body.issuer, body.log.origin),
         )
+        for key in case.held.beside(body.issuer, body.log.origin):
+            check_beside(logged.checkpoint, key)
     except ComityError as error:
         return failed("logged", error), None
     size = logged.checkpoint.checkpoint.size
     return proved("logged", logged, f"leaf {logged.index} under {body.log.origin} at size {size}"), logged
+
+
+def check_beside(signed: SignedCheckpoint, key: CosignerKey) -> int:
+    """The log's ML-DSA signature stands under the checkpoint as well; its time. Raises `Refused`."""
+    line = next((each for each in signed.note.signatures if each.key_id == key.key_id), None)
+    if line is None:
+        raise Refused("verify.beside", f"the checkpoint lacks the ML-DSA signature of {key.name}")
+    return key.verify(line, signed.note.text)
 
 
 def _promised(body: Receipt, digest: bytes, case: Case) -> Claim:

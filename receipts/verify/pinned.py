@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from receipts.bundle import Bundle
+from receipts.cosignature import CosignerKey
 from receipts.note import NoteKey
 from receipts.verify.trust_file import TrustFile
 from schemas import envelope
@@ -39,9 +40,16 @@ class PinnedTrust:
     expires: int | None = None
     """POSIX seconds at which the charter ends; None when root keys were pinned."""
     _registered: Mapping[Role, tuple[Registered, ...]] = field(init=False, repr=False)
+    _witnesses: Mapping[str, tuple[CosignerKey, ...]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_registered", _register(self.manifests))
+        witnesses = {
+            domain: tuple(CosignerKey.read(each.vkey) for each in manifest.witnesses)
+            for domain, manifest in self.manifests.items()
+            if manifest.witnesses
+        }
+        object.__setattr__(self, "_witnesses", witnesses)
 
     def registered(self, role: Role) -> tuple[Registered, ...]:
         """Every key of a role, whenever it was valid: expiry and revocation are claims of their own."""
@@ -53,6 +61,15 @@ class PinnedTrust:
         if not keys:
             raise Refused("verify.log_unknown", f"{domain} registers no log {origin}")
         return keys
+
+    def witnesses(self) -> Mapping[str, tuple[CosignerKey, ...]]:
+        """Operator → its witnesses. An operator is the domain whose manifest registers them."""
+        return self._witnesses
+
+    def beside(self, domain: str, origin: str) -> list[CosignerKey]:
+        """The ML-DSA keys that must stand under every checkpoint of a log, where it registered any."""
+        logs = [log for log in self.manifests[domain].logs if log.origin == origin]
+        return [CosignerKey.read(log.beside) for log in logs if log.beside]
 
     def enrolments(self) -> dict[str, frozenset[str]]:
         return {domain: frozenset(manifest.platforms) for domain, manifest in self.manifests.items()}

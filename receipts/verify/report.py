@@ -46,6 +46,8 @@ class Report:
     profile: Profile
     waived: tuple[str, ...]
     receipts: tuple[ReceiptReport, ...]
+    witnesses: tuple[int, int] = (0, 0)
+    """(k, n): operators whose witnesses signed, out of those that could; the worst receipt counts."""
 
     @property
     def claims(self) -> tuple[Claim, ...]:
@@ -74,7 +76,8 @@ class Report:
     @property
     def status(self) -> str:
         """The honest one-liner."""
-        return "anchor: none, witnesses: 0/0"
+        signed, of = self.witnesses
+        return f"anchor: none, witnesses: {signed}/{of}"
 
     def as_json(self) -> dict[str, Json]:
         return {

@@ -12,10 +12,7 @@ from schemas.errors import Refused
 
 def said(receipt: Authentic, context: Context, appraised: Appraised | None) -> list[Claim]:
     """Everything that a receipt states beyond signature, log, links and attestation."""
-    body = receipt.body
     return [
-        not_checked("witnessed", "quorum: none (no witness was asked for)"),
-        asserted("time", body.issuer, f"issued {body.times.issued}"),
         not_checked("anchored", "anchor: none"),
         not_checked("complete", "needs both domains' whole logs"),
         _capability(receipt, appraised),

@@ -16,15 +16,21 @@ from pydantic import ValidationError
 
 from attestation.expected import Expectations
 from receipts.verify.claim import CLAIMS, ClaimName
-from schemas.errors import ConfigurationError
+from receipts.witnessing.quorum import NONE, Policy
+from receipts.witnessing.quorum import read as read_policy
+from schemas.errors import ConfigurationError, Refused, Unreadable
 from schemas.manifest import Roots
 
 MAX_TRUST_BYTES: Final = 1024 * 1024  # a file that people write
-_KEYS: Final = frozenset({"federation", "charter", "roots", "quorum", "profile", "expectations", "audience"})
+MAX_OPERATORS: Final = 64  # of a quorum by number
+_KEYS: Final = frozenset(
+    {"federation", "charter", "roots", "quorum", "single_operator", "profile", "expectations", "audience"}
+)
 ANY: Final = "any"
 
 _MINIMAL: Final[tuple[ClaimName, ...]] = ("signature", "schema", "issuer-key", "logged")
 _STANDARD: Final = (*_MINIMAL, "placement-link", "execution-link", "ack-link", "attested")
+_WITNESSED: Final = ("standard", "strict")  # with a quorum in the trust file, these require `witnessed`
 _STRICT: Final = (*_STANDARD, "policy", "plan-choice", "capability", "usage", "sequence", "time")
 PROFILES: Final[Mapping[str, frozenset[ClaimName]]] = {
     "minimal": frozenset(_MINIMAL),
@@ -56,6 +62,10 @@ class TrustFile:
     audience: str | None
     """The domain that relies on the receipts; None for an auditor, who is no party."""
     waived: tuple[str, ...]
+    quorum: int | Policy | None = None
+    """How many operators, or a tlog-policy; None when waived."""
+    single_operator: bool = False
+    """A quorum that one operator could meet alone is accepted, and named as such."""
 
 
 def parse(data: bytes, *, source: str, read: Callable[[str], bytes]) -> TrustFile:
@@ -68,9 +78,11 @@ def parse(data: bytes, *, source: str, read: Callable[[str], bytes]) -> TrustFil
         if key not in _KEYS:
             raise _error(source, key, "is not a key", f"one of {', '.join(sorted(_KEYS))}")
     charter, roots = _pins(top, source)
-    _quorum(top, source)
+    quorum = _quorum(top, source, read)
     expectations = _expectations(top, source, read)
     profile = _profile(top, source, read)
+    if quorum is not None and profile.name in _WITNESSED:
+        profile = Profile(profile.name, profile.requires | {"witnessed"})
     if expectations is None:
         profile = Profile(profile.name, profile.requires - {"attested"})
     return TrustFile(
@@ -81,7 +93,9 @@ def parse(data: bytes, *, source: str, read: Callable[[str], bytes]) -> TrustFil
         profile=profile,
         expectations=expectations,
         audience=_audience(top, source),
-        waived=() if expectations is not None else ("expectations",),
+        quorum=quorum,
+        single_operator="single_operator" in top,
+        waived=_waived(top, expectations),
     )
 
 
@@ -109,13 +123,41 @@ def _roots(domain: str, table: object, source: str) -> Roots:
     return roots
 
 
-def _quorum(top: Mapping[str, Any], source: str) -> None:
-    """A quorum that nobody enforces would be a promise; until witnesses sign, it must be waived aloud."""
-    write = 'quorum = "none": no witness signs checkpoints in this version'
-    if "quorum" not in top:
-        raise _error(source, "quorum", "is not set", write)
-    if top["quorum"] != "none":
-        raise _error(source, "quorum", "cannot be enforced", write)
+def _quorum(top: Mapping[str, Any], source: str, read: Callable[[str], bytes]) -> int | Policy | None:
+    """How many operators besides the log's own must have seen its tree. Unset is an error (DESIGN 14)."""
+    write = 'quorum = 2 (operators), quorum = "<tlog-policy file>", or quorum = "none"'
+    if top.get("single_operator", ANY) != ANY:
+        raise _error(
+            source, "single_operator", "has the wrong form", 'single_operator = "any", or leave it out'
+        )
+    match top.get("quorum"):
+        case None:
+            raise _error(source, "quorum", "is not set", write)
+        case "none":
+            return None
+        case bool():
+            raise _error(source, "quorum", "has the wrong form", write)
+        case int(needed) if 1 <= needed <= MAX_OPERATORS:
+            if needed == 1 and "single_operator" not in top:
+                more = 'a larger one, or single_operator = "any" to accept that one operator decides alone'
+                raise _error(source, "quorum", "could be met by a single operator", more)
+            return needed
+        case str(name) if 0 < len(name) <= 4096 and "\0" not in name:
+            return _policy_file(name, read)
+    raise _error(source, "quorum", "has the wrong form", write)
+
+
+def _policy_file(name: str, read: Callable[[str], bytes]) -> Policy | None:
+    try:
+        policy = read_policy(read(name))
+    except (Unreadable, Refused) as error:
+        raise ConfigurationError("trust_file.quorum", f"{name}: {error.text}") from None
+    return None if policy.quorum == NONE else policy
+
+
+def _waived(top: Mapping[str, Any], expectations: Expectations | None) -> tuple[str, ...]:
+    found = {"expectations": expectations is None, "single_operator": "single_operator" in top}
+    return tuple(name for name, waived in found.items() if waived)
 
 
 def _expectations(top: Mapping[str, Any], source: str, read: Callable[[str], bytes]) -> Expectations | None:

@@ -26,6 +26,7 @@ from receipts.witnessing.quorum import MAX_AHEAD_S
 from schemas.errors import ComityError, Refused, Undecided, Unreadable
 
 ANSWER_S: Final = 5.0  # seconds for one witness to answer; a missing one is recorded, not waited for
+PAUSE_S: Final = 0.2  # seconds between two checkpoints shown: each costs every witness a write to disk
 MAX_ANSWER_BYTES: Final = 64 * 1024  # a cosignature line of 3.3 kB, or a few
 _log = logging.getLogger("comity.witnessing")
 
@@ -167,6 +168,8 @@ class WitnessedLog(Protocol):
 
     async def keep_cosignature(self, size: int, signature: Signature) -> None: ...
 
+    async def newer_checkpoint(self, than: int) -> bytes: ...
+
 
 def _utc_now() -> datetime:
     return datetime.now(UTC)
@@ -232,6 +235,18 @@ class Circle:
         """
         asked = [self._one(witness, log, signed) for witness in self.witnesses]
         return sum(await asyncio.gather(*asked))
+
+    async def follow(self, log: WitnessedLog) -> None:
+        """Show every new checkpoint, for ever. Raises `Refused` when this log turns out to be set back.
+
+        What gathers while witnesses answer goes to them as one checkpoint.
+        """
+        size = 0
+        while True:
+            signed = await log.newer_checkpoint(size)
+            size = checkpoint.read(signed).checkpoint.size
+            await self.show(log, signed)
+            await asyncio.sleep(PAUSE_S)
 
     async def _one(self, witness: Witness, log: WitnessedLog, signed: bytes) -> bool:
         try:

@@ -42,12 +42,14 @@ class Work:
     records: Sequence[Recorded] = ()
     settled: Sequence[tuple[str, str]] = ()
     commitment_keys: Sequence[tuple[bytes, bytes]] = ()
+    cosignatures: Sequence[tuple[int, str, str]] = ()
+    """(size, witness, note line) of checkpoints that others have cosigned."""
     checkpoint: bool = False
 
     @property
     def has_more(self) -> bool:
         """Whether there is anything beside receipts and a checkpoint."""
-        return bool(self.keep or self.records or self.settled or self.commitment_keys)
+        return bool(self.keep or self.records or self.settled or self.commitment_keys or self.cosignatures)
 
 
 @dataclass(slots=True)
@@ -255,7 +257,7 @@ def sign_checkpoint(
     if state.checkpoint[0] == state.tree.size:
         return lambda: None
     size = state.tree.size
-    note = keys.note.sign(Checkpoint(origin, size, state.tree.range.root()).text)
+    note = keys.sign(Checkpoint(origin, size, state.tree.range.root()).text, at)
     connection.execute(
         "INSERT INTO checkpoint (size, note, time_ms) VALUES (?, ?, ?)",
         (size, note, milliseconds(at)),
@@ -276,6 +278,7 @@ def write_more(connection: sqlite3.Connection, work: Work, at: datetime) -> None
         if work.keep is not None:
             keep(connection, work.keep)
         keep_commitment_keys(connection, work.commitment_keys)
+        keep_cosignatures(connection, work.cosignatures)
     except ComityError:
         connection.execute("ROLLBACK TO work")
         connection.execute("RELEASE work")
@@ -305,6 +308,11 @@ def keep_blobs(connection: sqlite3.Connection, blobs: Sequence[bytes]) -> None:
 def keep_commitment_keys(connection: sqlite3.Connection, keys: Sequence[tuple[bytes, bytes]]) -> None:
     """(commitment, key) pairs, apart from the statements that hold the commitments (receipts.md 14)."""
     connection.executemany("INSERT OR IGNORE INTO commitment_key (commitment, key) VALUES (?, ?)", keys)
+
+
+def keep_cosignatures(connection: sqlite3.Connection, lines: Sequence[tuple[int, str, str]]) -> None:
+    """The earliest word of a witness on a size stays: a later one shows nothing more."""
+    connection.executemany("INSERT OR IGNORE INTO cosignature (size, witness, line) VALUES (?, ?, ?)", lines)
 
 
 def record(connection: sqlite3.Connection, rows: Sequence[Recorded], at: datetime) -> None:

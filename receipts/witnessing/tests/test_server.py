@@ -16,7 +16,10 @@ import pytest
 
 from receipts import checkpoint, note
 from receipts.cosignature import SUBTREE, Cosigner
+from receipts.log import TransparencyLog, fsck
 from receipts.note import Note, Signature
+from receipts.proof import read as read_proof
+from receipts.tests.world import Domain, drafts
 from receipts.witnessing import equivocation
 from receipts.witnessing.asking import Circle, HttpRoad, Reply, Witness, cosign, request_body
 from receipts.witnessing.equivocation import Equivocation
@@ -181,6 +184,11 @@ class Memory:
     async def keep_cosignature(self, size: int, signature: Signature) -> None:
         self.kept.append((size, signature))
 
+    async def newer_checkpoint(self, than: int) -> bytes:
+        if self.size <= than:
+            await asyncio.Event().wait()
+        return self.signed()
+
     def signed(self) -> bytes:
         return signed(self.size, self.leaves)
 
@@ -206,6 +214,45 @@ async def test_a_log_asks_and_keeps_what_comes(client: httpx.AsyncClient) -> Non
         forgetful = witness_at(client)  # a new process of the log does not know what was cosigned
         await cosign(forgetful, signed(40), Memory(LEAVES).consistency, now=NOW)
         assert forgetful.size == 40
+
+
+async def test_an_open_log_is_followed(client: httpx.AsyncClient, tmp_path: Path) -> None:
+    """Receipts are issued as ever; soon their proofs carry the witness's word."""
+    domain = Domain.make("cloud.fr")
+    log = await domain.open(tmp_path)
+    state = WitnessState.open(
+        tmp_path / "w.db", logs={domain.origin: [domain.keys.note.key]}, signers=[SIGNER]
+    )
+    transport = httpx.ASGITransport(app=build_app(state, clock=lambda: NOW))
+    async with httpx.AsyncClient(transport=transport) as there:
+        witness = Witness("clinic.de", SIGNER.key, HttpRoad(there, "http://w.invalid"))
+        circle = Circle(domain.origin, [domain.keys.note.key], [witness], clock=lambda: NOW)
+        await circle.check_not_behind(log)
+        following = asyncio.create_task(circle.follow(log))
+        for count in (3, 6):
+            issued = await log.issue(drafts(3))
+            text = await cosigned_proof(log, issued[-1].receipt_id)
+            found = read_proof(text)
+            shown = note.read(found.note)
+            assert SIGNER.key.verify(shown.signatures[1], shown.text) == TIME
+            assert checkpoint.read(found.note).checkpoint.size == count
+        first = await log.proof((await log.issue(drafts(1)))[0].receipt_id)
+        assert first is None or b"clinic.de" not in first
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await circle.check_not_behind(log)
+    await log.close()
+    state.close()
+    assert fsck.check(tmp_path / "cloud.fr.db", key=domain.keys.note.key).wrong == []
+
+
+async def cosigned_proof(log: TransparencyLog, receipt_id: str) -> bytes:
+    async with asyncio.timeout(10):
+        while True:
+            text = await log.proof(receipt_id)
+            if text is not None and b"clinic.de/witness" in text:
+                return text
+            await asyncio.sleep(0.02)  # nobody announces a cosignature
 
 
 class Refusing(httpx.AsyncBaseTransport):
