@@ -127,6 +127,7 @@ def crl(
     revoked: tuple[int, ...] = (),
     this_update: datetime = ISSUED,
     next_update: datetime = EXPIRES,
+    number: int = 1,
 ) -> bytes:
     """A CRL in DER."""
     builder = (
@@ -134,6 +135,8 @@ def crl(
         .issuer_name(_name(issuer))
         .last_update(this_update)
         .next_update(next_update)
+        .add_extension(x509.CRLNumber(number), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key(signer).public_key()), False)
     )
     for serial in revoked:
         entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(this_update).build()
@@ -183,7 +186,7 @@ class IntelForge:
     def sgx_extension(self) -> bytes:
         """The platform's extension, as Intel's Platform CA writes it."""
         tcb = [member(f"2.{i + 1}", integer(svn)) for i, svn in enumerate(self.components)]
-        tcb += [member("2.17", integer(self.pcesvn)), member("2.18", tlv(0x04, bytes(16)))]
+        tcb += [member("2.17", integer(self.pcesvn)), member("2.18", tlv(0x04, bytes(self.components)))]
         flags = sequence(*(member(f"7.{i}", tlv(0x01, b"\xff")) for i in (1, 2, 3)))
         return sequence(
             member("1", tlv(0x04, bytes(16))), member("2", sequence(*tcb)), member("3", tlv(0x04, bytes(2))),

@@ -153,7 +153,7 @@ for name, extension in (
     made("pck_extension_invalid", name, extension=extension)
 
 # 1.3: certification data without a chain
-PLATFORM = bytes(16) + struct.pack("<H", 11)  # CPUSVN, PCESVN
+PLATFORM = b"\5" * 16 + struct.pack("<H", 11)  # CPUSVN, PCESVN
 for kind, data in (
     (1, bytes(16) + PLATFORM + bytes(2)), (2, bytes(256) + PLATFORM + bytes(2)),
     (3, bytes(384) + PLATFORM + bytes(2)), (7, b"manifest"), (9, b""),
@@ -165,7 +165,7 @@ fault(
     "cert_data_type_unsupported", "type 4 without its CA",
     lambda: judge(LEAF_ALONE, endorsements=WITHOUT_CA), "none",
 )  # fmt: skip
-STRANGER = but(certification=(1, bytes(16) + bytes(15) + b"\1" + struct.pack("<H", 11) + bytes(2)))
+STRANGER = but(certification=(1, bytes(16) + b"\5" * 15 + b"\6" + struct.pack("<H", 11) + bytes(2)))
 fault(
     "cert_data_type_unsupported", "the chain offered is another platform's",
     lambda: judge(STRANGER, endorsements=[GOOD.collateral(), CHAIN]), "none",

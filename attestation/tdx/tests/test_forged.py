@@ -54,7 +54,7 @@ def test_authentication_data_of_any_length_is_bound(length: int) -> None:
 @pytest.mark.parametrize("kind", [1, 2, 3])
 @pytest.mark.parametrize("pceid", [b"", bytes(2)], ids=["with PCEID", "without"])
 def test_a_quote_without_a_chain_takes_the_one_that_is_offered(kind: int, pceid: bytes) -> None:
-    stated = bytes({1: 16, 2: 256, 3: 384}[kind]) + bytes(16) + (11).to_bytes(2, "little") + pceid
+    stated = bytes({1: 16, 2: 256, 3: 384}[kind]) + b"\5" * 16 + (11).to_bytes(2, "little") + pceid
     forge = but(certification=(kind, stated))
     assert judge(forge, endorsements=[GOOD.collateral(), pem(*GOOD.chain())]).verdict == "affirming"
     assert judge(forge).reason == "tdx.cert_data_type_unsupported"
