@@ -209,17 +209,17 @@ def _fetch(arguments: argparse.Namespace) -> int:
 
     import httpx
 
-    from attestation.collateral import AMD, KeyDistribution
+    from attestation.collateral.amd import AMD, KeyDistribution
+    from attestation.collateral.service import Service
 
     expectations = Expectations.load(arguments.expect) if arguments.expect else None
     report = _report(_evidence(arguments.evidence))
 
     async def fetch() -> list[Path]:
         async with httpx.AsyncClient() as client:
-            service = KeyDistribution(
-                arguments.out, client, (arguments.base_url or AMD).rstrip("/"), expectations
-            )
-            return await service.endorse(report, product=arguments.product)
+            service = Service(client, (arguments.base_url or AMD).rstrip("/"))
+            kept = KeyDistribution(arguments.out, service, expectations)
+            return await kept.endorse(report, product=arguments.product)
 
     files = [str(file) for file in asyncio.run(fetch())]
     _print(json.dumps({"files": files}) if arguments.json else "\n".join(files))

@@ -13,8 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from attestation import collateral
-from attestation.collateral import KeyDistribution
+from attestation.collateral import amd
+from attestation.collateral import service as patience
+from attestation.collateral.amd import KeyDistribution
 from attestation.commands import main
 from attestation.testing.expectations import snp_toml
 from attestation.testing.forge import NOW, Forge, ec_key, rsa_key
@@ -44,10 +45,8 @@ async def connected(
         pauses.append(seconds)
 
     async with httpx.AsyncClient(trust_env=False) as client:
-        yield (
-            KeyDistribution(folder, client, url, demanding(forge), sleep=sleep, clock=NOW.timestamp),
-            pauses,
-        )
+        asked = patience.Service(client, url, sleep=sleep, clock=NOW.timestamp)
+        yield KeyDistribution(folder, asked, demanding(forge)), pauses
 
 
 def kept(folder: Path) -> list[str]:
@@ -81,9 +80,9 @@ async def test_a_kept_crl_is_renewed_after_a_day(kds: tuple[Service, str], tmp_p
     service, url = kds
     async with connected(tmp_path, url) as (fetcher, _):
         await fetcher.endorse(MILAN.report())
-        later = newest(tmp_path) + collateral.CRL_MAX_AGE + 1
+        later = newest(tmp_path) + amd.CRL_MAX_AGE + 1
         service.asked.clear()
-        fetcher.clock = lambda: later
+        fetcher.service.clock = lambda: later
         await fetcher.endorse(MILAN.report())
         assert {target.rsplit("/", 1)[1] for target in service.asked} == {"crl"}
 
@@ -135,7 +134,7 @@ async def test_404_is_remembered_for_a_while(kds: tuple[Service, str], tmp_path:
                 await fetcher.endorse(other)
             assert error.value.code == "collateral.not_found"
         assert sum("SPL" in target for target in service.asked) == 1
-        fetcher.clock = lambda: NOW.timestamp() + collateral.NOT_FOUND_FOR
+        fetcher.service.clock = lambda: NOW.timestamp() + patience.NOT_FOUND_FOR
         with pytest.raises(Undecided):
             await fetcher.endorse(other)
         assert sum("SPL" in target for target in service.asked) == 2
@@ -161,12 +160,12 @@ async def test_429_waits_as_long_as_it_is_told(kds: tuple[Service, str], tmp_pat
 @pytest.mark.parametrize(
     ("answers", "pauses"),
     [
-        ([(429, {}, b"")] * 9, collateral.ATTEMPTS - 1),
-        ([(500, {}, b"")] * 9, collateral.ATTEMPTS - 1),
+        ([(429, {}, b"")] * 9, patience.ATTEMPTS - 1),
+        ([(500, {}, b"")] * 9, patience.ATTEMPTS - 1),
         ([(429, {"Retry-After": "3600"}, b"")], 0),
         ([(403, {}, b"")], 0),
         ([(302, {"Location": "http://127.0.0.1:9/"}, b"")], 0),
-        ([(200, {}, bytes(collateral.MAX_ANSWER_BYTES + 1))], 0),
+        ([(200, {}, bytes(patience.MAX_ANSWER_BYTES + 1))], 0),
     ],
     ids=["429", "500", "wait an hour", "403", "redirect", "too long"],
 )
@@ -188,7 +187,7 @@ async def test_silence_ends_undecided(
 ) -> None:
     service, url = kds
     service.hold = threading.Event()
-    monkeypatch.setattr(collateral, "TIMEOUT", 0.05)
+    monkeypatch.setattr(patience, "TIMEOUT", 0.05)
     try:
         async with connected(tmp_path, url) as (fetcher, taken):
             with pytest.raises(Undecided) as error:
@@ -196,7 +195,7 @@ async def test_silence_ends_undecided(
     finally:
         service.hold.set()
     assert "Timeout" in error.value.text
-    assert len(taken) == collateral.ATTEMPTS - 1
+    assert len(taken) == patience.ATTEMPTS - 1
 
 
 async def test_nobody_there_ends_undecided(tmp_path: Path) -> None:
@@ -272,7 +271,7 @@ async def test_a_reissued_certificate_replaces_one_that_ended(
         (file,) = [file for file in await fetcher.endorse(MILAN.report()) if file.name.startswith("vcek_")]
         assert file.read_bytes() == short
         service.vcek = MILAN.leaf
-        fetcher.clock = lambda: (NOW + timedelta(days=2)).timestamp()
+        fetcher.service.clock = lambda: (NOW + timedelta(days=2)).timestamp()
         await fetcher.endorse(MILAN.report())
     assert file.read_bytes() == MILAN.leaf()
 

@@ -1,0 +1,1 @@
+"""Fetching endorsements from vendors' services into a folder. The only room with a network."""
