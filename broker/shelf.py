@@ -64,7 +64,7 @@ class Shelf:
         execution, promise = delivery.execution.encode(), delivery.promise.encode()
         found = self.verify(intent.provider, execution, promise)
         links = {link.rel: link.digest for link in found.body.links}
-        if links.get("placement") not in await self._placements(intent):
+        if links.get("placement") not in await self._placed(intent):
             raise Refused("shelf.link", "the Execution is about another Placement")
         if found.body.request.commitment != intent.commitment:
             raise Refused("shelf.request", "the Execution is about another request")
@@ -102,22 +102,23 @@ class Shelf:
     async def bundle(self, receipt_id: str, tenant: str) -> bytes | None:
         """The auditor's bundle of one of this tenant's receipts; None for any other.
 
-        A foreign Execution without its proof is asked for once more before the bundle is made.
+        Every attempt of the request stands in it. What a peer executed is asked for once more before the
+        bundle is made, because its proof follows its Execution.
         """
         issued = await self.log.issued(receipt_id)
         payload = envelope.read(issued.envelope).payload if issued else b""
         if issued is None or receipt_kind(payload) != PLACEMENT:
             return None
-        placement = parse_receipt(payload, PlacementReceipt)
-        request_id = placement.request.id
+        request_id = parse_receipt(payload, PlacementReceipt).request.id
         owner = await self.log.recorded(REQUEST, request_id)
         if owner != tenant.encode():
             return None
-        if placement.peer != self.peers.domain:
-            intent = Intent(
-                provider=placement.peer, request_id=request_id, commitment=placement.request.commitment
-            )
-            await self.fetch(intent, tries=1)
+        abroad = [
+            Intent(provider=body.peer, request_id=request_id, commitment=body.request.commitment)
+            for _, body in await self._placements(request_id)
+            if body.peer != self.peers.domain
+        ]
+        await asyncio.gather(*(self.fetch(intent, tries=1) for intent in abroad))
         return await self.log.bundle(receipt_id)
 
     async def surely_ended(self, provider: str, nid: str) -> bool:
@@ -133,15 +134,18 @@ class Shelf:
             return False
         return body.state in TERMINAL
 
-    async def _placements(self, intent: Intent) -> set[str]:
+    async def _placed(self, intent: Intent) -> set[str]:
         """Receipt digests of our Placements of this very attempt."""
-        found = set()
-        for data in await self.log.of_request(intent.request_id):
+        placements = await self._placements(intent.request_id)
+        return {digest for digest, body in placements if body.request.commitment == intent.commitment}
+
+    async def _placements(self, request_id: str) -> list[tuple[str, PlacementReceipt]]:
+        """Our Placements of a request, one an attempt, each with its receipt digest."""
+        found = []
+        for data in await self.log.of_request(request_id):
             parsed = envelope.read(data)
             if receipt_kind(parsed.payload) == PLACEMENT:
-                body = parse_receipt(parsed.payload, PlacementReceipt)
-                if body.request.commitment == intent.commitment:
-                    found.add(parsed.digest.hex())
+                found.append((parsed.digest.hex(), parse_receipt(parsed.payload, PlacementReceipt)))
         return found
 
     async def fetch(self, intent: Intent, *, tries: int = FETCH_TRIES) -> bool:

@@ -201,7 +201,7 @@ async def test_another_statement_than_the_execution_names_is_refused(
     async def ours(*_: object) -> set[str]:
         return {run.order.body.placement}
 
-    monkeypatch.setattr(Shelf, "_placements", ours)
+    monkeypatch.setattr(Shelf, "_placed", ours)
     async with opened(tmp_path, parties, CONSUMER) as log:
         await log.issue([], record=[Recorded(INTENT, intent.commitment, intent.write())])
         shelf = Shelf(parties.peers(CONSUMER), log)
