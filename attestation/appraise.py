@@ -13,7 +13,10 @@ from typing import Literal
 
 from attestation import node
 from attestation.expected import Expectations
-from attestation.gpu.appraise import appraise_device
+from attestation.gpu.forms import Devices
+from attestation.gpu.judge import judge
+from attestation.gpu.node.composite import NodeDevices, appraise_node_devices, check_device_enrolment
+from attestation.gpu.node.devices import Asked
 from attestation.node import IssuedChallenge, platform_digest
 from attestation.result import AttestationResult, Check, Verdict, decide, undecided
 from attestation.snp.appraise import appraise_report
@@ -98,6 +101,8 @@ def appraise_node(
     cpu = _appraise_cpu(stated, expectations, extra_endorsements, waive_revocation=False, at=at)
     freshness, challenged_at = node.check_challenge(stated, challenges, expectations.node, at.timestamp())
     digest = platform_digest(cpu.chip_id) if cpu.chip_id is not None else None
+    devices = _appraise_devices(stated, cpu, expectations, extra_endorsements, waive_revocation=False, at=at)
+    enrolment = expectations.node.enrolment if expectations.node else "required"
     checks = [
         *cpu.result.checks,
         node.check_expectations(expectations.node),
@@ -105,10 +110,11 @@ def appraise_node(
         freshness,
         *node.check_configuration(stated.configuration, expectations.node),
         node.check_seal_key(stated),
-        node.check_devices(stated),
+        *devices.checks,
         node.check_enrolment(stated.domain, digest, enrolments, expectations.node),
+        *check_device_enrolment(stated.domain, devices, enrolments, required=enrolment == "required"),
     ]
-    result = _node_result(cpu.result, checks, evidence)
+    result = _node_result(cpu.result, devices, checks, evidence)
     return NodeAppraisal(
         status=result.verdict,
         reason=result.reason,
@@ -122,8 +128,8 @@ def appraise_node(
         platform_digest=digest,
         simulated=result.simulated,
         debug=result.debug,
-        binding_mode="cpu-only",
-        assurance=_assurance(result.verdict, simulated=result.simulated),
+        binding_mode=devices.binding_mode,
+        assurance=_assurance(result.verdict, simulated=result.simulated, bound=devices.bound),
         challenged_at=challenged_at,
         expires_at=node.expiry(result.valid_until, challenged_at, expectations.node, at.timestamp()),
         models={model.capability: model.digest for model in stated.configuration.models},
@@ -160,9 +166,8 @@ def _appraise_cpu(
     waive_revocation: bool,
     at: datetime,
 ) -> _Cpu:
-    if stated.cpu.tee != "snp":
-        check = undecided("node.tee", "node.tee_unsupported", stated.cpu.tee, "snp", "DESIGN 20")
-        return _Cpu(AttestationResult(stated.cpu.tee, "none", check.code, (check,), at, b""), None, None)
+    if stated.cpu.tee == "tdx":
+        return _appraise_tdx(stated, expectations, extra, waive_revocation=waive_revocation, at=at)
     appraisal = appraise_report(
         stated.cpu.report,
         endorsements=(*stated.cpu.endorsements, *extra),
@@ -174,10 +179,78 @@ def _appraise_cpu(
     return _Cpu(appraisal.result, appraisal.report.report_data, appraisal.chip_id)
 
 
-def _node_result(cpu: AttestationResult, checks: list[Check], evidence: bytes) -> AttestationResult:
+def _appraise_tdx(
+    stated: NodeEvidence,
+    expectations: Expectations | None,
+    extra: Sequence[bytes],
+    *,
+    waive_revocation: bool,
+    at: datetime,
+) -> _Cpu:
+    """A trust domain's quote. Its platform is named by the PPID of the PCK certificate."""
+    if expectations is not None and expectations.tdx is None:
+        check = undecided("node.tee", "node.tee_unset", "tdx", "a [tdx] table", "DESIGN 14")
+        return _Cpu(AttestationResult("tdx", "none", check.code, (check,), at, b""), None, None)
+    appraisal = appraise_quote(
+        stated.cpu.report,
+        tee="tdx",
+        endorsements=(*stated.cpu.endorsements, *extra),
+        policy=expectations.tdx if expectations else None,
+        expectations_digest=expectations.digest if expectations else None,
+        waived=expectations.waived if expectations else (),
+        nonce=None,
+        waive_revocation=waive_revocation,
+        at=at,
+        event_logs=() if stated.event_log is None else (stated.event_log,),
+    )
+    ppid = appraisal.ppid
+    return _Cpu(appraisal.result, appraisal.quote.body.report_data, ppid if ppid and any(ppid) else None)
+
+
+def _appraise_devices(
+    stated: NodeEvidence,
+    cpu: _Cpu,
+    expectations: Expectations | None,
+    extra: Sequence[bytes],
+    *,
+    waive_revocation: bool,
+    at: datetime,
+) -> NodeDevices:
+    policy = expectations.nvidia if expectations else None
+    asked = Asked(
+        policy=policy,
+        expectations_digest=expectations.digest if expectations else None,
+        waived=expectations.waived if expectations else (),
+        nonce=None,
+        waive_revocation=waive_revocation,
+        at=at,
+    )
+    return appraise_node_devices(
+        stated,
+        cpu.report_data,
+        common=extra,
+        policy=policy,
+        judged=expectations is None or policy is not None,
+        asked=asked,
+    )
+
+
+def _node_result(
+    cpu: AttestationResult, devices: NodeDevices, checks: list[Check], evidence: bytes
+) -> AttestationResult:
+    """The CPU's result, with the devices' checks, ends and simulation taken in."""
     verdict, reason = decide(checks)
+    found = devices.appraisal
+    ends = [cpu.valid_until, *([found.valid_until] if found is not None else [])]
+    known = [end for end in ends if end is not None]
+    simulated = cpu.simulated or (found is not None and found.simulated)
+    plain = cpu.platform.removeprefix("simulated-")
     return replace(
         cpu,
+        simulated=simulated,
+        platform=f"simulated-{plain}" if simulated else plain,
+        valid_until=min(known) if len(known) == len(ends) else None,
+        stated=lambda: {**cpu.stated(), **devices.stated()},
         tee="node",
         verdict=verdict,
         reason=reason,
@@ -186,13 +259,15 @@ def _node_result(cpu: AttestationResult, checks: list[Check], evidence: bytes) -
     )
 
 
-def _assurance(verdict: Verdict, *, simulated: bool) -> int:
+def _assurance(verdict: Verdict, *, simulated: bool, bound: bool) -> int:
     """policy-and-negotiation A5. What is not decided or refused proves nothing."""
     if verdict not in ("affirming", "warning"):
         return 0
     if simulated:
         return 1
-    return 3 if verdict == "affirming" else 2
+    if verdict != "affirming":
+        return 2
+    return 4 if bound else 3
 
 
 def appraise_snp(
@@ -258,7 +333,7 @@ def appraise_dcap(
 
 
 def appraise_nvidia(
-    evidence: bytes,
+    evidence: bytes | Devices,
     *,
     endorsements: Sequence[bytes] = (),
     expectations: Expectations | None = None,
@@ -266,25 +341,25 @@ def appraise_nvidia(
     waive_revocation: bool = False,
     at: datetime,
 ) -> AttestationResult:
-    """Appraise the report of one GPU or switch (gpu.md 1 to 8). nonce: its challenge, 32 bytes.
+    """Appraise a GPU or switch, several of them, a manifest, or a service token (gpu.md 1 to 11).
 
-    Raises `Unreadable`, or `ConfigurationError` when the expectations say nothing about NVIDIA's devices.
+    nonce: the devices' challenge, 32 bytes. Raises `Unreadable`, or `ConfigurationError` when the
+    expectations say nothing about NVIDIA's devices.
     """
     if expectations is not None and expectations.nvidia is None:
         raise ConfigurationError(
             "expected.unset",
             f"{expectations.source}: [nvidia] is not set; write an [nvidia] table (docs/attestation-gpu.md)",
         )
-    return appraise_device(
-        evidence,
-        endorsements=endorsements,
+    asked = Asked(
         policy=expectations.nvidia if expectations else None,
         expectations_digest=expectations.digest if expectations else None,
         waived=expectations.waived if expectations else (),
         nonce=nonce,
         waive_revocation=waive_revocation,
         at=at,
-    ).result
+    )
+    return judge(evidence, endorsements=endorsements, asked=asked)
 
 
 def appraise_node_offline(
@@ -304,12 +379,15 @@ def appraise_node_offline(
     stated = read_node_evidence(evidence)
     _sign_key(stated)
     cpu = _appraise_cpu(stated, expectations, endorsements, waive_revocation=waive_revocation, at=at)
+    devices = _appraise_devices(
+        stated, cpu, expectations, endorsements, waive_revocation=waive_revocation, at=at
+    )
     checks = [
         *cpu.result.checks,
         node.check_report_data(stated, cpu.report_data),
         node.check_any_challenge(stated, challenge),
         *node.check_configuration(stated.configuration, expectations.node if expectations else None),
         node.check_seal_key(stated),
-        node.check_devices(stated),
+        *devices.checks,
     ]
-    return _node_result(cpu.result, checks, evidence)
+    return _node_result(cpu.result, devices, checks, evidence)

@@ -13,11 +13,15 @@ from typing import Final
 from attestation import appraise, render
 from attestation.endorsements import MAX_DOCUMENT_BYTES, recognise
 from attestation.expected import Expectations
+from attestation.gpu.forms import Devices, devices_in
+from attestation.gpu.report import is_report
+from attestation.gpu.report import read_report as read_gpu_report
+from attestation.gpu.show import state_report
 from attestation.result import AttestationResult
 from attestation.snp.forms import FOLDER_FILES, Evidence, from_folder, unwrap
 from attestation.snp.products import PRODUCTS
 from attestation.snp.report import read_report
-from attestation.snp.show import state
+from attestation.snp.show import state, state_form
 from attestation.tdx.log.events import MAX_LOG_BYTES
 from attestation.tdx.quote import QE_VENDOR, read_quote
 from attestation.tdx.show import state_quote
@@ -103,8 +107,8 @@ def _verify(arguments: argparse.Namespace) -> int:
         )  # fmt: skip
     elif arguments.tee == "nvidia":
         result = appraise.appraise_nvidia(
-            _read(arguments.evidence, MAX_EVIDENCE_BYTES), endorsements=endorsements,
-            expectations=expectations, nonce=nonce, waive_revocation=waive, at=at,
+            _devices(arguments.evidence), endorsements=endorsements, expectations=expectations,
+            nonce=nonce, waive_revocation=waive, at=at,
         )  # fmt: skip
     else:
         result = appraise.appraise_snp(
@@ -131,6 +135,24 @@ def _evidence(path: Path) -> bytes | Evidence:
         return _read(path, MAX_EVIDENCE_BYTES)
     present = [path / name for name in FOLDER_FILES if (path / name).is_file()]
     return from_folder({file.name: _read(file, MAX_DOCUMENT_BYTES) for file in present})
+
+
+def _devices(path: Path) -> bytes | Devices:
+    """A file in any form, or a folder with a report or with a folder for each device."""
+    if not path.is_dir():
+        return _read(path, MAX_EVIDENCE_BYTES)
+    folders = [path, *sorted(each for each in path.iterdir() if each.is_dir())][:MAX_FILES]
+    return devices_in({str(folder): _files(folder) for folder in folders})
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    """The files of one device; descriptions of a case are no evidence."""
+    listed = sorted(each for each in folder.iterdir() if each.is_file())[:MAX_FILES]
+    return {
+        file.name: _read(file, MAX_DOCUMENT_BYTES)
+        for file in listed
+        if file.suffix in (".bin", ".pem", ".der", ".xml", ".crl")
+    }
 
 
 def _verify_node(
@@ -172,8 +194,8 @@ def _documents(path: Path) -> list[bytes]:
         return [data]
     found: list[bytes] = []
     for file in sorted(each for each in path.rglob("*") if each.is_file())[:MAX_FILES]:
-        data = _read(file, MAX_DOCUMENT_BYTES)
         try:
+            data = _read(file, MAX_DOCUMENT_BYTES)
             recognise(data)
         except Unreadable as error:
             print(f"{file}: passed over: {error.text}", file=sys.stderr)  # noqa: T201
@@ -240,10 +262,12 @@ def _is_node(data: bytes) -> bool:
     if data.lstrip()[:1] != b"{":
         return False
     stated = read_json(data, limit=MAX_EVIDENCE_BYTES)
-    return isinstance(stated, dict) and "form" not in stated
+    return isinstance(stated, dict) and not {"form", "outblob"} & stated.keys()
 
 
 def _stated(data: bytes | Evidence) -> dict[str, Json]:
+    if not isinstance(data, Evidence) and is_report(data):
+        return state_report(read_gpu_report(data))
     if not isinstance(data, Evidence) and data[12:28] == QE_VENDOR:
         return state_quote(read_quote(data))
     if not isinstance(data, Evidence) and _is_node(data):
@@ -251,7 +275,8 @@ def _stated(data: bytes | Evidence) -> dict[str, Json]:
         if evidence.cpu.tee != "snp":
             return evidence.as_json()
         return {**evidence.as_json(), "report": state(read_report(_report(data)))}
-    return state(read_report(_report(data)))
+    form = data if isinstance(data, Evidence) else unwrap(data)
+    return {**state_form(form), **state(read_report(form.report))}
 
 
 def _print(text: str) -> None:

@@ -5,6 +5,7 @@ An EAR is its issuer's assertion. An auditor who wants proof re-appraises the ra
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import jwt
@@ -22,28 +23,32 @@ _STATUS: Final = {"affirming": 2, "warning": 32, "contraindicated": 96, "none": 
 
 _VECTOR: Final = {
     "instance-identity": (
-        "snp.chain", "snp.root", "snp.cert.", "snp.signature", "tdx.authenticity.", "node.enrolment",
+        "snp.chain", "snp.root", "snp.cert.", "snp.signature", "tdx.authenticity.", "gpu.chain.",
+        "gpu.report.", "gpu.batch.distinct", "gpu.switch.pdi", "node.enrolment",
     ),
     "configuration": (
         "snp.policy.", "snp.host_data", "snp.vmpl", "tdx.policy.debug", "tdx.policy.profile",
         "tdx.policy.td_attributes", "tdx.policy.xfam", "tdx.policy.attributes", "tdx.policy.mrconfigid",
-        "tdx.policy.mrowner", "tdx.policy.mrservicetd", "node.engine", "node.prompt_logging",
+        "tdx.policy.mrowner", "tdx.policy.mrservicetd", "gpu.policy.", "gpu.batch.mode", "gpu.fabric.",
+        "node.engine", "node.prompt_logging",
     ),
     "executables": (
         "snp.measurement", "snp.id_key", "snp.author_key", "snp.family_id", "snp.image_id",
         "snp.guest_svn", "tdx.policy.mrtd", "tdx.policy.rtmr", "tdx.policy.mrenclave", "tdx.policy.mrsigner",
-        "tdx.policy.isv", "tdx.event_log.", "node.models", "node.engine_digest",
+        "tdx.policy.isv", "tdx.event_log.", "gpu.fwid", "gpu.rim.", "gpu.measurements",
+        "node.models", "node.engine_digest",
     ),
     "hardware": (
         "snp.tcb.", "snp.platform.", "snp.deny", "snp.crl", "snp.product_allowed", "tdx.tcb.",
-        "tdx.collateral.", "tdx.policy.mrseam", "tdx.policy.platform",
+        "tdx.collateral.", "tdx.policy.mrseam", "tdx.policy.platform", "gpu.revocation.",
     ),
     "sourced-data": (
-        "snp.nonce", "snp.report_data", "tdx.policy.nonce", "tdx.policy.report_data", "node.report_data",
-        "node.challenge",
+        "snp.nonce", "snp.report_data", "tdx.policy.nonce", "tdx.policy.report_data", "gpu.nonce",
+        "gpu.binding", "gpu.challenge", "node.report_data", "node.challenge",
     ),
 }  # fmt: skip
 """Which checks speak for which member of the AR4SI trustworthiness vector."""
+_DEVICE: Final = re.compile(r"gpu\.device\d+\.")
 
 
 def as_ear(result: AttestationResult) -> dict[str, Json]:
@@ -64,7 +69,7 @@ def as_ear(result: AttestationResult) -> dict[str, Json]:
 
 def _tier(result: AttestationResult, names: tuple[str, ...]) -> int:
     """Affirming only where something was looked at and all of it held."""
-    tiers = [_tier_of(check) for check in result.checks if check.name.startswith(names)]
+    tiers = [_tier_of(check) for check in result.checks if _DEVICE.sub("gpu.", check.name).startswith(names)]
     judged = [tier for tier in tiers if tier is not None]
     return max(judged) if judged and 0 not in judged else (96 if 96 in judged else 0)
 

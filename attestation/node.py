@@ -178,11 +178,6 @@ def _model_allowed(model: ModelFile, wanted: NodeExpectations) -> bool:
     return allowed is None or model.digest in allowed
 
 
-def check_devices(stated: NodeEvidence) -> Check:
-    """Devices are bound by report data but not appraised yet: they add nothing to the assurance."""
-    return not_evaluated("node.devices", f"{len(stated.devices)} devices, not appraised", f"{_SESSION} 1")
-
-
 def check_enrolment(
     domain: str,
     digest: bytes | None,

@@ -41,6 +41,8 @@ class Offered:
     crls: tuple[bytes, ...] = ()
     key_sets: tuple[bytes, ...] = ()
     tokens: tuple[bytes, ...] = ()
+    devices: tuple[tuple[bytes, bytes], ...] = ()
+    """Report and PEM chain of each device of a service request, in its order."""
     problem: Refused | None = None
     """The first document that is none of these."""
 
@@ -55,12 +57,13 @@ class _Heap:
     crls: dict[bytes, None]
     key_sets: dict[bytes, None]
     tokens: dict[bytes, None]
+    devices: list[tuple[bytes, bytes]]
 
 
 @lru_cache(maxsize=CACHED_OFFERS)
 def gather(documents: tuple[bytes, ...]) -> Offered:
     """Sort what was offered. Never raises: what cannot be sorted is the result's `problem`."""
-    heap = _Heap({}, {}, {}, {}, {}, {})
+    heap = _Heap({}, {}, {}, {}, {}, {}, [])
     problem: Refused | None = None
     for document in documents[:MAX_DOCUMENTS]:
         try:
@@ -72,7 +75,7 @@ def gather(documents: tuple[bytes, ...]) -> Offered:
     return Offered(
         tuple(heap.chains)[:MAX_CHAINS], tuple(heap.manifests)[:MAX_MANIFESTS],
         tuple(heap.responses)[:MAX_RESPONSES], tuple(heap.crls)[:MAX_CRLS], tuple(heap.key_sets)[:MAX_TOKENS],
-        tuple(heap.tokens)[:MAX_TOKENS], problem,
+        tuple(heap.tokens)[:MAX_TOKENS], tuple(heap.devices)[:MAX_CHAINS], problem,
     )  # fmt: skip
 
 
@@ -132,8 +135,25 @@ def _sort_json(document: bytes, heap: _Heap) -> None:
         heap.manifests[_answer(stated)] = None
     elif isinstance(stated, dict) and isinstance(stated.get("keys"), list):
         heap.key_sets[document] = None
+    elif isinstance(stated, dict) and isinstance(stated.get("evidence_list"), list):
+        heap.devices += read_devices(stated["evidence_list"])
     elif isinstance(stated, list) and stated and isinstance(stated[0], list) and stated[0][:1] == ["JWT"]:
         heap.tokens[document] = None
+
+
+def read_devices(listed: Json) -> list[tuple[bytes, bytes]]:
+    """Report and PEM chain of each device in a service request (gpu.md 9). Raises `Refused`."""
+    if not isinstance(listed, list) or not 1 <= len(listed) <= MAX_CHAINS:
+        raise Refused("gpu.documents_malformed", f"not 1 to {MAX_CHAINS} devices")
+    devices = [each if isinstance(each, dict) else {} for each in listed]
+    return [(_base64(each.get("evidence")), _base64(each.get("certificate"))) for each in devices]
+
+
+def _base64(value: Json) -> bytes:
+    try:
+        return base64.b64decode(value if isinstance(value, str) else "?", validate=True)
+    except (binascii.Error, ValueError):
+        raise Refused("gpu.documents_malformed", "a device without evidence in base64") from None
 
 
 def _answer(stated: dict[str, Json]) -> Offer:

@@ -258,10 +258,10 @@ def test_debug_is_refused_and_reported(question: Question) -> None:
     assert (found.status, found.reason, found.debug) == ("contraindicated", "snp.policy.debug_enabled", True)
 
 
-def test_another_tee_is_undecided(question: Question) -> None:
+def test_a_tee_without_expectations_is_undecided(question: Question) -> None:
     stated = evidence()
     found = question.ask(stated.model_copy(update={"cpu": stated.cpu.model_copy(update={"tee": "tdx"})}))
-    assert (found.status, found.reason) == ("none", "node.tee_unsupported")
+    assert (found.status, found.reason) == ("none", "node.tee_unset")
 
 
 def test_unreadable_bytes_are_unreadable(question: Question) -> None:

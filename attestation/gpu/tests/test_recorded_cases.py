@@ -9,6 +9,7 @@ import pytest
 
 from attestation.appraise import appraise_nvidia
 from attestation.commands import main
+from attestation.expected import Expectations
 from attestation.gpu.rim.issues import Rules, hold_root
 from attestation.gpu.rim.manifest import verify_manifest
 from attestation.gpu.roots import NVIDIA_ROOTS
@@ -132,3 +133,95 @@ def test_a_value_outside_the_signature_never_counts() -> None:
     )
     assert found.verdict == "affirming"
     assert "gpu.rim_signature_wrapping" in json.dumps(found.stated())
+
+
+TOKENS = {"nras-neardirect-20260424": 8, "composite-tdx-hopper-tinfoil-20260629": 1}
+INTERMEDIATE = "fd32837f954e2c45db073105166dfe6985ae0480bb113fba63b091a75affe896"
+"""SHA-256 of the key of NVIDIA's service intermediate 004, as the recorded key sets bring it."""
+
+
+def expectations() -> Expectations:
+    return Expectations.parse(
+        f"""
+        [nvidia]
+        driver_min = "any"
+        vbios = "any"
+        modes = "any"
+        confidential = "any"
+        devtools = "any"
+        [[nvidia.root]]
+        name = "NRAS-intermediate-004"
+        anchor = "service"
+        spki_sha256 = "{INTERMEDIATE}"
+        """.encode()
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "evaluation"),
+    [(name, each) for name in TOKENS if recorded.PRESENT for each in recorded.case(name)["evaluations"]],
+)
+def test_a_service_token_holds_in_its_hour(name: str, evaluation: dict[str, Any]) -> None:
+    """Beside the raw evidence that it speaks of, under an archived key set and a pinned intermediate."""
+    said = recorded.case(name)
+    found = appraise_nvidia(
+        recorded.read(f"gpu/{name}/eat.json"),
+        endorsements=[recorded.read(f"gpu/{name}/{file}") for file in ("jwks.json", "request.json")],
+        expectations=expectations(),
+        nonce=bytes.fromhex(said["nonce"]),
+        at=parse_time(evaluation["time"]),
+    )
+    assert found.verdict == evaluation["verdict"]
+    assert (found.reason or "").removeprefix("gpu.") == (evaluation["reason"] or "")
+    if found.verdict == "affirming":
+        assert all(check.status == "pass" for check in found.checks)
+        assert found.check("gpu.nras.devices").seen.startswith(f"{TOKENS[name]} devices, {TOKENS[name]} of")
+
+
+@pytest.mark.parametrize("name", TOKENS)
+def test_without_a_pin_a_token_is_undecided(name: str) -> None:
+    found = appraise_nvidia(
+        recorded.read(f"gpu/{name}/eat.json"),
+        endorsements=[recorded.read(f"gpu/{name}/jwks.json")],
+        at=parse_time(recorded.case(name)["evaluations"][0]["time"]),
+    )
+    assert (found.verdict, found.reason) == ("none", "gpu.nras_anchor_unpinned")
+
+
+def test_eight_genuine_devices_together(capsys: pytest.CaptureFixture[str]) -> None:
+    """As a folder through the command line: distinct, one challenge, one mode; no manifests, so undecided."""
+    folder = recorded.FOLDER / "gpu" / "nras-neardirect-20260424"
+    nonce = recorded.case(folder.name)["nonce"]
+    code = main(["verify", "--tee", "nvidia", str(folder), "--at", "2026-04-24T02:11:32Z", "--nonce", nonce,
+                 "--waive", "revocation", "--json"])  # fmt: skip
+    printed = json.loads(capsys.readouterr().out)
+    assert (code, printed["verdict"], printed["reason"]) == (3, "none", "gpu.rim_unavailable")
+    checks = {check["check"]: check["status"] for check in printed["checks"]}
+    assert [checks[f"gpu.device{n}.report.signature"] for n in range(8)] == ["pass"] * 8
+    assert [checks[f"gpu.batch.{name}"] for name in ("distinct", "nonce", "mode", "drivers")] == ["pass"] * 4
+    ueids = [each["ueid"] for each in printed["evidence"]["devices"]]
+    said = recorded.case(folder.name)["expected"]["devices"]
+    assert sorted(ueids) == sorted(each["ueid"] for each in said.values())
+
+
+def test_a_fabric_without_its_switches_is_incomplete() -> None:
+    name = "nras-neardirect-20260424"
+    wanted = Expectations.parse(
+        b'[nvidia]\ndriver_min = "any"\nvbios = "any"\nmodes = ["ppcie"]\nconfidential = "any"\n'
+        b'devtools = "any"\n[nvidia.fabric]\ngpus = 8\nswitches = "any"\n'
+    )
+    found = appraise_nvidia(
+        recorded.read(f"gpu/{name}/request.json"),
+        expectations=wanted, waive_revocation=True, at=parse_time("2026-04-24T02:11:32Z"),
+    )  # fmt: skip
+    assert (found.verdict, found.reason) == ("contraindicated", "gpu.topology_incomplete")
+    assert found.check("gpu.batch.gpu_count").status == "pass"
+
+
+def test_a_device_offered_twice_is_refused() -> None:
+    request = json.loads(recorded.read("gpu/nras-neardirect-20260424/request.json"))
+    request["evidence_list"][1] = request["evidence_list"][0]
+    found = appraise_nvidia(
+        json.dumps(request).encode(), waive_revocation=True, at=parse_time("2026-04-24T02:11:32Z")
+    )
+    assert (found.verdict, found.reason) == ("contraindicated", "gpu.device_duplicate")

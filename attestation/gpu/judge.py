@@ -1,0 +1,149 @@
+"""Any form of NVIDIA evidence, from bytes to verdict (DESIGN 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from attestation.gpu.appraise import appraise_device
+from attestation.gpu.documents import gather
+from attestation.gpu.expected import DEFAULT
+from attestation.gpu.forms import Devices, ManifestFile, TokenFile, unwrap
+from attestation.gpu.node.devices import Asked, DeviceInput, appraise_devices, check_tokens, known_device
+from attestation.gpu.nras.check import check_token
+from attestation.gpu.rim.issues import hold_root
+from attestation.gpu.rim.manifest import Manifest, verify_manifest
+from attestation.gpu.verify import date
+from attestation.result import AttestationResult, Check, decide, failed, passed
+from schemas.canonical import Json, sha256
+from schemas.errors import Refused
+
+_RIM: Final = "gpu.md 6; ISO 19770-2; xmldsig-core1"
+
+
+def judge(evidence: bytes | Devices, *, endorsements: Sequence[bytes], asked: Asked) -> AttestationResult:
+    """One device, several, a manifest or a token. Raises `Unreadable`."""
+    match unwrap(evidence) if isinstance(evidence, bytes) else evidence:
+        case ManifestFile(data):
+            return _manifest(data, asked)
+        case TokenFile(data):
+            return _token(data, endorsements, asked)
+        case Devices(inputs, together):
+            return (
+                _together(inputs, endorsements, asked) if together else _one(inputs[0], endorsements, asked)
+            )
+
+
+def _one(device: DeviceInput, common: Sequence[bytes], asked: Asked) -> AttestationResult:
+    found = appraise_device(
+        device.report,
+        endorsements=(*device.endorsements, *common),
+        policy=asked.policy,
+        expectations_digest=asked.expectations_digest,
+        waived=asked.waived,
+        nonce=asked.nonce,
+        waive_revocation=asked.waive_revocation,
+        at=asked.at,
+        state=device.state,
+    )
+    tokens = check_tokens([device], [found], common, asked)
+    if not tokens:
+        return found.result
+    result = found.result
+    checks = (*result.checks, *tokens)
+    verdict, reason = decide(checks)
+    return replace(result, verdict=verdict, reason=reason, checks=checks)
+
+
+def _together(inputs: Sequence[DeviceInput], common: Sequence[bytes], asked: Asked) -> AttestationResult:
+    found = appraise_devices(inputs, common=common, asked=asked)
+    identity = sha256(*(each.result.identity for each in found.devices if each is not None))
+    platforms = sorted({each.result.platform for each in found.devices if each is not None})
+    return _result(
+        found.checks, asked, identity, platform=" + ".join(platforms) or "nvidia-unknown",
+        simulated=found.simulated, valid_until=found.valid_until,
+        stated={"devices": found.stated()},
+    )  # fmt: skip
+
+
+def _manifest(data: bytes, asked: Asked) -> AttestationResult:
+    """A manifest by itself: is it NVIDIA's, and in date? Whether it fits a device is not asked."""
+    rules = (asked.policy or DEFAULT).manifests
+    name, wanted = "gpu.rim.document", "signed under the pinned root, in date"
+    checks: list[Check]
+    stated: dict[str, Json] = {}
+    try:
+        manifest = verify_manifest(data)
+        stated = _state(manifest)
+        hold_root(manifest, rules, asked.at.timestamp())
+    except Refused as error:
+        checks = [failed(name, error.code, error.text, wanted, _RIM)]
+        return _result(checks, asked, sha256(data), platform="nvidia-manifest", stated=stated)
+    seen = f"{manifest.product} {manifest.edition} {manifest.version}, {len(manifest.golden)} values"
+    pin = rules.roots.pin_of(manifest.chain[-1], "manifest")
+    return _result(
+        [passed(name, seen, wanted, _RIM)], asked, sha256(data), platform="nvidia-manifest", stated=stated,
+        simulated=pin.simulated, valid_until=min(each.not_after for each in manifest.chain),
+    )  # fmt: skip
+
+
+def _state(manifest: Manifest) -> dict[str, Json]:
+    return {
+        "name": manifest.name,
+        "product": manifest.product,
+        "edition": manifest.edition,
+        "version": manifest.version,
+        "tag_id": manifest.tag_id,
+        "sha256": manifest.digest,
+        "signer": manifest.chain[0].common_name,
+        "valid_from": date(max(each.not_before for each in manifest.chain)),
+        "valid_until": date(min(each.not_after for each in manifest.chain)),
+        "active_indices": [*sorted(manifest.golden)],
+    }
+
+
+def _token(data: bytes, endorsements: Sequence[bytes], asked: Asked) -> AttestationResult:
+    """A service token by itself, and against the raw evidence where that is offered (a service request)."""
+    policy = asked.policy or DEFAULT
+    offered = gather(tuple(endorsements))
+    inputs = [DeviceInput(report, (chain,)) for report, chain in offered.devices]
+    found = appraise_devices(inputs, common=(), asked=asked) if inputs else None
+    known = None if found is None else [known_device(each) for each in found.devices if each is not None]
+    devices = None if known is None else [each for each in known if each is not None]
+    token = check_token(
+        data, offered.key_sets, devices, policy.roots, asked.at.timestamp(), nonce=asked.nonce
+    )
+    claims: dict[str, Json] = {} if token.token is None else {
+        "token": dict(token.token.overall.claims),
+        "devices": {name: dict(part.claims) for name, part in token.token.devices.items()},
+    }  # fmt: skip
+    return _result(token.checks, asked, sha256(data), platform="nvidia-service", stated=claims)
+
+
+def _result(
+    checks: Sequence[Check],
+    asked: Asked,
+    identity: bytes,
+    *,
+    platform: str,
+    stated: dict[str, Json],
+    simulated: bool = False,
+    valid_until: float | None = None,
+) -> AttestationResult:
+    verdict, reason = decide(checks)
+    named = ("revocation",) if asked.waive_revocation else ()
+    return AttestationResult(
+        tee="nvidia",
+        verdict=verdict,
+        reason=reason,
+        checks=tuple(checks),
+        at=asked.at,
+        identity=identity,
+        platform=f"simulated-{platform}" if simulated and not platform.startswith("simulated-") else platform,
+        simulated=simulated,
+        expectations_digest=asked.expectations_digest,
+        valid_until=valid_until,
+        waived=(*named, *asked.waived),
+        stated=lambda: stated,
+    )

@@ -1,0 +1,140 @@
+"""The devices of one `NodeEvidence`: appraised together, and tied to the CPU that names them.
+
+The CPU's report data covers the whole device bundle; the devices answered a nonce made of the node's keys and
+challenges. What the guest says of its GPUs is worth as much as the guest: it counts only under report data
+that holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from attestation.gpu.expected import GpuPolicy
+from attestation.gpu.node.binding import BINDING_MODES, binding_of, check_binding, check_nonces
+from attestation.gpu.node.devices import Asked, DeviceInput, DevicesAppraisal, appraise_devices
+from attestation.result import Check, compared, failed, not_evaluated, passed, undecided
+from schemas.binding import device_nonce
+from schemas.canonical import Json, sha256
+from schemas.evidence import NodeEvidence
+
+CPU_ONLY: Final = "cpu-only"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDevices:
+    """What came of a node's devices."""
+
+    checks: list[Check]
+    binding_mode: str
+    """`cpu-only` where none was appraised."""
+    appraisal: DevicesAppraisal | None = None
+
+    @property
+    def bound(self) -> bool:
+        """Whether the CPU's hardware vouches for the devices."""
+        return self.appraisal is not None and BINDING_MODES[self.binding_mode].strong
+
+    def stated(self) -> dict[str, Json]:
+        if self.appraisal is None:
+            return {"binding_mode": self.binding_mode}
+        meaning = BINDING_MODES[self.binding_mode].meaning
+        return {
+            "binding_mode": self.binding_mode,
+            "binding_meaning": meaning,
+            "devices": self.appraisal.stated(),
+        }
+
+
+def device_digest(ueid: str) -> bytes:
+    """The name under which a domain enrols a device (32 bytes). ueid: decimal, as in its certificate."""
+    return sha256(b"comity gpu v1\0", ueid.encode())
+
+
+def appraise_node_devices(
+    stated: NodeEvidence,
+    report_data: bytes | None,
+    *,
+    common: Sequence[bytes],
+    policy: GpuPolicy | None,
+    judged: bool,
+    asked: Asked,
+) -> NodeDevices:
+    """Appraise them. report_data: what the CPU signed. judged: False = no expectations for devices.
+
+    1. each and together, for the nonce that this node's keys make; 2. the nonce; 3. the mode of binding.
+    """
+    clause = "session.md 1"
+    if not stated.devices:
+        wanted = policy is not None and bool(policy.fabric.gpus or policy.fabric.switches)
+        check = (
+            failed("gpu.batch.gpu_count", "gpu.topology_incomplete", "no devices", "devices", clause)
+            if wanted
+            else not_evaluated("node.devices", "no devices", clause)
+        )
+        return NodeDevices([check], CPU_ONLY)
+    if not judged:
+        seen = f"{len(stated.devices)} devices, not appraised: no [nvidia] in the expectations"
+        return NodeDevices([not_evaluated("node.devices", seen, clause)], CPU_ONLY)
+    holds = report_data is not None and report_data == stated.expected_report_data()
+    found = appraise_devices(_inputs(stated, trusted=holds), common=common, asked=_with_nonce(asked, stated))
+    mode = binding_of(stated, found.nonces, report_data_holds=holds)
+    tied = [check_nonces(stated, found.nonces)] if stated.device_challenge_root is not None else []
+    bindings = None if policy is None else policy.bindings
+    checks = [*found.checks, *tied, _freshness(stated), check_binding(mode, bindings)]
+    return NodeDevices(checks, mode, found)
+
+
+def _inputs(stated: NodeEvidence, *, trusted: bool) -> list[DeviceInput]:
+    """trusted: whether the hardware vouches for what the guest says of its devices."""
+    return [
+        DeviceInput(each.report, tuple(each.endorsements), each.kind, each.state if trusted else None)
+        for each in stated.devices
+    ]
+
+
+def _with_nonce(asked: Asked, stated: NodeEvidence) -> Asked:
+    """The nonce that this node's keys and device challenge make; None where it names no challenge."""
+    root = stated.device_challenge_root
+    nonce = None if root is None else device_nonce(stated.identity, device_challenge_root=bytes.fromhex(root))
+    return Asked(
+        asked.policy, asked.expectations_digest, asked.waived, nonce, asked.waive_revocation, asked.at
+    )
+
+
+def _freshness(stated: NodeEvidence) -> Check:
+    """Devices answer the same challenges as the CPU; an epoch of their own is not believed (session.md 2)."""
+    name, clause, wanted = "gpu.challenge", "session.md 2", "the challenges that the CPU answers"
+    if stated.device_challenge_root is None:
+        return undecided(name, "gpu.challenge_missing", "no device challenge", wanted, clause)
+    if stated.device_challenge_root != stated.challenge_root:
+        return undecided(name, "gpu.challenge_other", stated.device_challenge_root, wanted, clause)
+    return passed(name, "the same root", wanted, clause)
+
+
+def check_device_enrolment(
+    domain: str, found: NodeDevices, enrolments: Mapping[str, frozenset[str]], *, required: bool
+) -> list[Check]:
+    """Each device is enrolled by the domain that offers it, and by no other (session.md 3)."""
+    checks: list[Check] = []
+    devices = found.appraisal.devices if found.appraisal is not None else []
+    for position, device in enumerate(devices):
+        name, clause = f"node.enrolment.device{position}", "session.md 3"
+        if device is None or device.chain is None:
+            checks.append(not_evaluated(name, "no device is proven", clause))
+            continue
+        digest = device_digest(device.chain.ueid).hex()
+        holders = sorted(each for each, digests in enrolments.items() if digest in digests)
+        seen = f"{digest} enrolled by {', '.join(holders) or 'nobody'}"
+        if not required:
+            checks.append(not_evaluated(name, f"waived: {seen}", clause))
+        elif len(holders) > 1:
+            checks.append(failed(name, "node.device_enrolled_twice", seen, f"{domain} alone", clause))
+        else:
+            checks.append(
+                compared(
+                    name, "node.device_not_enrolled", holders == [domain], seen, f"{domain} alone", clause
+                )
+            )
+    return checks

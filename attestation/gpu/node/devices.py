@@ -1,0 +1,174 @@
+"""Several devices in one call: each with a full verdict, then together (gpu.md 11).
+
+Nothing is shared between devices but positive cryptographic facts: links that the devices of one family
+have in common are verified once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Literal
+
+from attestation.gpu.appraise import DeviceAppraisal, appraise_device
+from attestation.gpu.documents import gather
+from attestation.gpu.expected import DEFAULT, GpuPolicy
+from attestation.gpu.node.batch import check_batch
+from attestation.gpu.node.fabric import check_fabric
+from attestation.gpu.nras.check import Device, check_token
+from attestation.gpu.opaque import DRIVER
+from attestation.result import Check, compared, failed, not_evaluated, undecided
+from schemas.canonical import Json
+from schemas.errors import Unreadable
+from schemas.evidence import DeviceState
+
+MAX_DEVICES: Final = 64
+_UNPROVEN: Final = ("gpu.nras.form", "gpu.nras.key", "gpu.nras.anchor", "gpu.nras.time")
+"""Checks of a token that say whether it counts at all; as a hint, one that does not count changes nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceInput:
+    """One device's evidence as it came."""
+
+    report: bytes
+    endorsements: tuple[bytes, ...] = ()
+    """Its own chain, and whatever came with it."""
+    kind: Literal["gpu", "switch"] | None = None
+    """What it was said to be; None = nothing was said."""
+    state: DeviceState | None = None
+    """What the attested guest says of it; only for a caller that has verified the guest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What all devices are held to alike."""
+
+    policy: GpuPolicy | None
+    expectations_digest: bytes | None
+    waived: tuple[str, ...]
+    nonce: bytes | None
+    waive_revocation: bool
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DevicesAppraisal:
+    """What came of all devices."""
+
+    checks: list[Check]
+    devices: list[DeviceAppraisal | None]
+    """None where the bytes are no report."""
+    valid_until: float | None
+    """POSIX seconds: the earliest end of anything that any of them rests on; None where one has none."""
+    simulated: bool
+
+    @property
+    def nonces(self) -> list[bytes | None]:
+        return [each.report.nonce if each and each.report else None for each in self.devices]
+
+    def stated(self) -> list[Json]:
+        """What each device states, with its own verdict."""
+        return [
+            None if each is None else {"verdict": each.result.verdict, "reason": each.result.reason,
+                                       **each.result.stated()}
+            for each in self.devices
+        ]  # fmt: skip
+
+
+def appraise_devices(
+    inputs: Sequence[DeviceInput], *, common: Sequence[bytes], asked: Asked
+) -> DevicesAppraisal:
+    """Appraise all. common: collateral for all of them. Raises `Unreadable` for too many."""
+    if len(inputs) > MAX_DEVICES:
+        raise Unreadable("gpu.too_many_devices", f"{len(inputs)} devices, at most {MAX_DEVICES}")
+    devices: list[DeviceAppraisal | None] = []
+    checks: list[Check] = []
+    for position, device in enumerate(inputs):
+        appraisal, found = _one(device, common, asked)
+        devices.append(appraisal)
+        checks += [_numbered(check, position) for check in found]
+    known = [each for each in devices if each is not None]
+    policy = asked.policy or DEFAULT
+    checks += check_batch(known, len(inputs), policy)
+    checks += check_fabric(known, policy.fabric)
+    checks += check_tokens(inputs, known, common, asked)
+    ends = [each.result.valid_until for each in known]
+    complete = [each for each in ends if each is not None]
+    whole = bool(complete) and len(complete) == len(inputs)
+    return DevicesAppraisal(
+        checks, devices, min(complete) if whole else None, any(each.result.simulated for each in known)
+    )
+
+
+def _one(
+    device: DeviceInput, common: Sequence[bytes], asked: Asked
+) -> tuple[DeviceAppraisal | None, list[Check]]:
+    try:
+        found = appraise_device(
+            device.report,
+            endorsements=(*device.endorsements, *common),
+            policy=asked.policy,
+            expectations_digest=asked.expectations_digest,
+            waived=asked.waived,
+            nonce=asked.nonce,
+            waive_revocation=asked.waive_revocation,
+            at=asked.at,
+            state=device.state,
+        )
+    except Unreadable as error:
+        check = failed("gpu.report.form", error.code, error.text, "one report and nothing else", "gpu.md 1")
+        return None, [check]
+    return found, [*found.result.checks, *_kind(device, found)]
+
+
+def _kind(device: DeviceInput, found: DeviceAppraisal) -> list[Check]:
+    if device.kind is None or found.family is None:
+        return []
+    seen = found.family.kind
+    holds = seen == device.kind
+    return [compared("gpu.kind", "gpu.chain_family_mismatch", holds, seen, device.kind, "gpu.md 3")]
+
+
+def _numbered(check: Check, position: int) -> Check:
+    """`gpu.chain.root` of the third device becomes `gpu.device2.chain.root`."""
+    return check._replace(name=f"gpu.device{position}.{check.name.removeprefix('gpu.')}")
+
+
+def check_tokens(
+    inputs: Sequence[DeviceInput], devices: Sequence[DeviceAppraisal], common: Sequence[bytes], asked: Asked
+) -> list[Check]:
+    """Service tokens that came along: a hint beside our own verdict, unless policy demands one (gpu.md 9)."""
+    policy = asked.policy or DEFAULT
+    offered = gather(tuple(dict.fromkeys((*common, *(each for one in inputs for each in one.endorsements)))))
+    if not offered.tokens:
+        if policy.token != "required":  # noqa: S105 - a word, not a secret
+            return []
+        return [undecided("gpu.nras.form", "gpu.nras_unavailable", "none", "a service token", "gpu.md 9")]
+    ours = [each for each in map(known_device, devices) if each is not None]
+    checks: list[Check] = []
+    for token in offered.tokens:
+        found = check_token(
+            token, offered.key_sets, ours, policy.roots, asked.at.timestamp(), nonce=asked.nonce
+        )
+        checks += found.checks if policy.token == "required" else _as_hint(found.checks)  # noqa: S105
+    return checks
+
+
+def known_device(found: DeviceAppraisal) -> Device | None:
+    """What a token must agree with; None where the report or its chain could not be read."""
+    if found.report is None or found.chain is None:
+        return None
+    opaque = found.report.opaque
+    ueid, nonce, verdict = found.chain.ueid, found.report.nonce, found.result.verdict
+    return Device(ueid, nonce, opaque.text(DRIVER), opaque.vbios, verdict)
+
+
+def _as_hint(checks: Sequence[Check]) -> list[Check]:
+    """A token that cannot be used is passed over by name; one that holds may still contradict us."""
+    unusable = [check for check in checks if check.name in _UNPROVEN and check.status != "pass"]
+    if not unusable:
+        return list(checks)
+    why = f"not used as a hint: {unusable[0].code}"
+    return [not_evaluated(check.name, f"{why}; {check.seen}", check.clause) for check in checks]
