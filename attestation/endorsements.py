@@ -19,8 +19,8 @@ from schemas.errors import Unreadable
 MAX_DOCUMENT_BYTES: Final = 1024 * 1024
 MAX_TABLE_BYTES: Final = 256 * 1024  # the extended report's data is at most a few pages
 MAX_TABLE_ENTRIES: Final = 32
-MAX_CERTIFICATES: Final = 64  # offered with one report, duplicates not counted
-MAX_CRLS: Final = 16
+MAX_CERTIFICATES: Final = 1024  # offered with one report: a fleet's folder; reading them takes 0.1 s
+MAX_CRLS: Final = 64
 CACHED_DOCUMENTS: Final = 512
 REMEMBERED_BYTES: Final = 32 * 1024  # per cache entry; a whole AMD set is under 8 KiB
 
@@ -65,7 +65,7 @@ def _recognise(data: bytes) -> Endorsements:
         raise Unreadable("endorsement.unrecognised", f"more than {MAX_DOCUMENT_BYTES} bytes")
     if data[:1] == b"\x30":
         return _der(data)
-    if _is_table(data):  # before PEM, which a table may hold
+    if is_table(data):  # before PEM, which a table may hold
         return read_table(data)
     if data.lstrip()[:1] in (b"{", b"[", b"<"):  # before PEM, which Intel's JSON holds
         return Endorsements(foreign=1)
@@ -147,7 +147,7 @@ def _pem(data: bytes) -> Endorsements:
     return Endorsements(tuple(certificates), tuple(crls))
 
 
-def _is_table(data: bytes) -> bool:
+def is_table(data: bytes) -> bool:
     """An empty table, or a known GUID among the entries before the terminating one."""
     for at in range(0, min(len(data), _ENTRY * MAX_TABLE_ENTRIES), _ENTRY):
         entry = data[at : at + _ENTRY]

@@ -81,7 +81,13 @@ def _line(check: Check) -> str:
 
 
 def _short(text: str) -> str:
+    text = _printable(text)
     return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"
+
+
+def _printable(text: str) -> str:
+    """Names and JSON come from strangers: a terminal must not obey what they contain."""
+    return "".join(each if each.isprintable() else f"\\u{ord(each):04x}" for each in text)
 
 
 def stated_lines(stated: dict[str, Json], indent: str = "") -> list[str]:
@@ -91,6 +97,8 @@ def stated_lines(stated: dict[str, Json], indent: str = "") -> list[str]:
         if isinstance(value, dict):
             inside = ", ".join(f"{key} {_plain(each)}" for key, each in value.items())
             lines.append(f"{indent}{name}: {inside}")
+        elif isinstance(value, list) and any(isinstance(each, str) for each in value):
+            lines += [f"{indent}{name}:", *(f"{indent}  {_plain(each)}" for each in value)]
         else:
             lines.append(f"{indent}{name}: {_plain(value)}")
     return lines
@@ -105,8 +113,8 @@ def _plain(value: Json) -> str:
         case dict():
             return "(" + ", ".join(f"{key} {_plain(each)}" for key, each in value.items()) + ")"
         case list():
-            return ".".join(map(str, value))
-    return str(value)
+            return "[" + ", ".join(map(_plain, value)) + "]"
+    return _printable(str(value))
 
 
 def _moment(seconds: float | None) -> str | None:

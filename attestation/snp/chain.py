@@ -69,8 +69,21 @@ class Chain:
 
 
 def choose(report: Report, offered: Endorsements, roots: Roots, at: float) -> Offer:
-    """The chain to verify. Raises `Undecided` when a part is missing, `Refused` when nothing fits."""
-    certificates = _read_all(offered.certificates)
+    """The chain to verify. Raises `Undecided` when a part is missing, `Refused` when nothing fits.
+
+    What cannot be read is passed over, like everything that is not needed; it is named where a part is
+    missing, for it may be that part.
+    """
+    certificates, unreadable = _read_all(offered.certificates)
+    try:
+        return _choose(report, certificates, roots, at)
+    except Undecided:
+        if unreadable is None:
+            raise
+        raise Refused("snp.cert.malformed", unreadable.text) from None
+
+
+def _choose(report: Report, certificates: Sequence[Certificate], roots: Roots, at: float) -> Offer:
     leaf = _choose_leaf(report, certificates, at)
     intermediate = _issuer_of(leaf, certificates, "snp.chain.intermediate_missing")
     arks = [each for each in certificates if each.subject == intermediate.issuer]
@@ -80,11 +93,16 @@ def choose(report: Report, offered: Endorsements, roots: Roots, at: float) -> Of
     return Offer(leaf, intermediate, _issuer_of(intermediate, pinned, "snp.endorsement.missing"))
 
 
-def _read_all(documents: Sequence[bytes]) -> list[Certificate]:
-    try:
-        return [read_certificate(der) for der in documents]
-    except Unreadable as error:
-        raise Refused("snp.cert.malformed", error.text) from None
+def _read_all(documents: Sequence[bytes]) -> tuple[list[Certificate], Unreadable | None]:
+    """Those that can be read, and why the first of the others cannot."""
+    certificates: list[Certificate] = []
+    unreadable: Unreadable | None = None
+    for document in documents:
+        try:
+            certificates.append(read_certificate(document))
+        except Unreadable as error:
+            unreadable = unreadable or error
+    return certificates, unreadable
 
 
 def _choose_leaf(report: Report, certificates: Sequence[Certificate], at: float) -> Certificate:

@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
+from attestation.endorsements import MAX_TABLE_BYTES, is_table
 from attestation.snp.azure import MAGIC, PCRS, AzureParts, read_hcl
 from attestation.snp.report import REPORT_BYTES
 from schemas.canonical import Wire, read_json
@@ -21,6 +22,7 @@ from schemas.primitives import Bytes64, Digest
 FRAME_HEADER: Final = 32  # u32 status, u32 size, 24 zero bytes (AMD 56860 MSG_REPORT_RSP)
 FRAME_BYTES: Final = 4000  # the kernel's response buffer, zero-filled behind the report
 MAX_BUNDLE_BYTES: Final = 1024 * 1024  # a report, certificates and a quote, in base64
+MAX_EXTENDED_BYTES: Final = REPORT_BYTES + MAX_TABLE_BYTES
 MAX_PROVIDER_BYTES: Final = 64
 PROVIDER: Final = "sev_guest"
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
@@ -39,7 +41,7 @@ class Evidence:
 class TsmReport(Wire):
     """What Linux's configfs-tsm gave for one request, as JSON."""
 
-    form: Literal["configfs-tsm"]
+    form: Literal["configfs-tsm"] = "configfs-tsm"
     provider: str
     outblob: Bytes64
     auxblob: Bytes64 | None = None
@@ -68,6 +70,8 @@ def unwrap(data: bytes) -> Evidence:
         return Evidence("azure-hcl", report, azure=parts)
     if FRAME_HEADER + REPORT_BYTES <= len(data) <= FRAME_BYTES and _is_frame(data):
         return Evidence("response-frame", _read_frame(data))
+    if _is_extended(data):
+        return Evidence("extended-report", data[:REPORT_BYTES], (data[REPORT_BYTES:],))
     if data.lstrip()[:1] == b"{":
         return _bundle(data)
     raise Unreadable("snp.report.length", f"{len(data)} bytes are no report in any known form")
@@ -75,6 +79,12 @@ def unwrap(data: bytes) -> Evidence:
 
 def _is_frame(data: bytes) -> bool:
     return data[4:8] == REPORT_BYTES.to_bytes(4, "little") and not any(data[8:FRAME_HEADER])
+
+
+def _is_extended(data: bytes) -> bool:
+    """A report with the host's certificate table right behind it, as guest tools write one file."""
+    small = REPORT_BYTES < len(data) <= MAX_EXTENDED_BYTES and not any(data[1:4])  # VERSION is a u32
+    return small and any(data[REPORT_BYTES : REPORT_BYTES + 16]) and is_table(data[REPORT_BYTES:])
 
 
 def _read_frame(data: bytes) -> bytes:
@@ -89,7 +99,7 @@ def _read_frame(data: bytes) -> bytes:
 def _bundle(data: bytes) -> Evidence:
     stated = read_json(data, limit=MAX_BUNDLE_BYTES)
     match stated:
-        case {"form": "configfs-tsm"}:
+        case {"form": "configfs-tsm"} | {"outblob": _}:
             tsm = TsmReport.read(data, limit=MAX_BUNDLE_BYTES)
             return read_tsm(tsm.provider, tsm.outblob, tsm.auxblob)
         case {"form": "azure-snp"}:
@@ -124,10 +134,10 @@ def _azure(bundle: AzureBundle) -> Evidence:
 
 
 def from_folder(files: Mapping[str, bytes]) -> Evidence:
-    """The evidence in a folder, by configfs-tsm's names or an Azure guest's. Raises `Unreadable`.
+    """The evidence in a folder, by known names. Raises `Unreadable`.
 
     configfs-tsm: provider, outblob, auxblob. Azure: hcl_report.bin or report.bin with
-    runtime_data.json; tpm_quote.bin, tpm_quote_signature.bin, tpm_pcrs.json.
+    runtime_data.json; tpm_quote.bin, tpm_quote_signature.bin, tpm_pcrs.json. Else report.bin.
     """
     if "outblob" in files:
         provider = files.get("provider", b"")[: MAX_PROVIDER_BYTES + 1].decode("ascii", "replace")
@@ -145,7 +155,11 @@ def from_folder(files: Mapping[str, bytes]) -> Evidence:
                 pcrs=_pcr_values(files["tpm_pcrs.json"]) if "tpm_pcrs.json" in files else None,
             )
         )
-    raise Unreadable("snp.report.malformed", "the folder holds neither outblob nor an Azure report")
+    if "report.bin" in files:
+        return unwrap(files["report.bin"])
+    raise Unreadable(
+        "snp.report.malformed", "the folder holds neither outblob nor report.bin nor Azure's files"
+    )
 
 
 FOLDER_FILES: Final = (

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
+from attestation.endorsements import gather
+from attestation.snp.azure import AzureParts, read_quote
 from attestation.snp.chain import Chain
+from attestation.snp.forms import Evidence
 from attestation.snp.products import line_of_cpuid, product_of_cpuid
 from attestation.snp.report import PLATFORM_BITS, POLICY_BITS, SIGNING_KEYS, Report
+from attestation.x509 import read_certificate
 from schemas.canonical import Json
+from schemas.errors import Refused, Unreadable
+from schemas.primitives import format_time
 
 
 def state(report: Report, chain: Chain | None = None) -> dict[str, Json]:
@@ -55,4 +63,49 @@ def state(report: Report, chain: Chain | None = None) -> dict[str, Json]:
         if report.version >= 5
         else None,
         "identity": report.identity.hex(),
+    }
+
+
+def state_form(evidence: Evidence) -> dict[str, Json]:
+    """What came along with a report: certificates by name and end, a vTPM's quote. Nothing is verified."""
+    stated: dict[str, Json] = {"form": evidence.form}
+    if evidence.endorsements:
+        stated["endorsements"] = _documents(evidence.endorsements)
+    if evidence.azure is not None:
+        stated["azure"] = _azure(evidence.azure)
+    return stated
+
+
+def _documents(documents: tuple[bytes, ...]) -> list[Json]:
+    try:
+        found = gather(documents)
+    except Unreadable as error:
+        return [f"cannot be read: {error.text}"]
+    return [*map(_certificate, found.certificates), *("a CRL" for _ in found.crls)]
+
+
+def _certificate(der: bytes) -> str:
+    try:
+        certificate = read_certificate(der)
+    except Unreadable as error:
+        return f"a certificate that cannot be read: {error.text}"
+    end = format_time(datetime.fromtimestamp(certificate.not_after, UTC))
+    return f"{certificate.common_name} by {certificate.issuer_common_name}, until {end}"
+
+
+def _azure(parts: AzureParts) -> dict[str, Json]:
+    runtime = parts.runtime_data.decode("utf-8", "replace")
+    if parts.quote is None:
+        return {"runtime_data": runtime, "quote": None}
+    try:
+        quote = read_quote(parts.quote)
+    except Refused as error:
+        return {"runtime_data": runtime, "quote": f"cannot be read: {error.text}"}
+    return {
+        "runtime_data": runtime,
+        "quote": {
+            "nonce": quote.extra_data.hex(),
+            "pcrs": list(quote.selected),
+            "pcr_digest": quote.pcr_digest.hex(),
+        },
     }

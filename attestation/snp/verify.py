@@ -97,13 +97,18 @@ def _binding(report: Report, chain: Chain) -> Binding:
         return Binding((first, *_unreached(NAMES[5:9])), None, False)
     chip = _chip(report, claims)
     checks = (
-        passed("snp.cert.extensions", f"{chain.kind} for {claims.product_name}", wanted, clause),
+        passed("snp.cert.extensions", _described(chain, claims), wanted, clause),
         _signer(report, chain),
         _product(report, chain, claims),
         _tcb(report, chain, claims),
         chip,
     )
     return Binding(checks, claims, chip.status == "pass")
+
+
+def _described(chain: Chain, claims: LeafClaims) -> str:
+    text = f"{chain.kind} for {claims.product_name}"
+    return text if claims.csp_id is None else f"{text}, provider {claims.csp_id}"
 
 
 def _from_error(name: str, error: ComityError, wanted: str, clause: str) -> Check:

@@ -108,7 +108,7 @@ def test_gathering_keeps_one_of_each_and_stops_at_its_limit() -> None:
     assert len(gather((FORGE.leaf(), pem(FORGE.leaf()))).certificates) == 1
     many = tuple(FORGE.leaf(serial=serial) for serial in range(3))
     assert len(gather(many).certificates) == 3
-    crowd = b"".join(pem(bytes([0x30, 1, n])) for n in range(MAX_CERTIFICATES + 1))
+    crowd = b"".join(pem(b"\x30\x02" + n.to_bytes(2)) for n in range(MAX_CERTIFICATES + 1))
     with pytest.raises(Unreadable):
         gather((crowd,))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import jwt
@@ -10,6 +11,7 @@ import pytest
 
 from attestation import render
 from attestation.ear import PROFILE, as_ear, sign_ear, verify_ear
+from attestation.render import human_text, stated_lines
 from attestation.result import Check, decide, downranked, failed, not_evaluated, passed, undecided
 from attestation.testing.forge import Forge
 from attestation.tests.judging import demanding, judge
@@ -92,3 +94,12 @@ def test_an_ear_is_signed_by_a_registered_key_and_in_date() -> None:
     ):
         with pytest.raises(ComityError):
             verify_ear(bad, verifier.public, issuer=issuer, at=at)
+
+
+def test_the_text_hides_no_commands_for_a_terminal() -> None:
+    lines = stated_lines({"name": "\x1b[2Jgood", "list": ["a\rb", "c"], "numbers": [1, 2], "in": {"x": "\n"}})
+    assert lines == [
+        "name: \\u001b[2Jgood", "list:", "  a\\u000db", "  c", "numbers: [1, 2]", "in: x \\u000a",
+    ]  # fmt: skip
+    spoken = replace(judge(FORGE), checks=(passed("snp.chain", "ARK-\x1b]0;", "", ""),))
+    assert "\x1b" not in human_text(spoken)
