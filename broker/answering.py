@@ -14,14 +14,14 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from broker.agreement import Placed
-from broker.appraisals import Appraisals
-from broker.attempt import AnswerReader
-from broker.border import Border
 from broker.edge.exchange import Choices, Event, Started, Text
 from broker.journey import Journey, Segment
 from broker.peers import Peers
+from broker.placing.agreement import Placed
+from broker.placing.appraisals import Appraisals
+from broker.placing.attempt import AnswerReader
 from broker.problems import Invalid, RequestProblem
+from broker.providing.border import Border
 from broker.shelf import Intent, Shelf
 from broker.spans import span, trace_headers
 from federation.stream import open_stream

@@ -13,20 +13,20 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from attestation.expected import Expectations
 from attestation.narrow import check_roots
-from broker.agreement import Placing, Terms
 from broker.answering import Answering
-from broker.appraisals import Appraisals, ChallengeBook
-from broker.border import Border
 from broker.config import ANY, BrokerConfig
-from broker.decide import ConsumerPolicy, ProviderPolicy, Rulebook
 from broker.directory import Directory
 from broker.dispatch import Dispatcher
-from broker.executions import Executions
-from broker.interior import Interior
 from broker.observe.metrics import Metrics
 from broker.peers import Peers, new_negotiation
-from broker.placements import Placements
-from broker.pricing import PriceBook
+from broker.placing.agreement import Placing, Terms
+from broker.placing.appraisals import Appraisals, ChallengeBook
+from broker.placing.decide import ConsumerPolicy, ProviderPolicy, Rulebook
+from broker.placing.placements import Placements
+from broker.providing.border import Border
+from broker.providing.executions import Executions
+from broker.providing.interior import Interior
+from broker.providing.pricing import PriceBook
 from broker.select.cost import Weights
 from broker.select.predict import Predictor
 from broker.service import Service

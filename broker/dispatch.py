@@ -13,11 +13,11 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from broker.agreement import Placed, Placing
 from broker.answering import Answering, Interrupted
 from broker.edge.exchange import Accepted, Event, Model, Tenant
-from broker.explain import explain, models
 from broker.journey import Journey
+from broker.placing.agreement import Placed, Placing
+from broker.placing.explain import explain, models
 from broker.problems import RequestProblem, Upstream
 from broker.shelf import Shelf
 from schemas.canonical import Json
@@ -42,7 +42,7 @@ class Dispatcher:
         # 1. Accept: the edge authenticated the tenant and described the request.
         journey = Journey.begin(accepted)
         while True:
-            # 2. Feasible, 3. rank, 4. agree, 5. prove, 6. decide (broker/agreement.py): one node that
+            # 2. Feasible, 3. rank, 4. agree, 5. prove, 6. decide (broker/placing/agreement.py): one node that
             #    is proved and allowed, or a typed refusal. Its Placement is durable before we go on.
             placed = await self._place(journey)
             # 7. Execute (broker/answering.py): sealed to that node alone, opened here alone.

@@ -14,9 +14,9 @@ from typing import Any, cast
 from opentelemetry import trace
 from opentelemetry.trace import Span
 
-from broker.attempt import Ended
 from broker.edge.exchange import Accepted, Finished
 from broker.edge.latency import NS_PER_MS, Latency
+from broker.placing.attempt import Ended
 from schemas.canonical import length_prefixed, sha256
 from schemas.descriptors.request import RequestDescriptor
 from schemas.descriptors.tags import PolicyTags

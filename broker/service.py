@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final
 
-from broker.appraisals import Appraisals
-from broker.border import Border
 from broker.directory import Directory
-from broker.executions import Executions
-from broker.interior import Interior
 from broker.peers import Peers, new_negotiation
+from broker.placing.appraisals import Appraisals
+from broker.providing.border import Border
+from broker.providing.executions import Executions
+from broker.providing.interior import Interior
 from broker.select.predict import Predictor
 from broker.spans import span
 from federation.accounts import account

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-from broker.holds import TERMINAL
 from broker.peers import Peers, new_negotiation, only
+from broker.providing.holds import TERMINAL
 from receipts.log import Keep, TransparencyLog
 from receipts.statements.node import parse_node_statement
 from receipts.statements.promise import read_promise

@@ -11,8 +11,8 @@ from attestation.expected import Expectations
 from attestation.testing.chip import SimulatedChip, SimulatedVendor
 from attestation.testing.expectations import simulated_expectations
 from attestation.testing.forge import MEASUREMENT
-from broker.negotiate import Offered
 from broker.peers import Peers
+from broker.placing.negotiate import Offered
 from schemas import binding, envelope, seal
 from schemas.charter import (
     Charter,

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from broker.appraisals import Appraisals, ChallengeBook
+from broker.placing.appraisals import Appraisals, ChallengeBook
 from broker.tests.parties import CHALLENGE, CONSUMER, PROVIDER, Parties, SimulatedNode
 from schemas.canonical import sha256
 from schemas.errors import Refused

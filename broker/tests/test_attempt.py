@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from broker.attempt import AnswerReader, Sealed, new_commitment, seal_attempt
+from broker.placing.attempt import AnswerReader, Sealed, new_commitment, seal_attempt
 from broker.tests.parties import CONSUMER, FEDERATION, MODEL, PROVIDER, Parties
 from receipts.statements import fields
 from receipts.statements.node import NodeStatement, sign_node_statement

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from broker.decide import ConsumerPolicy, Rulebook
-from broker.executions import COMMITMENT, CRASHED, Executions, Run
 from broker.peers import new_negotiation
-from broker.policy_block import node_record
+from broker.placing.decide import ConsumerPolicy, Rulebook
+from broker.placing.policy_block import node_record
+from broker.providing.executions import COMMITMENT, CRASHED, Executions, Run
 from broker.shelf import INTENT, Intent, Shelf
 from broker.tests.logs import opened
 from broker.tests.parties import CONSUMER, PROVIDER, Parties
@@ -69,7 +69,7 @@ def _context() -> Any:
 
 
 def _subject(parties: Parties) -> Any:
-    from broker.decide import facts_of
+    from broker.placing.decide import facts_of
     from broker.tests.parties import profile
     from schemas.policy.facts import DomainFacts, Subject, Unusable
 

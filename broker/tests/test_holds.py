@@ -9,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from broker.holds import CALL_BUDGET, MAX_OPEN_PER_PEER, TERMINAL, Holds, Negotiation, State
+from broker.providing.holds import CALL_BUDGET, MAX_OPEN_PER_PEER, TERMINAL, Holds, Negotiation, State
 from broker.tests.parties import CONSUMER, Parties
 from schemas.errors import Refused
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from broker.negotiate import Declined, Offered, call_for_offers
 from broker.peers import Peers, new_negotiation
+from broker.placing.negotiate import Declined, Offered, call_for_offers
 from broker.tests.parties import CAPABILITY, CONSUMER, MODEL, PROVIDER, Parties, call_terms
 from schemas.descriptors.capability import Rates
 from schemas.errors import Undecided

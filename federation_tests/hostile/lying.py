@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from broker.border import Border
+from broker.providing.border import Border
 from federation_tests.engine import asked_for
 from federation_tests.plan import CLINIC, CLOUD, HYPER, Changes
 from federation_tests.sse import Streamed, read, request

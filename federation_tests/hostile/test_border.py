@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from attestation.appraise import NodeAppraisal
-from broker.border import Border
-from broker.executions import Run
-from broker.interior import Interior
+from broker.providing.border import Border
+from broker.providing.executions import Run
+from broker.providing.interior import Interior
 from broker.service import Service
 from federation.stream import open_stream
 from federation_tests.conftest import MakeWorld

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import pytest
 
-from broker import holds
-from broker.negotiate import Declined, Offered, call_for_offers, release
+from broker.placing.negotiate import Declined, Offered, call_for_offers, release
+from broker.providing import holds
 from broker.service import PEER_LIMITS
 from domain_agent.tests.consumer import Attempt, Consumer, NodeFacts, chat
 from federation.connection import Bus

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from attestation.appraise import NodeAppraisal
-from broker.border import Border
+from broker.providing.border import Border
 from domain_agent.offer.summary import Condenser
 from federation.found import Founded
 from federation_tests.conftest import MakeWorld

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from broker.negotiate import Offered, call_for_offers
 from broker.peers import Peers
+from broker.placing.negotiate import Offered, call_for_offers
 from federation_tests.plan import CLINIC, CLOUD, HYPER
 from federation_tests.sse import read, request
 from federation_tests.world import Domain, World, until

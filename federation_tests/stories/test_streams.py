@@ -11,7 +11,7 @@ import httpx
 import pytest
 from aiohttp import web
 
-from broker import border
+from broker.providing import border
 from federation.stream import open_stream
 from federation_tests.conftest import MakeWorld
 from federation_tests.engine import asked_for, die_after, echo, fail, finish, hang_after, many, say

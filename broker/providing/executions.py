@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from broker.policy_block import policy_block
+from broker.placing.policy_block import policy_block
 from broker.shelf import INTENT, Intent
 from receipts.log import Draft, Issued, Keep, TransparencyLog
 from receipts.statements.fields import (

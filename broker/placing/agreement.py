@@ -14,18 +14,18 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from attestation.appraise import NodeAppraisal
-from broker.appraisals import Appraisals
-from broker.attempt import Sealed, check_node, new_commitment, seal_attempt
-from broker.decide import ConsumerPolicy
 from broker.directory import Directory, Snapshot
 from broker.journey import Journey, Segment
-from broker.negotiate import Declined, Offered, call_for_offers, release
 from broker.observe.metrics import Metrics
 from broker.peers import Peers
-from broker.placements import Choice, Considered, Placements
-from broker.policy_block import Refusal
+from broker.placing.appraisals import Appraisals
+from broker.placing.attempt import Sealed, check_node, new_commitment, seal_attempt
+from broker.placing.decide import ConsumerPolicy
+from broker.placing.negotiate import Declined, Offered, call_for_offers, release
+from broker.placing.placements import Choice, Considered, Placements
+from broker.placing.policy_block import Refusal
+from broker.placing.refusals import infeasible
 from broker.problems import Infeasible, Shed, Upstream
-from broker.refusals import infeasible
 from broker.select.candidates import Feasibility, feasible
 from broker.select.cost import Weights
 from broker.select.predict import Predictor

@@ -16,15 +16,15 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from attestation.appraise import NodeAppraisal
-from broker.appraisals import Appraisals
-from broker.decide import ProviderPolicy
-from broker.executions import Executions, Run
-from broker.holds import Holds, Negotiation, State
-from broker.interior import Interior
 from broker.observe.metrics import Metrics
 from broker.peers import Peers
-from broker.policy_block import node_record
-from broker.pricing import PriceBook
+from broker.placing.appraisals import Appraisals
+from broker.placing.decide import ProviderPolicy
+from broker.placing.policy_block import node_record
+from broker.providing.executions import Executions, Run
+from broker.providing.holds import Holds, Negotiation, State
+from broker.providing.interior import Interior
+from broker.providing.pricing import PriceBook
 from broker.spans import trace_headers, trace_id
 from federation.stream import open_stream
 from schemas import envelope

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from broker.agreement import Placing
 from broker.directory import Directory
 from broker.edge.exchange import Accepted, Model
 from broker.journey import Journey
-from broker.refusals import infeasible
+from broker.placing.agreement import Placing
+from broker.placing.refusals import infeasible
 from broker.select.candidates import Rejected
 from schemas.canonical import Json
 

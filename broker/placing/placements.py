@@ -14,11 +14,11 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from attestation.appraise import NodeAppraisal
-from broker.appraisals import ChallengeBook
-from broker.attempt import new_commitment
 from broker.journey import Journey
-from broker.negotiate import Offered
-from broker.policy_block import Refusal, node_record, policy_block, refusal_block
+from broker.placing.appraisals import ChallengeBook
+from broker.placing.attempt import new_commitment
+from broker.placing.negotiate import Offered
+from broker.placing.policy_block import Refusal, node_record, policy_block, refusal_block
 from broker.select import cost
 from broker.select.candidates import Feasibility, Rejected
 from broker.select.rank import Plan, RankRecord

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 from attestation.appraise import NodeAppraisal
-from broker.negotiate import Offered
 from broker.peers import Peers
+from broker.placing.negotiate import Offered
 from receipts.statements.node import NodeStatement, verify_node_statement
 from receipts.statements.statement import Statement
 from schemas import envelope, seal
