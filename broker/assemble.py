@@ -31,10 +31,14 @@ from broker.select.cost import Weights
 from broker.select.predict import Predictor
 from broker.service import Service
 from broker.shelf import Shelf
+from broker.witnesses import circle, open_witness
 from federation.connection import Bus, BusSettings
+from receipts.cosignature import Cosigner
 from receipts.log import Documents, LogIdentity, LogKeys, TransparencyLog
 from receipts.note import NoteSigner
 from receipts.statements.fields import ManifestRef
+from receipts.witnessing.asking import Circle
+from receipts.witnessing.state import WitnessState
 from schemas import envelope
 from schemas.descriptors.summary import CapabilitySummary
 from schemas.errors import ConfigurationError, Refused, Unreadable
@@ -60,6 +64,8 @@ class Parts:
     shelf: Shelf
     dispatcher: Dispatcher
     answering: Answering
+    circle: Circle
+    """The other members' witnesses of our log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,14 +162,30 @@ async def open_log(config: BrokerConfig, files: TrustFiles) -> TransparencyLog:
 
 
 def _note_signer(origin: str, path: Path) -> NoteSigner:
-    """The log's Ed25519 key, from the same PKCS#8 PEM as every other key."""
+    return NoteSigner.of(origin, _ed25519_seed("log", path))
+
+
+def _open_witness(config: BrokerConfig, trust: FederationTrust) -> WitnessState | None:
+    """Our witness, under the name that our manifest gives it; None where no key is configured."""
+    registered = trust.manifest(config.domain).witnesses
+    if config.keys.witness is None or not registered:
+        return None
+    name, seed = registered[0].name, _ed25519_seed("witness", config.keys.witness)
+    if Cosigner.of(name, seed).key.vkey != registered[0].vkey:
+        raise ConfigurationError("config.keys.witness", f"{config.domain} has not registered this key")
+    path = config.database.with_name(f"{config.database.stem}-witness.db")
+    return open_witness(path, name, seed, trust, config.domain)
+
+
+def _ed25519_seed(role: str, path: Path) -> bytes:
+    """An Ed25519 key, from the same PKCS#8 PEM as every other key."""
     try:
         private = load_pem_private_key(read_secret(path), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         private = None
     if not isinstance(private, Ed25519PrivateKey):
-        raise ConfigurationError("config.keys.log", f"{path}: an Ed25519 key in PKCS#8 PEM is required")
-    return NoteSigner.of(origin, private.private_bytes_raw())
+        raise ConfigurationError(f"config.keys.{role}", f"{path}: an Ed25519 key in PKCS#8 PEM is required")
+    return private.private_bytes_raw()
 
 
 async def assemble(config: BrokerConfig, metrics: Metrics) -> Parts:
@@ -222,7 +244,8 @@ def _join(
         metrics,
     )
     predictor = Predictor()
-    service = Service(bus, peers, interior, directory, appraisals, border, executions, predictor)
+    witness = _open_witness(config, trust)
+    service = Service(bus, peers, interior, directory, appraisals, border, executions, predictor, witness)
     shelf = Shelf(peers, log)
     placing = Placing(
         peers=peers,
@@ -243,7 +266,8 @@ def _join(
         return None if service.advert else "our own agent has not advertised yet"
 
     dispatcher = Dispatcher(placing, answering, shelf, config.negotiation.continuations, not_ready)
-    return Parts(bus, log, service, border, executions, shelf, dispatcher, answering)
+    watched = circle(trust.manifest(config.domain).logs[0].origin, peers)
+    return Parts(bus, log, service, border, executions, shelf, dispatcher, answering, watched)
 
 
 def _bus_settings(config: BrokerConfig) -> BusSettings:

@@ -58,6 +58,8 @@ class Keys:
     """P-256 key that signs attestation results; a file."""
     log: SecretFile
     """Ed25519 key that signs the log's checkpoints; a file."""
+    witness: SecretFile | None = None
+    """Ed25519 key that cosigns other members' checkpoints; without it this domain runs no witness."""
 
 
 @dataclass(frozen=True, slots=True, config=SETTINGS)

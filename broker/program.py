@@ -42,6 +42,8 @@ class Running:
     parts: Parts
     server: EdgeServer
     gate: Gate
+    following: asyncio.Task[None]
+    """Shows our log to the others' witnesses; ends only when one proves that the log was set back."""
 
     @property
     def base_url(self) -> str:
@@ -57,29 +59,35 @@ async def running(config: BrokerConfig, *, logs: bool = True) -> AsyncIterator[R
     # 2. Keys, trust, bus, log: everything that can be wrong is wrong here.
     parts = await assemble(config, observability.metrics)
     try:
+        # A log that was set back must not go on; a witness that is away holds nothing up.
+        await parts.circle.check_not_behind(parts.log)
         # 3. What a crash cut off gets the receipt that was promised for it.
         for issued in await parts.executions.recover():
             log.warning("concluded a run that a crash cut off", extra={"receipt": issued.receipt_id})
         # 4. Peers and agent first, applications last.
         await parts.service.start()
         recovering = asyncio.create_task(parts.shelf.recover())
+        following = asyncio.create_task(parts.circle.follow(parts.log), name="comity-witnesses")
         gate = Gate(config.limits)
         server = EdgeServer(build_app(_edge(config, parts, gate, observability)), config.listen, gate)
         await server.start()
         try:
-            yield Running(parts, server, gate)
+            yield Running(parts, server, gate, following)
         finally:
             # 5. Drain: nothing new from anyone, then what runs ends, then receipts are filed.
             parts.border.draining = True
             await gate.drain()
             await server.stop()
             await parts.answering.settle()
-            recovering.cancel()
-            await asyncio.gather(recovering, return_exceptions=True)
+            for task in (recovering, following):
+                task.cancel()
+            await asyncio.gather(recovering, following, return_exceptions=True)
     finally:
         await parts.service.stop()
         await parts.bus.close()
         await parts.log.close()
+        if parts.service.witness is not None:
+            parts.service.witness.close()
         observability.stop()
 
 
@@ -98,8 +106,14 @@ async def _serve(config: BrokerConfig) -> int:
         log.info("broker serves", extra={"domain": config.domain, "port": broker.server.port})
         failed = asyncio.ensure_future(broker.parts.log.failed())
         stopped = asyncio.ensure_future(stop.wait())
-        await asyncio.wait({failed, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({failed, stopped, broker.following}, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
+        if broker.following.done():
+            log.error(
+                "a witness has seen more of the log than is here", exc_info=broker.following.exception()
+            )
+            failed.cancel()
+            return EXIT_LOG_LOST
         if failed.done():
             log.error("the log cannot be written any more", extra={"code": failed.result().code})
             return EXIT_LOG_LOST

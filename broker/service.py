@@ -18,16 +18,21 @@ from broker.providing.executions import Executions
 from broker.providing.interior import Interior
 from broker.select.predict import Predictor
 from broker.spans import span
+from broker.witnesses import answer as answer_witness
 from federation.accounts import account
 from federation.connection import Bus
 from federation.flood import FloodLimits
 from federation.serving import Inbound
 from federation.stream import Responder, serve_streams
+from receipts.witnessing.state import WitnessState
 from schemas.errors import ComityError, Refused
 from schemas.messages import answer
 from schemas.messages.interior import NodeRevoked, OwnAdvert
 from schemas.messages.negotiation import FetchEvidence, FetchReceipt, FetchSnapshot, Revoke
 
+OPERATIONS: Final = (
+    "advert", "call", "release", "evidence", "receipt", "revoke", "snapshot", "status", "witness",
+)  # fmt: skip
 PEER_LIMITS: Final = FloodLimits(
     rate=1000.0, burst=2000.0
 )  # messages a second from one peer, before any signature
@@ -50,6 +55,8 @@ class Service:
     border: Border
     executions: Executions
     predictor: Predictor
+    witness: WitnessState | None = None
+    """Cosigns the others' checkpoints; None where this domain runs no witness."""
     advert: OwnAdvert | None = None
     """What our own agent last told the world."""
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
@@ -57,7 +64,7 @@ class Service:
     async def start(self) -> None:
         """Subscribe first, then ask for snapshots, so that nothing falls between (nats.md 6)."""
         inbound = f"fed.v1.neg.{account(self.peers.domain)}.*"
-        for op in ("advert", "call", "release", "evidence", "receipt", "revoke", "snapshot", "status"):
+        for op in OPERATIONS:
             await self.bus.serve(
                 f"{inbound}.{op}",
                 self._from_peer,
@@ -106,6 +113,8 @@ class Service:
             case "revoke":
                 self._revoke(sender, payload)
                 return b""
+            case "witness":
+                return await answer_witness(self.witness, payload)
         raise Refused("border.operation", f"no operation {op!r}")
 
     async def _from_peer(self, inbound: Inbound) -> bytes | None:

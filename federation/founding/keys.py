@@ -16,6 +16,7 @@ from schemas.keys import SigningKey, write_secret
 from schemas.manifest import Role
 
 ED25519_NOTE: Final = 0x01  # C2SP signed-note's type byte
+ED25519_COSIGNATURE: Final = 0x04  # C2SP tlog-cosignature's type byte
 API_KEY_BYTES: Final = 32
 API_KEY_PREFIX: Final = "cmt_"  # so that scanners for leaked secrets can know one
 
@@ -27,6 +28,7 @@ class DomainKeys:
     root: SigningKey
     roles: dict[Role, SigningKey]
     log: ed25519.Ed25519PrivateKey = field(repr=False)
+    witness: ed25519.Ed25519PrivateKey = field(repr=False)
     api: dict[str, str] = field(repr=False)
     """Tenant → its API key."""
 
@@ -37,13 +39,16 @@ class DomainKeys:
             role: SigningKey.generate() for role in get_args(Role) if role != "policy"
         }
         api = {name: API_KEY_PREFIX + secrets.token_urlsafe(API_KEY_BYTES) for name in tenants}
-        return cls(SigningKey.generate(), roles, ed25519.Ed25519PrivateKey.generate(), api)
+        log, witness = ed25519.Ed25519PrivateKey.generate(), ed25519.Ed25519PrivateKey.generate()
+        return cls(SigningKey.generate(), roles, log, witness, api)
 
     def vkey(self, origin: str) -> str:
-        """The log's verifier key text (C2SP signed-note): name+key id+base64(type ‖ key)."""
-        public = bytes([ED25519_NOTE]) + self.log.public_key().public_bytes_raw()
-        identifier = sha256(origin.encode(), b"\n", public)[:4].hex()
-        return f"{origin}+{identifier}+{base64.b64encode(public).decode('ascii')}"
+        """The log's verifier key text."""
+        return _vkey(origin, ED25519_NOTE, self.log)
+
+    def witness_vkey(self, name: str) -> str:
+        """The witness's verifier key text."""
+        return _vkey(name, ED25519_COSIGNATURE, self.witness)
 
     def save(self, folder: Path) -> None:
         """Write each key to a file with mode 0600. Raises `ConfigurationError` when one exists."""
@@ -52,8 +57,16 @@ class DomainKeys:
         for role, key in self.roles.items():
             key.save(folder / f"{role}.pem")
         write_secret(folder / "log.pem", _pem(self.log))
+        write_secret(folder / "witness.pem", _pem(self.witness))
         for tenant, key_text in self.api.items():
             write_secret(folder / f"api-{tenant}.txt", key_text.encode() + b"\n")
+
+
+def _vkey(name: str, kind: int, key: ed25519.Ed25519PrivateKey) -> str:
+    """Verifier key text (C2SP signed-note): name+key id+base64(type ‖ key)."""
+    public = bytes([kind]) + key.public_key().public_bytes_raw()
+    identifier = sha256(name.encode(), b"\n", public)[:4].hex()
+    return f"{name}+{identifier}+{base64.b64encode(public).decode('ascii')}"
 
 
 def _pem(key: ed25519.Ed25519PrivateKey) -> bytes:

@@ -29,7 +29,7 @@ from schemas.descriptors.profile import (
     Vouched,
 )
 from schemas.keys import SigningKey
-from schemas.manifest import DomainManifest, LogKey, RoleKey, Roots, sign_manifest
+from schemas.manifest import DomainManifest, LogKey, RoleKey, Roots, WitnessKey, sign_manifest
 
 MAX_MERGE_DELAY_S: Final = 10  # seconds within which a promised receipt stands in its log
 SIMULATED_ASSURANCE: Final = 1
@@ -95,6 +95,11 @@ def log_origin(domain: str) -> str:
     return f"{domain}/log"
 
 
+def witness_name(domain: str) -> str:
+    """What a domain's witness is called in its cosignatures."""
+    return f"{domain}/witness"
+
+
 def manifest(plan: Plan, domain: DomainPlan, keys: DomainKeys, period: Period) -> DomainManifest:
     """The domain's word about its own keys and machines."""
     origin = log_origin(domain.name)
@@ -115,6 +120,9 @@ def manifest(plan: Plan, domain: DomainPlan, keys: DomainKeys, period: Period) -
             for role, key in keys.roles.items()
         ],
         logs=[LogKey(origin=origin, vkey=keys.vkey(origin), max_merge_delay_s=MAX_MERGE_DELAY_S)],
+        witnesses=[
+            WitnessKey(name=witness_name(domain.name), vkey=keys.witness_vkey(witness_name(domain.name)))
+        ],
         platforms=sorted({digest for node in domain.nodes for digest in node.platforms}),
     )
 

@@ -55,6 +55,7 @@ def broker(domain: DomainPlan, keys: DomainKeys, *, pin: str, bus_url: str) -> s
                 "promise": "keys/promise.pem",
                 "attestation_verifier": "keys/attestation-verifier.pem",
                 "log": "keys/log.pem",
+                "witness": "keys/witness.pem",
             },
         ),
         _bus("broker", bus_url),

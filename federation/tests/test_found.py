@@ -119,7 +119,7 @@ def test_the_charter_names_the_rules_that_every_member_holds(founded: Founded) -
 
 def test_a_domain_holds_its_own_secrets_alone(founded: Founded) -> None:
     a, b = (founded.domain(name) for name in ("a.example", "b.example"))
-    roles = {f"{role}.pem" for role in ("root", "log", "message", "receipt", "promise", "advert")}
+    roles = {f"{role}.pem" for role in ("root", "log", "witness", "message", "receipt", "promise", "advert")}
     logins = {"broker.nk", "agent.nk"}
     assert files(b / "keys") == roles | logins | {"attestation-verifier.pem"}
     assert files(a / "keys") == files(b / "keys") | {"node.n1.nk", "api-ward.txt"}

@@ -1,0 +1,87 @@
+"""Our witness for the others' logs, and theirs for ours, over the federation's bus (receipts.md 11).
+
+The operation `witness` carries the very bodies of tlog-witness: a word for the resource, a newline,
+the body; back come the status, a newline, the body. The sender's name decides nothing: a checkpoint
+speaks through its own log's signature.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from broker.peers import Peers
+from receipts.cosignature import Cosigner, CosignerKey
+from receipts.note import NoteKey
+from receipts.witnessing.asking import ANSWER_S, Circle, Reply, Witness
+from receipts.witnessing.state import WitnessState
+from schemas.errors import ComityError, Refused, Undecided
+from schemas.trust import FederationTrust
+
+ADD = b"add-checkpoint"
+LATEST = b"latest"
+
+
+@dataclass(frozen=True, slots=True)
+class BusRoad:
+    """A peer's witness, reached like every other operation of that peer."""
+
+    peers: Peers
+    operator: str
+
+    async def add_checkpoint(self, body: bytes) -> Reply:
+        return await self._ask(ADD, body)
+
+    async def latest(self, origin: str) -> bytes | None:
+        reply = await self._ask(LATEST, origin.encode())
+        return reply.body if reply.status == 200 else None
+
+    async def _ask(self, word: bytes, body: bytes) -> Reply:
+        try:
+            data = await self.peers.ask(self.operator, "witness", word + b"\n" + body, within=ANSWER_S)
+        except ComityError as error:  # a peer without a witness refuses; one that is away does not answer
+            raise Undecided("witness.unreachable", f"{self.operator}: {error.code}") from None
+        status, _, rest = data.partition(b"\n")
+        if not status.isdigit() or len(status) != 3:
+            raise Undecided("witness.answer", f"{self.operator}: not an answer of a witness")
+        return Reply(int(status), rest)
+
+
+def open_witness(path: Path, name: str, seed: bytes, trust: FederationTrust, domain: str) -> WitnessState:
+    """Our witness: it believes each other member's log under the keys in that member's manifest."""
+    logs: dict[str, list[NoteKey]] = {}
+    for member in trust.members:
+        if member != domain:
+            for log in trust.manifest(member).logs:
+                logs.setdefault(log.origin, []).append(NoteKey.read(log.vkey))
+    return WitnessState.open(path, logs=logs, signers=[Cosigner.of(name, seed)])
+
+
+def circle(origin: str, peers: Peers) -> Circle:
+    """Everyone else's witnesses, asked over the bus; each operator's first key counts."""
+    trust = peers.trust
+    own = [NoteKey.read(log.vkey) for log in trust.manifest(peers.domain).logs if log.origin == origin]
+    witnesses = [
+        Witness(member, CosignerKey.read(each.vkey), BusRoad(peers, member))
+        for member in trust.members
+        if member != peers.domain
+        for each in trust.manifest(member).witnesses[:1]
+    ]
+    return Circle(origin, own, witnesses)
+
+
+async def answer(state: WitnessState | None, payload: bytes) -> bytes:
+    """One request to our witness. Raises `Refused` where we run none, `Undecided` when its disk fails."""
+    if state is None:
+        raise Refused("witness.none", "this domain runs no witness")
+    word, _, body = payload.partition(b"\n")
+    if word == ADD:
+        time = int(datetime.now(UTC).timestamp())
+        said = await asyncio.to_thread(state.add_checkpoint, body, time=time)
+        return b"%d\n%s" % (said.status, said.body)
+    if word == LATEST:
+        note = await asyncio.to_thread(state.latest, body.decode("utf-8", "replace"))
+        return b"404\n" if note is None else b"200\n" + note
+    raise Refused("witness.operation", "neither add-checkpoint nor latest")
