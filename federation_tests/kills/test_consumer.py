@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from broker.executions import COMMITMENT
+from broker.providing.executions import COMMITMENT
 from broker.shelf import INTENT
 from federation_tests.engine import hold_after
 from federation_tests.kills.town import FRANCE, HOME, Town, until

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from broker.executions import COMMITMENT
+from broker.providing.executions import COMMITMENT
 from broker.shelf import INTENT
 from federation.connection import Bus, BusSettings
 from federation_tests.engine import echo, hold_after

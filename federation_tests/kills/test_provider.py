@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from broker.executions import COMMITMENT
+from broker.providing.executions import COMMITMENT
 from federation_tests.engine import hold_after
 from federation_tests.kills.town import FRANCE, Town
 from federation_tests.plan import CLOUD
