@@ -23,6 +23,7 @@ from attestation.snp.appraise import appraise_report
 from attestation.snp.forms import Evidence
 from attestation.tdx.appraise import appraise_quote
 from attestation.tdx.quote import Tee
+from attestation.tdx.rollback import Marks
 from schemas.errors import ConfigurationError, Refused, Unreadable
 from schemas.evidence import NodeEvidence, evidence_digest
 from schemas.keys import VerifyKey
@@ -305,10 +306,12 @@ def appraise_dcap(
     at: datetime,
     evaluation: int | None = None,
     event_logs: Sequence[bytes] = (),
+    marks: Marks | None = None,
 ) -> AttestationResult:
     """Appraise a bare TDX or SGX quote (tdx.md 2 to 7).
 
     evaluation: judge as if this TCB evaluation data number were the newest. event_logs: of a trust domain.
+    marks: the newest collateral that was seen, for judging now (tdx/rollback.py).
     Raises `Unreadable`, or `ConfigurationError` when the expectations say nothing about this TEE.
     """
     policy = None if expectations is None else expectations.tdx if tee == "tdx" else expectations.sgx
@@ -329,6 +332,7 @@ def appraise_dcap(
         at=at,
         evaluation=evaluation,
         event_logs=event_logs,
+        marks=marks,
     ).result
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from attestation import appraise, render
 from attestation.endorsements import MAX_DOCUMENT_BYTES, recognise
@@ -22,13 +22,18 @@ from attestation.snp.forms import FOLDER_FILES, Evidence, from_folder, unwrap
 from attestation.snp.products import PRODUCTS
 from attestation.snp.report import read_report
 from attestation.snp.show import state, state_form
+from attestation.tdx.chain import INTEL_ROOTS
 from attestation.tdx.log.events import MAX_LOG_BYTES
 from attestation.tdx.quote import QE_VENDOR, read_quote
+from attestation.tdx.rollback import MAX_MARKS_BYTES, read_marks
 from attestation.tdx.show import state_quote
 from schemas.canonical import Json, read_json
 from schemas.errors import ComityError, ConfigurationError, Unreadable
 from schemas.evidence import MAX_EVIDENCE_BYTES, NodeEvidence
 from schemas.primitives import parse_time
+
+if TYPE_CHECKING:
+    import httpx
 
 TEES: Final = ("snp", "tdx", "sgx", "nvidia", "node")
 MAX_FILES: Final = 1000  # files read from one folder of endorsements
@@ -68,6 +73,8 @@ def _parser() -> argparse.ArgumentParser:
                         help="accept a missing (never a failing) revocation status")  # fmt: skip
     verify.add_argument("--event-log", type=Path, action="append", default=[], metavar="PATH",
                         help="tdx: what was measured after MRTD: a CCEL or a dstack log")  # fmt: skip
+    verify.add_argument("--marks", type=Path, metavar="FILE",
+                        help="tdx, sgx: marks.json of a fetched folder: nothing older counts")  # fmt: skip
     verify.add_argument("--evaluation", type=int, metavar="N",
                         help="tdx, sgx: as if this TCB evaluation data number were the newest")  # fmt: skip
     verify.add_argument("--json", action="store_true", help="one JSON object on stdout")
@@ -77,7 +84,10 @@ def _parser() -> argparse.ArgumentParser:
     fetch = commands.add_parser("fetch", help="collect the endorsements of evidence for offline use")
     fetch.add_argument("evidence", type=Path, metavar="EVIDENCE")
     fetch.add_argument("--out", type=Path, required=True, metavar="DIR", help="the bundle; also a cache")
-    fetch.add_argument("--from", dest="base_url", metavar="URL", help="a mirror of AMD's service")
+    fetch.add_argument("--from", dest="base_url", metavar="URL", help="a mirror of the vendor's service")
+    fetch.add_argument("--update", choices=["standard", "early"], default="standard",
+                       help="tdx, sgx: which TCB evaluation of Intel's")  # fmt: skip
+    fetch.add_argument("--evaluation", type=int, metavar="N", help="tdx, sgx: this TCB evaluation instead")
     fetch.add_argument("--product", choices=sorted(PRODUCTS), help="for a version 2 report")
     fetch.add_argument("--expect", type=Path, metavar="FILE", help="expected.toml, for its simulated roots")
     fetch.add_argument("--json", action="store_true", help="one JSON object on stdout")
@@ -104,6 +114,7 @@ def _verify(arguments: argparse.Namespace) -> int:
             expectations=expectations, nonce=nonce, waive_revocation=waive, at=at,
             evaluation=arguments.evaluation,
             event_logs=[_read(each, MAX_LOG_BYTES) for each in arguments.event_log],
+            marks=read_marks(_read(arguments.marks, MAX_MARKS_BYTES)) if arguments.marks else None,
         )  # fmt: skip
     elif arguments.tee == "nvidia":
         result = appraise.appraise_nvidia(
@@ -121,12 +132,16 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 def _hold_options(arguments: argparse.Namespace) -> None:
     """An option that a kind of evidence knows nothing of is a mistake, not something to pass over."""
-    known = {"event_log": ("tdx",), "evaluation": ("tdx", "sgx")}
+    known = {"event_log": ("tdx",), "evaluation": ("tdx", "sgx"), "marks": ("tdx", "sgx")}
     for option, tees in known.items():
         if getattr(arguments, option) not in (None, []) and arguments.tee not in tees:
             raise ConfigurationError(
                 "attest.option", f"--{option.replace('_', '-')} goes with {' and '.join(tees)}"
             )
+    if arguments.marks and arguments.at:
+        raise ConfigurationError(
+            "attest.option", "--marks is for judging now; --at may be before what was seen"
+        )
 
 
 def _evidence(path: Path) -> bytes | Evidence:
@@ -231,21 +246,64 @@ def _fetch(arguments: argparse.Namespace) -> int:
 
     import httpx
 
-    from attestation.collateral.amd import AMD, KeyDistribution
-    from attestation.collateral.service import Service
-
     expectations = Expectations.load(arguments.expect) if arguments.expect else None
-    report = _report(_evidence(arguments.evidence))
+    evidence = _evidence(arguments.evidence)
 
     async def fetch() -> list[Path]:
         async with httpx.AsyncClient() as client:
-            service = Service(client, (arguments.base_url or AMD).rstrip("/"))
-            kept = KeyDistribution(arguments.out, service, expectations)
-            return await kept.endorse(report, product=arguments.product)
+            quote = _quote(evidence)
+            if quote is not None:
+                return await _from_intel(arguments, client, quote, expectations)
+            return await _from_amd(arguments, client, _report(evidence), expectations)
 
     files = [str(file) for file in asyncio.run(fetch())]
     _print(json.dumps({"files": files}) if arguments.json else "\n".join(files))
     return 0
+
+
+async def _from_amd(
+    arguments: argparse.Namespace,
+    client: httpx.AsyncClient,
+    report: bytes,
+    expectations: Expectations | None,
+) -> list[Path]:
+    from attestation.collateral.amd import AMD, KeyDistribution
+    from attestation.collateral.service import Service
+
+    service = Service(client, (arguments.base_url or AMD).rstrip("/"))
+    return await KeyDistribution(arguments.out, service, expectations).endorse(
+        report, product=arguments.product
+    )
+
+
+async def _from_intel(
+    arguments: argparse.Namespace,
+    client: httpx.AsyncClient,
+    quote: bytes,
+    expectations: Expectations | None,
+) -> list[Path]:
+    from attestation.collateral.intel import INTEL, Provisioning, Wanted
+    from attestation.collateral.pieces import Pieces
+    from attestation.collateral.service import Service
+
+    sgx = read_quote(quote).tee == "sgx"
+    rules = expectations and (expectations.sgx if sgx else expectations.tdx)
+    service = Service(client, (arguments.base_url or INTEL).rstrip("/"))
+    wanted = Wanted(arguments.update, arguments.evaluation)
+    roots = rules.roots if rules else INTEL_ROOTS
+    return await Provisioning(Pieces(arguments.out), service, roots, wanted).endorse(quote)
+
+
+def _quote(data: bytes | Evidence) -> bytes | None:
+    """The DCAP quote that the evidence is or carries; None for another vendor's."""
+    if isinstance(data, Evidence):
+        return None
+    if data[12:28] == QE_VENDOR:
+        return data
+    if _is_node(data):
+        cpu = NodeEvidence.read(data).cpu
+        return cpu.report if cpu.tee == "tdx" else None
+    return None
 
 
 def _report(data: bytes | Evidence) -> bytes:

@@ -21,6 +21,7 @@ from attestation.tdx.platforms import check_platform
 from attestation.tdx.policy import check_debug, check_demands, check_nonce
 from attestation.tdx.quote import Quote, Tee, check_quote, read_quote
 from attestation.tdx.revocation import check_revocation
+from attestation.tdx.rollback import Marks, check_rollback
 from attestation.tdx.show import state
 from attestation.tdx.verify import Origin, authenticate
 from attestation.tdx.whatif import Asked, other_evaluations
@@ -61,12 +62,14 @@ def appraise_quote(
     at: datetime,
     evaluation: int | None = None,
     event_logs: Sequence[bytes] = (),
+    marks: Marks | None = None,
 ) -> QuoteAppraisal:
     """Appraise a quote at the time `at`. Raises `Unreadable` when the bytes are no quote of this TEE.
 
     policy: None = no reference values are demanded. nonce: the whole report data (64 bytes).
     evaluation: judge as if this TCB evaluation data number were the newest that exists.
     event_logs: what a trust domain measured after MRTD, in either form (tdx/log).
+    marks: the newest collateral that was seen; None when a past moment is judged, or nothing is remembered.
 
     1. read; 2. sort the collateral; 3. origin; 4. collateral and revocation; 5. TCB; 6. demands; 7. logs.
     """
@@ -86,6 +89,8 @@ def appraise_quote(
     )
     judged = judge_tcb(quote, chain, endorsed, rules, moment)
     checks += [*origin.checks, *endorsed.checks, *revocation, *judged.checks, check_debug(quote, rules)]
+    if marks is not None:
+        checks.append(check_rollback(endorsed, tee, marks))
     if nonce is not None:
         checks.append(check_nonce(quote, nonce))
     if policy is not None:

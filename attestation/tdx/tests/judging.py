@@ -12,6 +12,7 @@ from attestation.appraise import appraise_dcap
 from attestation.expected import Expectations
 from attestation.result import AttestationResult
 from attestation.tdx.quote import Tee
+from attestation.tdx.rollback import Marks
 from attestation.testing.intel import IntelForge
 from attestation.testing.intel_documents import NOW
 from attestation.testing.intel_quote import GOOD_TD
@@ -57,6 +58,7 @@ def judge(
     at: datetime = NOW,
     evaluation: int | None = None,
     event_logs: Sequence[bytes] = (),
+    marks: Marks | None = None,
     **expected: str | None,
 ) -> AttestationResult:
     return appraise_dcap(
@@ -69,6 +71,7 @@ def judge(
         at=at,
         evaluation=evaluation,
         event_logs=event_logs,
+        marks=marks,
     )
 
 

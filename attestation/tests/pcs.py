@@ -1,0 +1,92 @@
+"""A local server that speaks Intel's and a caching proxy's paths for a made-up platform, and misbehaves."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, quote, urlsplit
+
+from attestation.testing.intel import IntelForge, pem
+
+Answer = tuple[int, dict[str, str], bytes]
+
+
+@dataclass
+class Provisioner:
+    """What the server gives, and what it was asked."""
+
+    forge: IntelForge
+    early: IntelForge | None = None
+    """What it gives to those who ask for early collateral, or for its evaluation number."""
+    proxy: bool = False
+    """A proxy writes CRLs in hex and has the root's under a path of its own."""
+    asked: list[str] = field(default_factory=list)
+    faults: dict[str, list[Answer]] = field(default_factory=dict)
+    """Part of a path → answers to give first, one a request."""
+    hold: threading.Event | None = None
+    """While set and not released, answers wait."""
+
+    def answer(self, target: str) -> Answer:
+        self.asked.append(target)
+        if self.hold is not None:
+            self.hold.wait(10)
+        for part, answers in self.faults.items():
+            if part in target and answers:
+                return answers.pop(0)
+        parts = urlsplit(target)
+        query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        asks_early = query.get("update") == "early" or "tcbEvaluationDataNumber" in query
+        forge = self.early if asks_early and self.early else self.forge
+        return self._give(parts.path, query, forge)
+
+    def _give(self, path: str, query: dict[str, str], forge: IntelForge) -> Answer:
+        info, identity, root_crl, pck_crl, *_ = forge.pieces()
+        chain = quote(pem(forge.signer.der(), forge.root.der()))
+        tee = forge.tee
+        if path == f"/{tee}/certification/v4/tcb" and query["fmspc"].lower() == "00806f050000":
+            return 200, {"TCB-Info-Issuer-Chain": chain}, info
+        if path == f"/{tee}/certification/v4/qe/identity":
+            return 200, {"SGX-Enclave-Identity-Issuer-Chain": chain}, identity
+        if path == "/sgx/certification/v4/pckcrl" and query["ca"] == "platform":
+            return 200, {}, pck_crl.hex().encode() if self.proxy else pck_crl
+        if path == "/sgx/certification/v4/rootcacrl" and self.proxy:
+            return 200, {}, root_crl.hex().encode()
+        if path == "/IntelSGXRootCA.der" and not self.proxy:
+            return 200, {}, root_crl
+        return 404, {}, b""
+
+
+@contextmanager
+def provisioning(forge: IntelForge, *, proxy: bool = False) -> Iterator[tuple[Provisioner, str]]:
+    """The service and its address, until the block ends."""
+    service = Provisioner(forge, proxy=proxy)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, headers, body = service.answer(self.path)
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Keep quiet."""
+
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, request: object, client_address: object) -> None:
+            """A client that gave up is part of a test."""
+
+    server = Server(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield service, f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
