@@ -74,9 +74,10 @@ async def running(config: BrokerConfig, *, logs: bool = True) -> AsyncIterator[R
         try:
             yield Running(parts, server, gate, following)
         finally:
-            # 5. Drain: nothing new from anyone, then what runs ends, then receipts are filed.
+            # 5. Drain: nothing new from anyone, then what runs ends, ours and our peers', then receipts
+            #    are filed.
             parts.border.draining = True
-            await gate.drain()
+            await asyncio.gather(gate.drain(), parts.service.finish(config.limits.drain_ms / 1000))
             await server.stop()
             await parts.answering.settle()
             for task in (recovering, following):

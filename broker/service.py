@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -60,6 +60,9 @@ class Service:
     advert: OwnAdvert | None = None
     """What our own agent last told the world."""
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    _runs: set[Responder] = field(default_factory=set)
+    """Peers' runs that are being answered."""
+    _quiet: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def start(self) -> None:
         """Subscribe first, then ask for snapshots, so that nothing falls between (nats.md 6)."""
@@ -81,6 +84,13 @@ class Service:
             asyncio.create_task(self._sync_for_ever()),
             asyncio.create_task(self._sweep_for_ever()),
         ]
+
+    async def finish(self, within: float) -> None:
+        """Let peers' runs end, for at most so many seconds; the rest is cut off when the bus closes."""
+        if self._runs:
+            self._quiet.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._quiet.wait(), within)
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -126,6 +136,15 @@ class Service:
 
     async def _execute(self, inbound: Inbound, responder: Responder) -> None:
         """A peer's sealed run. Its frames go out as fast as the consumer reads."""
+        self._runs.add(responder)
+        try:
+            await self._run(inbound, responder)
+        finally:
+            self._runs.discard(responder)
+            if not self._runs:
+                self._quiet.set()
+
+    async def _run(self, inbound: Inbound, responder: Responder) -> None:
         with span("border execute", inbound.headers, peer=inbound.sender):
             body = await responder.receive_body()
             async with aclosing(self.border.run(inbound.sender, inbound.payload, body)) as frames:
