@@ -60,6 +60,13 @@ def log(arguments: list[str]) -> int:
     return run(arguments)
 
 
+def audit(arguments: list[str]) -> int:
+    """audit whole logs, or two against each other, offline"""
+    from receipts.audit.commands import main as run
+
+    return run(arguments)
+
+
 def policy(arguments: list[str]) -> int:
     """check and explain policies"""
     from schemas.policy.commands import main as run
@@ -76,7 +83,7 @@ def schema(arguments: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     command.__name__: command
-    for command in (federation, broker, agent, node, attest, receipt, log, policy, schema)
+    for command in (federation, broker, agent, node, attest, receipt, log, audit, policy, schema)
 }
 
 

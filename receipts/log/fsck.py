@@ -72,7 +72,7 @@ def check(database: Path, *, key: NoteKey | None = None) -> Findings:
         for (text,) in connection.execute("PRAGMA quick_check"):
             if text != "ok":
                 findings.note(f"SQLite: {text}")
-        _check_tree(connection, findings, key)
+        check_tree(connection, findings, key)
         _check_receipts(connection, findings)
         row = connection.execute("SELECT count(*) FROM ahead WHERE settled = 0").fetchone()
         findings.unsettled = row[0]
@@ -83,7 +83,7 @@ def check(database: Path, *, key: NoteKey | None = None) -> Findings:
         connection.close()
 
 
-def _check_tree(connection: sqlite3.Connection, findings: Findings, key: NoteKey | None) -> None:
+def check_tree(connection: sqlite3.Connection, findings: Findings, key: NoteKey | None) -> None:
     """Grow the tree from its records, comparing with each checkpoint and tile on the way."""
     signed = dict(connection.execute("SELECT size, note FROM checkpoint"))
     findings.checkpoints = len(signed)

@@ -1,0 +1,117 @@
+"""A log's database as an auditor reads it: read-only, row by row, in one state."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from receipts import proof
+from receipts.log import store
+from receipts.log.tiles import TileSource
+from receipts.merkle import inclusion_proof
+from receipts.proof import Proof
+from schemas.errors import Unreadable
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One receipt of the log's own domain, as it is stored; nothing of it is believed yet."""
+
+    index: int
+    receipt_id: str
+    kind: int
+    peer: str
+    seq: int
+    digest: bytes
+    envelope: bytes | None = field(repr=False)
+    """None when the receipt was erased."""
+    record: bytes | None
+    """The leaf; None when it is missing."""
+    salt: bytes | None
+    """None when it was erased."""
+
+
+_ROWS = (
+    "SELECT s.idx, s.receipt_id, s.kind, s.peer, s.seq, s.digest, s.envelope, l.record, l.salt"
+    " FROM statement s LEFT JOIN leaf l ON l.idx = s.idx"
+)
+
+
+def _row(values: tuple[Any, ...]) -> Row:
+    """A row with columns of the right kinds, whatever somebody wrote into the database."""
+    index, receipt_id, kind, peer, seq, digest, data, record, salt = values
+    wrong = not all(isinstance(each, int) and each >= 0 for each in (index, kind, seq))
+    if wrong or not isinstance(peer, str) or not isinstance(digest, bytes):
+        raise Unreadable("log.damaged", f"receipt {receipt_id!r:.80}: a column holds what none can hold")
+    return Row(index, str(receipt_id), kind, peer, seq, digest, _blob(data), _blob(record), _blob(salt))
+
+
+def _blob(value: object) -> bytes | None:
+    return value.encode() if isinstance(value, str) else value if isinstance(value, bytes) else None
+
+
+class LogFile:
+    """An open log database. Use as a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises `ConfigurationError`, or `Unreadable` (`log.not_a_log`)."""
+        self.path = path
+        self.connection = store.connect(path, read_only=True)
+        meta = store.read_meta(self.connection)
+        try:
+            self.origin, self.domain, self.federation = (
+                meta[name] for name in ("origin", "domain", "federation")
+            )
+        except KeyError:
+            self.connection.close()
+            raise Unreadable("log.not_a_log", f"{path} holds no transparency log") from None
+        self._tiles = TileSource(self.connection)
+
+    def __enter__(self) -> Self:
+        self.connection.execute("BEGIN")  # one state, even while its holder goes on writing
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.connection.close()
+
+    @property
+    def size(self) -> int:
+        """Receipts in the log."""
+        count: int = self.connection.execute("SELECT count(*) FROM statement").fetchone()[0]
+        return count
+
+    def rows(self, *, peer: str | None = None) -> Iterator[Row]:
+        """Its receipts in the order of the log; only those to one peer where it is given."""
+        where, values = ("", ()) if peer is None else (" WHERE s.peer = ?", (peer,))
+        try:
+            for row in self.connection.execute(f"{_ROWS}{where} ORDER BY s.idx", values):
+                yield _row(row)
+        except sqlite3.Error as error:
+            raise Unreadable("log.damaged", f"{self.path}: {error}") from None
+
+    def foreign(self) -> Iterator[tuple[bytes, bytes, bytes | None]]:
+        """(digest, envelope, proof) of statements of others that it keeps."""
+        yield from self.connection.execute(
+            "SELECT digest, envelope, proof FROM foreign_statement ORDER BY digest"
+        )
+
+    def checkpoint(self) -> bytes | None:
+        """The newest signed checkpoint."""
+        row = self.connection.execute("SELECT note FROM checkpoint ORDER BY size DESC LIMIT 1").fetchone()
+        return None if row is None else bytes(row[0])
+
+    def proof(self, row: Row) -> bytes | None:
+        """tlog-proof text of a receipt under the newest checkpoint; None where none can be made."""
+        newest = self.connection.execute(
+            "SELECT size, note FROM checkpoint ORDER BY size DESC LIMIT 1"
+        ).fetchone()
+        if newest is None or row.index >= newest[0] or row.salt is None:
+            return None
+        path = inclusion_proof(row.index, newest[0], self._tiles.node)
+        return proof.write(Proof(row.index, tuple(path), newest[1], row.salt))

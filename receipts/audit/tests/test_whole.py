@@ -1,0 +1,113 @@
+"""A whole log: clean, or touched by somebody who has the disk, each touch with its reason."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+
+from receipts.audit.findings import Audit, Finding
+from receipts.audit.tests.conftest import Auditor, codes
+from receipts.tests.world import CLINIC, CLOUD, Domain, Run, drafts
+from schemas import envelope
+
+
+async def test_a_clean_log_holds(auditor: Auditor) -> None:
+    await auditor.play(Run(), Run(), Run())
+    code, report = auditor.log()
+    assert (code, report["findings"]) == (0, [])
+    counts = report["counts"]
+    assert (counts["leaves"], counts["receipts"], counts["kinds"]) == (3, 3, {"placement": 3})
+    assert counts["peers"] == {CLOUD: {"receipts": 3, "newest": 2, "gaps": 0}}
+    assert report["limits"], "what an audit cannot show is said every time"
+    assert auditor.log(CLOUD)[1]["counts"]["kinds"] == {"execution": 3}
+
+
+FIRST = "SELECT envelope FROM statement WHERE seq = 0"
+OLDER = "SELECT note FROM checkpoint WHERE size = 1"
+GONE = "DELETE FROM statement WHERE seq = 1"
+TOUCHED = [
+    (GONE, "audit.sequence_gap"),
+    ("UPDATE statement SET envelope = replace(envelope, 'ey', 'eZ') WHERE seq = 1", None),
+    (f"UPDATE statement SET envelope = ({FIRST}) WHERE seq = 1", "audit.leaf"),
+    ("UPDATE statement SET receipt_id = 'other' WHERE seq = 1", "audit.row"),
+    ("UPDATE statement SET seq = 7 WHERE seq = 2", "audit.row"),
+    ("UPDATE leaf SET salt = zeroblob(32) WHERE idx = 1", "audit.leaf"),
+    ("UPDATE leaf SET salt = NULL WHERE idx = 1", "audit.salt"),
+    ("UPDATE leaf SET record = (SELECT record FROM leaf WHERE idx = 0) WHERE idx = 1", "audit.tree"),
+    ("DELETE FROM leaf WHERE idx = 1", "audit.tree"),
+    ("DELETE FROM leaf WHERE idx = 2", "audit.leaf"),
+    (f"UPDATE checkpoint SET note = ({OLDER}) WHERE size = 3", "audit.tree"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sql", "code"), TOUCHED)
+async def test_every_touch_shows(auditor: Auditor, sql: str, code: str | None) -> None:
+    await auditor.play(Run(), Run(), Run())
+    auditor.change(CLINIC, sql)
+    exit_code, report = auditor.log()
+    assert exit_code == 1
+    found = {each for _, each in codes(report)}
+    assert code in found if code else found
+    if sql == GONE:
+        (gap,) = report["findings"]
+        assert gap["text"] == "number 1 to cloud.fr not in the log"
+        assert report["counts"]["peers"][CLOUD] == {"receipts": 2, "newest": 2, "gaps": 1}
+
+
+async def test_a_receipt_by_a_stranger_s_key_shows(auditor: Auditor) -> None:
+    """The same words under a key that clinic.de never registered."""
+    await auditor.play(Run())
+    row = auditor.runs[0].placed
+    assert row is not None
+    payload = envelope.read(row.envelope).payload
+    forged = envelope.sign(envelope.STATEMENT, payload, Domain.make(CLINIC).keys.receipt)
+    auditor.change(CLINIC, "UPDATE statement SET envelope = ? WHERE seq = 0", forged)
+    assert codes(auditor.log()[1]) == [(CLINIC, "envelope.signature_invalid")]
+
+
+async def test_a_log_under_no_manifest_is_nobody_s(auditor: Auditor) -> None:
+    stranger = Domain.make("rogue.us")
+    log = await stranger.open(auditor.folder)
+    await log.issue(drafts(1))
+    await log.close()
+    code, report = auditor.log("rogue.us")
+    assert (code, codes(report)) == (1, [("rogue.us", "audit.no_manifest")])
+
+
+async def test_the_report_in_every_form(auditor: Auditor) -> None:
+    await auditor.play(Run(), Run(), Run())
+    auditor.change(CLINIC, GONE)
+    table, page = auditor.folder / "found.csv", auditor.folder / "found.html"
+    auditor.log(CLINIC, "--csv", str(table), "--html", str(page))
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert [row["code"] for row in rows] == ["audit.sequence_gap"]
+    html = page.read_text()
+    assert "number 1 to cloud.fr not in the log" in html
+    assert "<script" not in html
+    assert "does not hold" in html
+
+
+def test_a_spreadsheet_gets_no_formula_and_a_browser_no_markup() -> None:
+    audit = Audit("<b>log</b>")
+    for text in ("=HYPERLINK(1)", "+1", "-1", "@x", "\tx", "<script>alert(1)</script>"):
+        audit.add(Finding("a.b", "audit.x", "wrong", text))
+    cells = [row["text"] for row in csv.DictReader(io.StringIO(audit.as_csv()))]
+    assert cells[:5] == ["'=HYPERLINK(1)", "'+1", "'-1", "'@x", "'\tx"]
+    assert "<script" not in audit.as_html()
+    assert "<b>" not in audit.as_html()
+
+
+@pytest.mark.parametrize("missing", ["papers", "log"])
+async def test_what_cannot_be_read_is_said(auditor: Auditor, missing: str) -> None:
+    await auditor.play(Run())
+    if missing == "papers":
+        for path in (auditor.folder / "papers").iterdir():
+            path.unlink()
+    else:
+        auditor.remove(f"{CLINIC}.db-wal")
+        auditor.database(CLINIC).write_bytes(b"no database")
+    code, report = auditor.log()
+    assert code == 2
+    assert report["reason"] in ("audit.papers", "log.database", "log.not_a_log")
