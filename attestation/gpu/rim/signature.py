@@ -147,7 +147,10 @@ def _chain(certificates: Sequence[bytes]) -> tuple[Certificate, ...]:
 
 def _canonical(element: Any) -> bytes:
     """C14N without comments, with the namespaces in scope (xml-c14n11; the same bytes as 1.0 here)."""
-    canonical: bytes = etree.tostring(element, method="c14n", exclusive=False, with_comments=False)
+    try:
+        canonical: bytes = etree.tostring(element, method="c14n", exclusive=False, with_comments=False)
+    except etree.C14NError:  # a relative namespace URI, which C14N 1.0 section 1.3 forbids
+        raise malformed("cannot be canonicalised") from None
     return canonical
 
 

@@ -87,6 +87,7 @@ ATTACKS: dict[str, dict[str, bytes]] = {
         "too large": text(lambda good: good + " " * MAX_DOCUMENT_BYTES),
         "too deep": swap("<ns0:Payload>", "<ns0:Payload>" + "<a>" * MAX_DEPTH + "</a>" * MAX_DEPTH),
         "too many elements": swap("<ns0:Payload>", "<ns0:Payload>" + "<a/>" * 2 * MAX_ELEMENTS),
+        "relative namespace": swap('xmlns:ns2="http:', 'xmlns:ns2="h'),
         "duplicate attribute": swap('edition="GPU"', 'edition="GPU" edition="GPU"'),
         "not signed": text(lambda good: good.replace(SIGNATURE, "")),
         "another root": swap("SoftwareIdentity xmlns", "SoftwareIdentity2 xmlns").replace(
