@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import _lru_cache_wrapper
 from typing import cast
 
-from attestation import der, endorsements, x509
+from attestation import der, endorsements, narrow, x509
 from attestation.snp import appraisal, chain, revocation
 from attestation.tdx import chain as pck
 from attestation.tdx import collateral, documents, endorsed, signature
@@ -32,6 +32,7 @@ def caches() -> tuple[_lru_cache_wrapper[object], ...]:
             chain._verify_chain,
             chain._leaf_claims,
             revocation.verify_crl,
+            narrow._narrowed,
             appraisal.room_of_report,
             appraisal.room_of_guest,
             documents.gather,

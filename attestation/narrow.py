@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
+from functools import lru_cache
+from typing import Final
 
 from attestation.expected import Expectations, NodeExpectations
 from attestation.snp.expected import SnpPolicy
 from schemas.errors import ConfigurationError
 from schemas.trust import FederationTrust
+
+CACHED_NARROWED: Final = 16  # one per file of expectations and state of what is published
 
 
 def narrow(expectations: Expectations, trust: FederationTrust, at: datetime) -> Expectations:
@@ -23,9 +27,22 @@ def narrow(expectations: Expectations, trust: FederationTrust, at: datetime) -> 
     """
     check_roots(expectations, trust)
     published = trust.reference_values_at(at)
-    measurements = frozenset(bytes.fromhex(value.measurement) for value in published)
-    engines = frozenset(digest for value in published for digest in value.engine_digests)
-    models = frozenset(digest for value in published for digest in value.model_digests)
+    return _narrowed(
+        expectations,
+        frozenset(bytes.fromhex(value.measurement) for value in published),
+        frozenset(digest for value in published for digest in value.engine_digests),
+        frozenset(digest for value in published for digest in value.model_digests),
+    )
+
+
+@lru_cache(maxsize=CACHED_NARROWED)
+def _narrowed(
+    expectations: Expectations,
+    measurements: frozenset[bytes],
+    engines: frozenset[str],
+    models: frozenset[str],
+) -> Expectations:
+    """One object as long as the same is published: appraisals are remembered by their expectations."""
     snp = {name: _snp(policy, measurements) for name, policy in (expectations.snp or {}).items()}
     node = None if expectations.node is None else _node(expectations.node, engines, models)
     return replace(expectations, snp=snp if expectations.snp is not None else None, node=node)

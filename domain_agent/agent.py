@@ -40,7 +40,9 @@ from schemas.messages.interior import (
     HoldUpdated,
     NodeRevoked,
     NodeState,
+    ResultRequest,
     RevokeNode,
+    SignedResult,
     Welcome,
 )
 
@@ -75,6 +77,7 @@ class Agent:
             clock=self.clock,
             epoch_s=config.epoch_s,
             accept=config.accept,
+            results=config.results,
         )
         self.advertiser = Advertiser(
             membership=config.membership,
@@ -128,6 +131,7 @@ class Agent:
             "release": self._release,
             "done": self._done,
             "evidence": self._evidence,
+            "result": self._result,
             "snapshot": self._snapshot,
             "status": self._status,
             "revoke": self._revoke,
@@ -171,6 +175,10 @@ class Agent:
 
     async def _evidence(self, inbound: Inbound) -> bytes:
         return self.book.document(EvidenceRequest.read(inbound.payload).evidence)
+
+    async def _result(self, inbound: Inbound) -> bytes:
+        asked = ResultRequest.read(inbound.payload)
+        return SignedResult(node_id=asked.node_id, ear=self.book.result(asked.node_id)).write()
 
     async def _snapshot(self, _: Inbound) -> bytes:
         return self.advertiser.latest().write()

@@ -1,4 +1,4 @@
-"""`comity agent run|status|revoke`: the interior's program and its operator's two questions."""
+"""`comity agent run|status|result|revoke`: the interior's program and its operator's questions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import asyncio
 import json
 import signal
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -14,9 +15,11 @@ import uvloop
 
 from domain_agent import config as agent_config
 from domain_agent import observe
+from domain_agent.admit.results import verify_result
 from domain_agent.agent import Agent
+from domain_agent.membership import Membership
 from federation.connection import Bus
-from schemas.messages.interior import AgentStatus, RevokeNode
+from schemas.messages.interior import AgentStatus, ResultRequest, RevokeNode, SignedResult
 
 ASK_S: Final = 5.0  # seconds for the running agent to answer
 
@@ -29,10 +32,14 @@ def main(arguments: list[str]) -> int:
         case "run":
             uvloop.run(_run(config))
         case "status":
-            _show(asyncio.run(_ask(config, "agent.status", b"{}")), as_json=options.json)
+            _show(asyncio.run(_status(config, "agent.status", b"{}")), as_json=options.json)
+        case "result":
+            asked = ResultRequest(node_id=options.node).write()
+            reply = SignedResult.read(asyncio.run(_ask(config, "agent.result", asked)))
+            _show_result(reply, config.membership, as_json=options.json)
         case "revoke":
             order = RevokeNode(node_id=options.node, reason_class=options.reason_class, reason=options.reason)
-            _show(asyncio.run(_ask(config, "agent.revoke", order.write())), as_json=options.json)
+            _show(asyncio.run(_status(config, "agent.revoke", order.write())), as_json=options.json)
     return 0
 
 
@@ -41,6 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="serve until SIGTERM")
     status = commands.add_parser("status", help="the nodes as the running agent sees them")
+    result = commands.add_parser("result", help="what was found about a node, as a signed and verified EAR")
+    result.add_argument("node", metavar="NODE_ID")
     revoke = commands.add_parser("revoke", help="put a node out, at once and until its entry is removed")
     revoke.add_argument("node", metavar="NODE_ID")
     revoke.add_argument("--reason", required=True, metavar="CODE", help="one word, e.g. stolen")
@@ -51,9 +60,9 @@ def _parser() -> argparse.ArgumentParser:
         default="compromise",
         help="compromise ends running answers, stale lets them finish (default: compromise)",
     )
-    for command in (run, status, revoke):
+    for command in (run, status, result, revoke):
         command.add_argument("--config", type=Path, required=True, metavar="FILE", help="agent.toml")
-    for command in (status, revoke):
+    for command in (status, result, revoke):
         command.add_argument("--json", action="store_true", help="one JSON object on standard output")
     return parser
 
@@ -67,12 +76,25 @@ async def _run(config: agent_config.AgentConfig) -> None:
     await agent.run()
 
 
-async def _ask(config: agent_config.AgentConfig, subject: str, payload: bytes) -> AgentStatus:
+async def _ask(config: agent_config.AgentConfig, subject: str, payload: bytes) -> bytes:
     bus = await Bus.connect(config.membership.bus)
     try:
-        return AgentStatus.read(await bus.request(subject, payload, timeout=ASK_S))
+        return await bus.request(subject, payload, timeout=ASK_S)
     finally:
         await bus.close()
+
+
+async def _status(config: agent_config.AgentConfig, subject: str, payload: bytes) -> AgentStatus:
+    return AgentStatus.read(await _ask(config, subject, payload))
+
+
+def _show_result(reply: SignedResult, membership: Membership, *, as_json: bool) -> None:
+    """The token, or with --json its claims too. Raises `Refused` unless our registered verifier signed it."""
+    claims = verify_result(reply.ear, membership.trust, membership.domain, datetime.now(UTC))
+    if as_json:
+        sys.stdout.write(json.dumps({"node_id": reply.node_id, "ear": reply.ear, "claims": claims}) + "\n")
+    else:
+        sys.stdout.write(reply.ear + "\n")
 
 
 def _show(status: AgentStatus, *, as_json: bool) -> None:

@@ -79,3 +79,10 @@ def test_a_simulated_root_that_the_charter_does_not_list_is_a_configuration_erro
     with pytest.raises(ConfigurationError) as error:
         Charter(roots=[]).bound(expectations())
     assert "not listed in the charter" in error.value.text
+
+
+def test_the_same_bounds_give_the_same_expectations() -> None:
+    """So that what is remembered of a guest is found again, and a change of what is published is not."""
+    own = expectations()
+    assert Charter().bound(own) is Charter().bound(own)
+    assert Charter().bound(own) is not Charter(models=[NONE]).bound(own)

@@ -15,8 +15,10 @@ from typing import Final, Literal
 
 from attestation.appraise import NodeAppraisal, appraise_node
 from attestation.expected import Expectations
+from attestation.narrow import narrow
 from domain_agent.admit.challenges import OwnChallenges, PeerChallenges
 from domain_agent.admit.nodes import NodeBook, NodeRecord
+from domain_agent.admit.results import ResultIssuer
 from domain_agent.admit.revocations import ReasonClass, Revocations
 from domain_agent.clock import Clock
 from domain_agent.membership import Membership
@@ -67,6 +69,8 @@ class Admission:
     clock: Clock
     epoch_s: float = EPOCH_S
     accept: Literal["affirming", "warning"] = "affirming"
+    results: ResultIssuer | None = None
+    """Signs every appraisal; None: this domain issues no results."""
     _turns: dict[tuple[str, str], _Turn] = field(default_factory=dict)
     _asking: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -145,15 +149,16 @@ class Admission:
             key_epoch=record.key_epoch,
             challenges={domain: value.hex() for domain, value in challenges.items()},
         )
-        document = await self.ask(record.node_id, asked)
+        document, at = await self.ask(record.node_id, asked), self.clock.now()
         appraisal = await asyncio.to_thread(
             appraise_node,
             document,
-            expectations=self.expectations,
+            expectations=narrow(self.expectations, self.membership.trust, at),
             challenges=self.own.issued(now),
             enrolments=self.membership.trust.enrolments(),
-            at=self.clock.now(),
+            at=at,
         )
+        record.result = self.results.issue(appraisal, at.timestamp()) if self.results else None
         return appraisal, document
 
     def _admit(self, record: NodeRecord, appraisal: NodeAppraisal, document: bytes) -> None:

@@ -34,6 +34,8 @@ class NodeRecord:
     """POSIX seconds on our clock."""
     reason: str | None = "node.not_appraised"
     """Why it is not admitted, or was not at the last look."""
+    result: str | None = None
+    """The latest appraisal, whatever it found, as a signed EAR."""
     key_epoch: int = 0
     state: NodeState | None = None
     state_at: float = 0.0
@@ -112,6 +114,13 @@ class NodeBook:
             if digest in record.documents:
                 return record.documents[digest][1]
         raise Undecided("evidence.unknown", "no evidence with this digest is kept")
+
+    def result(self, node_id: str) -> str:
+        """The signed result of the latest appraisal of a node. Raises `Undecided`."""
+        record = self._records.get(node_id)
+        if record is None or record.result is None:
+            raise Undecided("agent.no_result", f"no signed result about {node_id}")
+        return record.result
 
     def statuses(self, now: float, steady: float) -> list[NodeStatus]:
         """Every node as the operator sees it."""

@@ -87,6 +87,7 @@ class Domain:
             f'domain = "{OURS}"\nstate = "state"\n{self.founded.federation_toml()}'
             f'expectations = "{self.founded.folder}/expected.toml"\n{self._bus_toml("agent")}'
             f'[keys]\nadvert = "{self.founded.folder}/{OURS}.advert.pem"\n'
+            f'attestation_verifier = "{self.founded.folder}/{OURS}.verifier.pem"\n'
             f"[admission]\nepoch_s = {epoch_s}\n[capacity]\nqueue_per_slot = 1\n[summary]\nk_min = {k_min}\n"
             f'[[capabilities]]\nclass = "chat.small"\nvariant = "{CAPABILITY.partition("/")[2]}"\n'
             f'version = "1"\ndigest = "{digest or file_digest()}"\ntier = 1\ncontext = 2048\n'

@@ -13,8 +13,20 @@ from pathlib import Path
 from attestation.appraise import platform_digest
 from attestation.testing.chip import SimulatedVendor
 from attestation.testing.expectations import simulated_toml
+from attestation.testing.forge import MEASUREMENT
+from domain_agent.node.engine.process import llama_binary
 from schemas import envelope
-from schemas.charter import Charter, Endorsement, Member, sign_charter
+from schemas.canonical import sha256
+from schemas.charter import (
+    Charter,
+    Endorsement,
+    ImagePublisher,
+    Member,
+    ReferenceValue,
+    ReferenceValues,
+    SimulatedRoot,
+    sign_charter,
+)
 from schemas.descriptors.profile import DomainProfile, LegalEntity, ProfileEvidence
 from schemas.keys import SigningKey
 from schemas.manifest import DomainManifest, Role, RoleKey, Roots, sign_manifest
@@ -25,6 +37,10 @@ OURS, PEER = "clinic.de", "cloud.fr"
 NODES = {OURS: ["n1", "n2"], PEER: []}
 DAY = 86_400
 CAPABILITY = "chat.small/smollm2-135m-q4_1"
+SCRIPT = Path(__file__).with_name("domain.py")
+"""What scripted nodes give out as their engine's binary and as their model."""
+MADE_UP = ["ab" * 32, "cd" * 32, "ef" * 32]
+"""Digests that tests state without a file behind them."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +51,8 @@ class Founded:
     pin: bytes
     message: dict[str, SigningKey]
     advert: dict[str, SigningKey]
+    verifier: SigningKey
+    """Our attestation verifier."""
     vendor: SimulatedVendor
     trust: FederationTrust
 
@@ -59,14 +77,19 @@ def found(folder: Path) -> Founded:
     roots = {domain: SigningKey.generate() for domain in NODES}
     message = {domain: SigningKey.generate() for domain in NODES}
     advert = {domain: SigningKey.generate() for domain in NODES}
+    verifier, publisher = SigningKey.generate(), SigningKey.generate()
+    verifier.save(folder / f"{OURS}.verifier.pem")
+    (folder / "values" / "publisher.json").write_bytes(_published(publisher))
     members = []
     for domain in NODES:
         advert[domain].save(folder / f"{domain}.advert.pem")
         roles: list[tuple[Role, SigningKey]] = [("message", message[domain]), ("advert", advert[domain])]
+        if domain == OURS:
+            roles.append(("attestation-verifier", verifier))
         signed = _manifest(domain, roots[domain], roles, platforms if domain == OURS else [])
         (folder / "manifests" / f"{domain}.json").write_bytes(signed)
         members.append(_member(domain, roots[domain], envelope.read(signed).digest.hex()))
-    charter = sign_charter(_charter(members), *roots.values())
+    charter = sign_charter(_charter(members, publisher, vendor), *roots.values())
     (folder / "charter.json").write_bytes(charter)
     (folder / "expected.toml").write_text(simulated_toml(vendor.root_toml()))
     pin = envelope.read(charter).digest
@@ -74,9 +97,9 @@ def found(folder: Path) -> Founded:
         charter,
         pin=pin,
         manifests=[path.read_bytes() for path in (folder / "manifests").iterdir()],
-        reference_values=[],
+        reference_values=[(folder / "values" / "publisher.json").read_bytes()],
     )
-    return Founded(folder, pin, message, advert, vendor, trust)
+    return Founded(folder, pin, message, advert, verifier, vendor, trust)
 
 
 def _manifest(
@@ -125,7 +148,27 @@ def _member(domain: str, root: SigningKey, manifest_digest: str) -> Member:
     )
 
 
-def _charter(members: list[Member]) -> Charter:
+def _published(publisher: SigningKey) -> bytes:
+    """What the simulated guests measure, with every engine and model that these tests run."""
+    now = int(time.time())
+    value = ReferenceValue(
+        measurement=MEASUREMENT.hex(),
+        image_digest="0" * 64,
+        engine_digests=[*MADE_UP, _digest(SCRIPT), _digest(llama_binary())],
+        model_digests=[*MADE_UP, _digest(SCRIPT), _digest(small_model())],
+        provenance="tests",
+        valid_from=now - DAY,
+        valid_until=now + DAY,
+    )
+    listed = ReferenceValues(publisher="images", version=1, values=[value])
+    return envelope.sign(envelope.REFERENCE_VALUES, listed.write(), publisher)
+
+
+def _digest(path: Path) -> str:
+    return sha256(path.read_bytes()).hex()
+
+
+def _charter(members: list[Member], publisher: SigningKey, vendor: SimulatedVendor) -> Charter:
     now = int(time.time())
     return Charter(
         federation=FEDERATION,
@@ -135,9 +178,11 @@ def _charter(members: list[Member]) -> Charter:
         currency="EUR",
         threshold=2,
         members=members,
-        publishers=[],
+        publishers=[ImagePublisher(name="images", jwk=publisher.public.jwk)],
         vendor_roots=[],
-        simulated_roots=[],
+        simulated_roots=[
+            SimulatedRoot(name=vendor.name, product=vendor.product.name, sha256=vendor.root_digest)
+        ],
         policy_digest="0" * 64,
     )
 

@@ -12,6 +12,7 @@ from attestation.testing.chip import SimulatedChip
 from domain_agent.admit.admission import Admission
 from domain_agent.admit.challenges import OwnChallenges, PeerChallenges
 from domain_agent.admit.nodes import NodeBook
+from domain_agent.admit.results import ResultIssuer
 from domain_agent.admit.revocations import Revocations
 from domain_agent.clock import Clock
 from domain_agent.membership import Membership
@@ -101,6 +102,7 @@ class Interior:
             ask=lambda node_id, asked: self.nodes[node_id].quote(founded, asked, self.time.clock.steady()),
             lost=lambda *what: self.lost.append(what),
             clock=self.time.clock,
+            results=ResultIssuer(OURS, founded.verifier),
         )
         catalogue = Catalogue.of([entry("smollm2-135m-q4_1", MODEL)])
         self.holding = Holding(self.book, self.capacity, catalogue, self.time.clock)

@@ -48,7 +48,8 @@ def agent_text(founded: Founded, seed: Path, **changes: str) -> str:
         "top": f'domain = "{OURS}"\nstate = "state"\n',
         "federation": founded.federation_toml() + f'expectations = "{founded.folder}/expected.toml"\n',
         "bus": f'[bus]\nurl = "nats://127.0.0.1:4222"\nseed = "{seed}"\nca = "any"\n',
-        "keys": f'[keys]\nadvert = "{founded.folder}/{OURS}.advert.pem"\n',
+        "keys": f'[keys]\nadvert = "{founded.folder}/{OURS}.advert.pem"\n'
+        f'attestation_verifier = "{founded.folder}/{OURS}.verifier.pem"\n',
         "capabilities": CAPABILITIES,
     }
     return "".join({**parts, **changes}.values())
@@ -173,8 +174,25 @@ def test_a_capability_twice_is_refused(founded: Founded, seed: Path, tmp_path: P
 
 def test_a_key_of_another_role_signs_no_adverts(founded: Founded, seed: Path, tmp_path: Path) -> None:
     founded.message[OURS].save(tmp_path / "message.pem")
-    with pytest.raises(ConfigurationError, match="not registered for adverts"):
+    with pytest.raises(ConfigurationError, match="not registered as advert in the manifest"):
         load_agent(tmp_path, agent_text(founded, seed, keys='[keys]\nadvert = "message.pem"\n'))
+    advert = f'[keys]\nadvert = "{founded.folder}/{OURS}.advert.pem"\n'
+    with pytest.raises(ConfigurationError, match="not registered as attestation-verifier"):
+        load_agent(
+            tmp_path, agent_text(founded, seed, keys=advert + 'attestation_verifier = "message.pem"\n')
+        )
+    assert load_agent(tmp_path, agent_text(founded, seed, keys=advert)).results is None
+
+
+def test_a_simulated_root_that_the_charter_does_not_list_is_refused(
+    founded: Founded, seed: Path, tmp_path: Path
+) -> None:
+    root = f'[[simulated_root]]\nname = "other"\nproduct = "Milan"\nsha256 = "{"ab" * 32}"\n'
+    own = (founded.folder / "expected.toml").read_text() + root
+    (tmp_path / "own.toml").write_text(own)
+    stated = founded.federation_toml() + 'expectations = "own.toml"\n'
+    with pytest.raises(ConfigurationError, match="not listed in the charter"):
+        load_agent(tmp_path, agent_text(founded, seed, federation=stated))
 
 
 @pytest.mark.parametrize("name", ["node.toml", "agent.toml"])

@@ -65,6 +65,9 @@ async def test_the_programs_serve_one_traced_run_and_end_on_sigterm(founded: Fou
                 code, out, _ = await output("agent", "status", "--config", agent_file, "--json")
                 assert code == 0
                 assert AgentStatus.read(out).nodes[0].admitted
+                code, out, _ = await output("agent", "result", "n1", "--config", agent_file, "--json")
+                assert code == 0
+                assert json.loads(out)["claims"]["submods"]["node"]["ear.status"] == "affirming"
                 hold = (await clinic.hold()).hold
                 assert hold
                 asked = EvidenceRequest(evidence=hold.evidence).write()

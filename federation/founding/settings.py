@@ -94,7 +94,13 @@ def agent(domain: DomainPlan, *, pin: str, bus_url: str) -> str:
         [
             lines({"domain": domain.name, "state": "state/agent"}),
             _federation(pin, {"expectations": "expectations.toml"}),
-            table("keys", {"advert": "keys/advert.pem"}),
+            table(
+                "keys",
+                {
+                    "advert": "keys/advert.pem",
+                    "attestation_verifier": "keys/attestation-verifier.pem",
+                },
+            ),
             _bus("agent", bus_url),
             table("summary", {"k_min": domain.k_min}),
             table("capacity", {"queue_per_slot": domain.queue_per_slot}),

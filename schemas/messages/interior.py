@@ -10,7 +10,7 @@ node; `node.<id>.out.<op>` comes from a node and is served by the agent.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -18,6 +18,7 @@ from schemas.canonical import Wire
 from schemas.primitives import Bytes64, Count, Digest, DomainName, Label, Seconds, Thumbprint, Token
 
 Ms = Annotated[int, Field(ge=0, le=86_400_000)]
+MAX_EAR_CHARACTERS: Final = 64 * 1024  # real ones are under 4 KiB
 Rate = Annotated[int, Field(ge=0, le=10_000_000)]
 """Tokens per second."""
 
@@ -143,6 +144,20 @@ class EvidenceRequest(Wire):
     """broker → agent (`agent.evidence`): the bytes of this document."""
 
     evidence: Digest
+
+
+class ResultRequest(Wire):
+    """operator → agent (`agent.result`): what was found about this node, signed."""
+
+    node_id: Token
+
+
+class SignedResult(Wire):
+    """The latest appraisal of a node, whatever it found."""
+
+    node_id: Token
+    ear: Annotated[str, Field(max_length=MAX_EAR_CHARACTERS)]
+    """EAR in a JWT (RFC 9711), by the domain's attestation verifier."""
 
 
 class RevokeNode(Wire):
