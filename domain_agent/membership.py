@@ -6,15 +6,16 @@ domain = "clinic.de"
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 from domain_agent.toml_file import DIGEST, DOMAIN, Section, read_public
+from federation.client.login import overridden
 from federation.connection import BusSettings
 from schemas.errors import ConfigurationError, Refused, Unreadable
-from schemas.keys import read_secret
 from schemas.trust import FederationTrust
 
 ANY: Final = "any"
@@ -55,17 +56,17 @@ def read_membership(top: Section, federation: Section, user: str) -> Membership:
 
 def _bus(section: Section, domain: str, user: str) -> BusSettings:
     url = section.text("url", r"(tls|nats)://.{1,2000}", write='url = "tls://127.0.0.1:4222"')
-    seed = section.path("seed", write=f'seed = "<nkey seed file of bus user {user}>"')
+    seed = section.secret("seed", write=f'seed = "<nkey seed file of bus user {user}>"')
     waived = section.values.get("ca") == ANY
     ca = section.path("ca", write='ca = "<PEM of the only authority trusted>", or "any" on loopback')
     section.finish()
     hosts = [urlsplit(address).hostname or "" for address in url.split(",")]
     if waived and not all(host in LOOPBACK for host in hosts):
         raise section.error("ca", 'is "any", but url leaves this machine', "a PEM file")
-    read_secret(seed)
     if not waived:
         read_public(ca)
-    return BusSettings(url, seed, None if waived else ca, f"{domain}/{user}", f"_INBOX.{user}")
+    settings = BusSettings(url, seed, None if waived else ca, f"{domain}/{user}", f"_INBOX.{user}")
+    return overridden(settings, os.environ)
 
 
 def _trust(section: Section) -> FederationTrust:

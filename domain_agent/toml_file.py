@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from schemas.errors import ConfigurationError
+from schemas.keys import read_secret
 
 MAX_FILE_BYTES: Final = 1024 * 1024  # a domain with hundreds of capabilities stays far below it
 MAX_LISTED: Final = 1024  # entries of one list or array of tables
@@ -70,6 +71,15 @@ class Section:
     def path(self, key: str, *, write: str) -> Path:
         """A path, relative to the file. Whether it exists is the reader's business."""
         return self.file.parent / self.text(key, r".{1,4096}", write=write)
+
+    def secret(self, key: str, *, write: str) -> Path:
+        """The path of a secret file that only its owner may read, relative to the file."""
+        path = self.path(key, write=write)
+        try:
+            read_secret(path)
+        except ConfigurationError as error:
+            raise self.error(key, f"cannot be used: {error.text}", write) from None
+        return path
 
     def texts(self, key: str, pattern: str, *, write: str, default: Any = _MISSING) -> list[str]:
         """A list of texts that the pattern matches."""

@@ -132,7 +132,7 @@ def _attached(section: Section, slots: int) -> AttachedEngine:
     url = section.text("address", r"(https?://[^/?#]+|unix:/.+)/?", write=write)
     key = ""
     if section.has("key_file"):
-        key = _key(section.path("key_file", write='key_file = "<file with the engine\'s bearer token>"'))
+        key = _key(section.secret("key_file", write='key_file = "<file with the engine\'s bearer token>"'))
     address = EngineAddress(url, key)
     placement: Placement = "in-tee"
     if section.choice("placement", ("in-tee", "outside-tee"), default="in-tee") == "outside-tee":
