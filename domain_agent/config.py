@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Final, Literal
 
 from attestation.expected import Expectations
+from attestation.narrow import check_roots
 from domain_agent.admit.admission import EPOCH_S
+from domain_agent.admit.results import ROLE, ResultIssuer
 from domain_agent.membership import Membership, read_membership
 from domain_agent.observe import Observe, read_observe
 from domain_agent.offer.catalogue import Catalogue
@@ -15,6 +17,7 @@ from domain_agent.toml_file import DIGEST, LABEL, Section, open_toml
 from schemas.descriptors.capability import CapabilityDescriptor, CapabilityQuality, Rates
 from schemas.errors import ConfigurationError, Unreadable
 from schemas.keys import SigningKey
+from schemas.manifest import Role
 from schemas.policy.jurisdictions import check_place
 
 CLASS: Final = r"[a-z0-9][a-z0-9._-]{0,63}"
@@ -32,6 +35,8 @@ class AgentConfig:
     membership: Membership
     expectations: Expectations
     advert_key: SigningKey = field(repr=False)
+    results: ResultIssuer | None
+    """Signs attestation results; None: none are issued."""
     state: Path
     epoch_s: int
     accept: Literal["affirming", "warning"]
@@ -58,6 +63,7 @@ def load(path: Path) -> AgentConfig:
         membership=membership,
         expectations=Expectations.load(expectations),
         advert_key=SigningKey.load(keys.secret("advert", write='advert = "keys/advert.pem"')),
+        results=_issuer(keys, membership.domain),
         state=top.path("state", write='state = "<folder for the agent\'s few durable facts>"'),
         epoch_s=admission.integer("epoch_s", 2, 3600, unit="seconds", default=EPOCH_S),
         accept="warning" if accept == "warning" else "affirming",
@@ -73,25 +79,39 @@ def load(path: Path) -> AgentConfig:
     return _checked(config)
 
 
+def _issuer(keys: Section, domain: str) -> ResultIssuer | None:
+    if not keys.has("attestation_verifier"):
+        return None
+    write = 'attestation_verifier = "keys/attestation-verifier.pem"'
+    return ResultIssuer(domain, SigningKey.load(keys.secret("attestation_verifier", write=write)))
+
+
 def _checked(config: AgentConfig) -> AgentConfig:
     labels = [entry.label for entry in config.catalogue.entries]
     if len(set(labels)) != len(labels):
         raise ConfigurationError(
             "config.value", f"{config.file}: [[capabilities]] names a class and variant twice"
         )
-    manifest = config.membership.trust.manifest(config.membership.domain)
-    registered = {key.thumbprint: key.role for key in manifest.keys}
-    if registered.get(config.advert_key.thumbprint) != "advert":
-        raise ConfigurationError(
-            "config.key",
-            f"{config.file}: [keys] advert is not registered for adverts in the manifest of "
-            f"{config.membership.domain}; write the key of role advert",
-        )
+    _check_role(config, "advert", "advert", config.advert_key)
+    if config.results is not None:
+        _check_role(config, "attestation_verifier", ROLE, config.results.key)
+    check_roots(config.expectations, config.membership.trust)
     if config.expectations.node is None:
         raise ConfigurationError(
             "config.expectations", f"{config.expectations.source}: a [node] table is required; write one"
         )
     return config
+
+
+def _check_role(config: AgentConfig, name: str, role: Role, key: SigningKey) -> None:
+    """Raises `ConfigurationError` for a key that our manifest does not register for what it is to sign."""
+    manifest = config.membership.trust.manifest(config.membership.domain)
+    if (key.thumbprint, role) not in {(each.thumbprint, each.role) for each in manifest.keys}:
+        raise ConfigurationError(
+            "config.key",
+            f"{config.file}: [keys] {name} is not registered as {role} in the manifest of "
+            f"{config.membership.domain}; write the key of that role",
+        )
 
 
 def _jurisdiction(section: Section, membership: Membership) -> str:
