@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -32,6 +33,7 @@ from broker.select.predict import Predictor
 from broker.service import Service
 from broker.shelf import Shelf
 from broker.witnesses import circle, open_witness
+from federation.client.login import overridden
 from federation.connection import Bus, BusSettings
 from receipts.cosignature import Cosigner
 from receipts.log import Documents, LogIdentity, LogKeys, TransparencyLog
@@ -271,13 +273,14 @@ def _join(
 
 
 def _bus_settings(config: BrokerConfig) -> BusSettings:
-    return BusSettings(
+    settings = BusSettings(
         url=config.bus.url,
         nkey_seed_file=config.bus.seed,
         ca_file=None if config.bus.ca == ANY else Path(config.bus.ca),
         name=f"{config.domain}/broker",
         inbox_prefix="_INBOX.broker",
     )
+    return overridden(settings, os.environ)
 
 
 def _check_registered(trust: FederationTrust, domain: str, key: SigningKey) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -17,6 +18,8 @@ from typing import Final
 import httpx
 
 from examples.programs import Program, spawn
+from federation.client.login import NATS_URL
+from federation.connection import Bus, BusSettings
 from federation.found import Founded
 from federation.server import EmbeddedServer
 from schemas.errors import Undecided
@@ -111,6 +114,15 @@ class RunningFederation:
         await self.server.stop()
 
 
+async def _answers(founded: Founded, url: str) -> None:
+    """Return when the operator's own server lets a broker in. Raises `Undecided` or `Refused`."""
+    first = founded.plan.domains[0].name
+    seed = founded.domain(first) / "keys" / "broker.nk"
+    login = BusSettings(url, seed, founded.bus.ca_file, f"{first}/broker", "_INBOX.broker")
+    bus = await Bus.connect(login, timeout=READY_S)
+    await bus.close()
+
+
 @asynccontextmanager
 async def launched(
     founded: Founded,
@@ -121,11 +133,19 @@ async def launched(
 ) -> AsyncIterator[RunningFederation]:
     """The whole federation, running until the block is left.
 
+    Its bus is embedded, or the operator's own server where `NATS_URL` names one; that one must run with
+    the founded configuration (`<run>/…/bus/server.conf`), which holds every domain's account.
+
     without: names of programs (`<domain>/<node id>`) that are not started. said: told of each step.
     """
     federation = RunningFederation(founded, run / "logs", founded.bus.server(port=founded.bus_port))
-    said("starting the bus")
-    await federation.server.start()
+    elsewhere = os.environ.get(NATS_URL)
+    if elsewhere:
+        said(f"waiting for your server at {elsewhere}; it runs with {founded.bus.config}")
+        await _answers(founded, elsewhere)
+    else:
+        said("starting the bus")
+        await federation.server.start()
     try:
         for domain in founded.plan.domains:
             roles = ("agent", "broker", *(node.id for node in domain.nodes))

@@ -6,17 +6,24 @@ that no TLS is needed, and this client would believe it.
 
 from __future__ import annotations
 
+import ipaddress
 import logging
+import re
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import nkeys
 
 from schemas.errors import ComityError, ConfigurationError
 from schemas.keys import read_secret
 
+NATS_URL: Final = "NATS_URL"
+"""Environment variable: where the bus is, whatever the configuration says."""
+ADDRESS: Final = re.compile(r"(tls|nats)://[^\s,]{1,2000}\Z")
 CONNECT_ATTEMPT_S: Final = 5  # s for one attempt
 RECONNECT_WAIT_S: Final = 0.25  # s between attempts: bounds how long an outage outlives the server's return
 PING_INTERVAL_S: Final = 10  # s; two unanswered pings are a lost connection
@@ -38,6 +45,28 @@ class BusSettings:
     def at(self, url: str) -> BusSettings:
         """The same login at another address."""
         return replace(self, url=url)
+
+
+def overridden(settings: BusSettings, environment: Mapping[str, str]) -> BusSettings:
+    """The same login where `NATS_URL` says, if that is set. Raises `ConfigurationError` (`bus.url`)."""
+    url = environment.get(NATS_URL)
+    if not url:
+        return settings
+    if not all(map(ADDRESS.match, url.split(","))):
+        text = f"the environment's {NATS_URL} is no address: write tls://host:port, or several with commas"
+        raise ConfigurationError("bus.url", text)
+    if settings.ca_file is None and not all(map(_on_this_machine, url.split(","))):
+        text = f'the environment\'s {NATS_URL} leaves this machine: [bus] ca must be a file, not "any"'
+        raise ConfigurationError("bus.url", text)
+    return settings.at(url)
+
+
+def _on_this_machine(address: str) -> bool:
+    try:
+        host = urlsplit(address).hostname or ""
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def client_options(settings: BusSettings) -> dict[str, Any]:
