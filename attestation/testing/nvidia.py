@@ -213,8 +213,9 @@ class GpuForge:
 
     def report(self) -> bytes:
         """The report, signed by the leaf's key."""
+        frame = {"responder": self.device_key.encode(), **self.frame}
         count = 31 if self.kind == "switch" else 64
-        unsigned = make_report(self.nonce, count, self.measurements, self.opaque(), self.frame)
+        unsigned = make_report(self.nonce, count, self.measurements, self.opaque(), frame)
         return unsigned + sign(self.signer or self.device_key, unsigned) + bytes(self.frame.get("tail", b""))
 
 

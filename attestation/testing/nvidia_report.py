@@ -54,7 +54,8 @@ def make_report(
     """Request and response up to the signature.
 
     frame: `header`, `slot`, `response`, `count`, `length`, `record`, `opaque` (bytes), `opaque_length`,
-    `extra` (opaque bytes behind the good ones) put other things in their places.
+    `extra` (opaque bytes behind the good ones), `responder` (whom its nonce comes from)
+    put other things in their places.
     """
     record = frame.get("record", _record(count, values))
     opaque = frame.get("opaque", b"".join(field(kind, value) for kind, value in fields.items()))
@@ -69,7 +70,7 @@ def make_report(
             bytes((frame.get("count", blocks),)),
             frame.get("length", len(record)).to_bytes(3, "little"),
             record,
-            hashlib.sha256(b"responder" + nonce).digest(),
+            hashlib.sha256(frame.get("responder", b"") + nonce).digest(),
             frame.get("opaque_length", len(opaque)).to_bytes(2, "little"),
             opaque,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -72,65 +72,93 @@ def test_a_good_token_holds() -> None:
 
 
 WRONG = base64.b64encode(b"0").decode()
-FAULTS: dict[str, list[AttestationResult]] = {
+Fault = Callable[[], AttestationResult]
+FAULTS: dict[str, list[Fault]] = {
     "nras_algorithm_refused": [
-        judge_token(but(header={"alg": "none"}, signer=None)), judge_token(but(header={"alg": "HS256"})),
-        judge_token(but(header={"alg": "ES256"})), judge_token(but(header={"alg": "HS384"})),
-        judge_token(but(header={"crit": ["x"]})), judge_token(but(header={"alg": "None"}, signer=None)),
+        lambda: judge_token(but(header={"alg": "none"}, signer=None)),
+        lambda: judge_token(but(header={"alg": "HS256"})),
+        lambda: judge_token(but(header={"alg": "ES256"})),
+        lambda: judge_token(but(header={"alg": "HS384"})),
+        lambda: judge_token(but(header={"crit": ["x"]})),
+        lambda: judge_token(but(header={"alg": "None"}, signer=None)),
     ],
     "nras_malformed": [
-        judge_token(data=b"[]"), judge_token(data=b'[["JWT", "a.b.c"], {"GPU-0": "a.b.c"}]'),
-        judge_token(data=b'[["JWT", "a"], {}]'), judge_token(but(signer=None)),
-        judge_token(but(overall={"iss": "NVAT-LOCAL-VERIFIER"})), judge_token(but(claims={"iss": "x"})),
-        judge_token(but(overall={"sub": "x"})), judge_token(but(overall={"x-nvidia-ver": "9.0"})),
-        judge_token(but(overall={"exp": "later"})), judge_token(but(claims={"nbf": None})),
+        lambda: judge_token(data=b"[]"),
+        lambda: judge_token(data=b'[["JWT", "a.b.c"], {"GPU-0": "a.b.c"}]'),
+        lambda: judge_token(data=b'[["JWT", "a"], {}]'),
+        lambda: judge_token(but(signer=None)),
+        lambda: judge_token(but(overall={"iss": "NVAT-LOCAL-VERIFIER"})),
+        lambda: judge_token(but(claims={"iss": "x"})),
+        lambda: judge_token(but(overall={"sub": "x"})),
+        lambda: judge_token(but(overall={"x-nvidia-ver": "9.0"})),
+        lambda: judge_token(but(overall={"exp": "later"})),
+        lambda: judge_token(but(claims={"nbf": None})),
     ],
-    "nras_keys_unavailable": [judge_token(keys=None)],
-    "nras_key_unknown": [judge_token(but(header={"kid": "other"})), judge_token(but(keys=2)),
-                         judge_token(keys=b'{"keys": []}')],
+    "nras_keys_unavailable": [lambda: judge_token(keys=None)],
+    "nras_key_unknown": [
+        lambda: judge_token(but(header={"kid": "other"})),
+        lambda: judge_token(but(keys=2)),
+        lambda: judge_token(keys=b'{"keys": []}'),
+    ],
     "nras_key_mismatch": [
-        judge_token(but(jwk={"x": part(bytes(48))})), judge_token(but(jwk={"crv": "P-256"})),
-        judge_token(but(jwk={"x5c": []})), judge_token(but(jwk={"x5c": [WRONG, WRONG]})),
-        judge_token(but(leaf={"signer": "nobody"})), judge_token(but(leaf={"subject": "Somebody"})),
-        judge_token(but(leaf={"issuer": "Somebody"})),
-        judge_token(but(leaf={"not_after": NOW - timedelta(hours=1)})),
-        judge_token(but(leaf={"not_before": NOW})), judge_token(but(overall={"iat": "soon"})),
+        lambda: judge_token(but(jwk={"x": part(bytes(48))})),
+        lambda: judge_token(but(jwk={"crv": "P-256"})),
+        lambda: judge_token(but(jwk={"x5c": []})),
+        lambda: judge_token(but(jwk={"x5c": [WRONG, WRONG]})),
+        lambda: judge_token(but(leaf={"signer": "nobody"})),
+        lambda: judge_token(but(leaf={"subject": "Somebody"})),
+        lambda: judge_token(but(leaf={"issuer": "Somebody"})),
+        lambda: judge_token(but(leaf={"not_after": NOW - timedelta(hours=1)})),
+        lambda: judge_token(but(leaf={"not_before": NOW})),
+        lambda: judge_token(but(overall={"iat": "soon"})),
     ],
-    "nras_signature_invalid": [judge_token(but(signer="nobody")), judge_token(but(device_signer="nobody"))],
-    "nras_token_expired": [judge_token(at=LATE)],
-    "nras_token_not_yet_valid": [judge_token(at=NOW - timedelta(minutes=3))],
+    "nras_signature_invalid": [
+        lambda: judge_token(but(signer="nobody")),
+        lambda: judge_token(but(device_signer="nobody")),
+    ],
+    "nras_token_expired": [lambda: judge_token(at=LATE)],
+    "nras_token_not_yet_valid": [lambda: judge_token(at=NOW - timedelta(minutes=3))],
     "nras_digest_mismatch": [
-        judge_token(but(submods={"GPU-0": ["DIGEST", ["SHA-256", "00" * 32]]})),
-        judge_token(but(submods={"GPU-1": ["DIGEST", ["SHA-256", "00" * 32]]})),
-        judge_token(but(digest_name="SHA256")), judge_token(but(overall={"submods": {}})),
+        lambda: judge_token(but(submods={"GPU-0": ["DIGEST", ["SHA-256", "00" * 32]]})),
+        lambda: judge_token(but(submods={"GPU-1": ["DIGEST", ["SHA-256", "00" * 32]]})),
+        lambda: judge_token(but(digest_name="SHA256")),
+        lambda: judge_token(but(overall={"submods": {}})),
     ],
     "nras_nonce_mismatch": [
-        judge_token(nonce=bytes(32)), judge_token(but(overall={"eat_nonce": "00" * 32})),
-        judge_token(but(claims={"eat_nonce": "00" * 32})),
-        judge_token(devices=[replace(GOOD, nonce=bytes(32))], nonce=None),
+        lambda: judge_token(nonce=bytes(32)),
+        lambda: judge_token(but(overall={"eat_nonce": "00" * 32})),
+        lambda: judge_token(but(claims={"eat_nonce": "00" * 32})),
+        lambda: judge_token(devices=[replace(GOOD, nonce=bytes(32))], nonce=None),
     ],
     "nras_device_mismatch": [
-        judge_token(but(claims={"ueid": "1"})), judge_token(but(claims={"x-nvidia-gpu-driver-version": "1"})),
-        judge_token(but(claims={"x-nvidia-gpu-vbios-version": "1"})),
-        judge_token(devices=[GpuForge(number=1)]), judge_token(devices=[GOOD, GpuForge(number=1)]),
-        judge_token(but(devices=[GOOD, GOOD])),
+        lambda: judge_token(but(claims={"ueid": "1"})),
+        lambda: judge_token(but(claims={"x-nvidia-gpu-driver-version": "1"})),
+        lambda: judge_token(but(claims={"x-nvidia-gpu-vbios-version": "1"})),
+        lambda: judge_token(devices=[GpuForge(number=1)]),
+        lambda: judge_token(devices=[GOOD, GpuForge(number=1)]),
+        lambda: judge_token(but(devices=[GOOD, GOOD])),
     ],
     "nras_result_false": [
-        judge_token(but(overall={"x-nvidia-overall-att-result": False})),
-        judge_token(but(overall={"x-nvidia-overall-att-result": "true"})),
-        judge_token(but(claims={"measres": "fail"})), judge_token(but(claims={"secboot": False})),
-        judge_token(but(claims={"dbgstat": "enabled"})), judge_token(but(claims={"measres": None})),
-        judge_token(but(claims={"x-nvidia-gpu-arch-check": False})),
-        judge_token(but(claims={"x-nvidia-gpu-driver-rim-cert-chain": {"x-nvidia-cert-status": "expired"}})),
+        lambda: judge_token(but(overall={"x-nvidia-overall-att-result": False})),
+        lambda: judge_token(but(overall={"x-nvidia-overall-att-result": "true"})),
+        lambda: judge_token(but(claims={"measres": "fail"})),
+        lambda: judge_token(but(claims={"secboot": False})),
+        lambda: judge_token(but(claims={"dbgstat": "enabled"})),
+        lambda: judge_token(but(claims={"measres": None})),
+        lambda: judge_token(but(claims={"x-nvidia-gpu-arch-check": False})),
+        lambda: judge_token(
+            but(claims={"x-nvidia-gpu-driver-rim-cert-chain": {"x-nvidia-cert-status": "expired"}})
+        ),
     ],
-    "nras_contradicts_local": [judge_token(devices=[replace(GOOD, signer="nobody")])],
-}  # fmt: skip
+    "nras_contradicts_local": [lambda: judge_token(devices=[replace(GOOD, signer="nobody")])],
+}
 
 
 @pytest.mark.parametrize(
-    ("code", "found"), [(code, each) for code, found in FAULTS.items() for each in found]
+    ("code", "fault"), [(code, each) for code, faults in FAULTS.items() for each in faults]
 )
-def test_fault(code: str, found: AttestationResult) -> None:
+def test_fault(code: str, fault: Fault) -> None:
+    found = fault()
     assert code in codes(found)
     assert found.verdict == ("none" if code == "nras_keys_unavailable" else "contraindicated")
 
