@@ -43,27 +43,24 @@ def _no_float(_text: str) -> NoReturn:
     raise Unreadable("json.float", "a number has a fraction, an exponent, or is not finite")
 
 
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_ALIKE = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS = bytes(each for each in range(256) if each not in b"[]{}")
+
+
 def _check_depth(data: bytes) -> None:
-    """Bound nesting before parsing, so that the parser's own stack is never the limit."""
-    depth, deepest, in_string, escaped = 0, 0, False, False
+    """Bound nesting before parsing, so that the parser's own stack is never the limit.
+
+    Outside strings only brackets are looked at, and innermost pairs are taken away level by level.
+    """
     if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
         return
-    for byte in data:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                in_string = False
-        elif byte == 0x22:
-            in_string = True
-        elif byte in (0x5B, 0x7B):
-            depth += 1
-            deepest = max(deepest, depth)
-        elif byte in (0x5D, 0x7D):
-            depth -= 1
-    if deepest > MAX_DEPTH:
+    left = _STRING.sub(b"", data).translate(_ALIKE, _NO_BRACKETS)
+    for _ in range(MAX_DEPTH):
+        if not left:
+            return
+        left = left.replace(b"[]", b"")
+    if left.count(b"[") > MAX_DEPTH or b"[]" in left:
         raise Unreadable("json.depth", f"nested deeper than {MAX_DEPTH} levels")
 
 

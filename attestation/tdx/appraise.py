@@ -9,21 +9,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
+from math import inf
 from typing import Final
 
 from attestation.result import AttestationResult, Check, Verdict, decide, failed
-from attestation.tdx.documents import NOTHING, Offered, gather
+from attestation.tdx.documents import NOTHING, Offered, gather, memorable
 from attestation.tdx.endorsed import Endorsed, endorse
 from attestation.tdx.expected import DEFAULT, QuotePolicy
 from attestation.tdx.judge import Judged, judge_tcb
+from attestation.tdx.kept import room_of_guest, standing_of
 from attestation.tdx.log.replay import Replay, check_logs, state_logs
 from attestation.tdx.platforms import check_platform
-from attestation.tdx.policy import check_debug, check_demands, check_nonce
+from attestation.tdx.policy import check_debug, check_demands, check_nonce, check_report_data
 from attestation.tdx.quote import Quote, Tee, check_quote, read_quote
-from attestation.tdx.revocation import check_revocation
+from attestation.tdx.revocation import begins, check_revocation
 from attestation.tdx.rollback import Marks, check_rollback
 from attestation.tdx.show import state
-from attestation.tdx.verify import Origin, authenticate
+from attestation.tdx.verify import Origin, authenticate, check_signatures
 from attestation.tdx.whatif import Asked, other_evaluations
 from schemas.canonical import Json
 from schemas.errors import Unreadable
@@ -47,6 +50,7 @@ class QuoteAppraisal:
     quote: Quote
     ppid: bytes | None
     """16 bytes that name the platform, as its PCK certificate states them; None where no chain holds."""
+    found: Found
 
 
 def appraise_quote(
@@ -76,54 +80,124 @@ def appraise_quote(
     quote = read_quote(evidence)
     if quote.tee != tee:
         raise Unreadable("tdx.tee_type_unsupported", f"a quote of {quote.tee}, not of {tee}")
-    moment, rules = at.timestamp(), policy or DEFAULT
+    asked = Question(
+        tuple(endorsements), policy, (expectations_digest, tuple(waived)), nonce, waive_revocation, evaluation
+    )
+    if event_logs or marks is not None or not memorable(asked.endorsements):
+        return _appraise(quote, asked, at, event_logs, marks)[0]
+    moment = at.timestamp()
+    room = room_of_guest(
+        standing_of(quote), asked.endorsements, policy, asked.named,
+        (nonce is not None, waive_revocation, evaluation),
+    )  # fmt: skip
+    kept = room.at(moment)
+    if kept is not None:
+        return _next(kept, quote, asked, at)
+    found, begin = _appraise(quote, asked, at)
+    ends = found.result.valid_until
+    if found.result.verdict in ("affirming", "warning") and ends is not None:
+        room.keep(found, moment, min(ends, begin))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Everything but quote and moment that an answer depends on."""
+
+    endorsements: tuple[bytes, ...]
+    policy: QuotePolicy | None
+    named: tuple[bytes | None, tuple[str, ...]]
+    """Digest and waivers of the expectations."""
+    nonce: bytes | None
+    waive_revocation: bool
+    evaluation: int | None
+
+
+def _appraise(
+    quote: Quote,
+    asked: Question,
+    at: datetime,
+    event_logs: Sequence[bytes] = (),
+    marks: Marks | None = None,
+) -> tuple[QuoteAppraisal, float]:
+    """The appraisal, and when something offered begins that could change it (POSIX seconds)."""
+    moment, rules, policy = at.timestamp(), asked.policy or DEFAULT, asked.policy
     checks = check_quote(quote)
-    offered = _gather(endorsements, checks)
+    offered = _gather(asked.endorsements, checks)
     origin = authenticate(quote, offered.certificates, rules.roots, moment)
     chain = origin.chain
     endorsed = endorse(
-        offered, chain, tee, rules.roots, moment, evaluation=evaluation, max_age=rules.collateral_max_age
-    )
-    revocation, ends = check_revocation(
-        offered.crls, chain, endorsed.signers, moment, waived=waive_revocation or rules.revocation == "any"
-    )
+        offered, chain, quote.tee, rules.roots, moment,
+        evaluation=asked.evaluation, max_age=rules.collateral_max_age,
+    )  # fmt: skip
+    waived = asked.waive_revocation or rules.revocation == "any"
+    revocation, ends = check_revocation(offered.crls, chain, endorsed.signers, moment, waived=waived)
     judged = judge_tcb(quote, chain, endorsed, rules, moment)
     checks += [*origin.checks, *endorsed.checks, *revocation, *judged.checks, check_debug(quote, rules)]
     if marks is not None:
-        checks.append(check_rollback(endorsed, tee, marks))
-    if nonce is not None:
-        checks.append(check_nonce(quote, nonce))
+        checks.append(check_rollback(endorsed, quote.tee, marks))
+    if asked.nonce is not None:
+        checks.append(check_nonce(quote, asked.nonce))
     if policy is not None:
         checks += check_demands(quote, policy)
         checks.append(check_platform(chain.claims if chain else None, policy.platforms))
     replay = Replay((), {}) if quote.td is None else check_logs(quote.td, event_logs, rules.event_log)
     checks += replay.checks
-    found = _Found(Asked(quote, chain, offered, rules), origin, endorsed, judged, replay, checks)
+    ends = {**endorsed.ends, **ends, **judged.ends}
+    if chain is not None:
+        ends["pck_chain"] = min(each.not_after for each in (chain.leaf, chain.issuer, chain.root))
+    found = Found(Asked(quote, chain, offered, rules), origin, endorsed, judged, replay, ends)
+    result = _concluded(found, checks, asked, at)
+    begin = min(
+        [*endorsed.begins, *begins(offered.crls, moment)] if result.exit_code == 0 else [], default=inf
+    )
+    return QuoteAppraisal(result, quote, chain.claims.ppid if chain and origin.pin else None, found), begin
+
+
+def _next(known: QuoteAppraisal, quote: Quote, asked: Question, at: datetime) -> QuoteAppraisal:
+    """A quote of the same standing, judged in what it may differ in: its signatures and its report data."""
+    found, result = known.found, known.result
+    assert found.origin.chain is not None
+    differing = [*check_signatures(quote, found.origin.chain)]
+    if asked.policy is not None:
+        differing.append(check_report_data(quote, asked.policy))
+    if asked.nonce is not None:
+        differing.append(check_nonce(quote, asked.nonce))
+    new = {check.name: check for check in differing}
+    checks = tuple([new.get(check.name, check) for check in result.checks])
+    verdict, reason = result.verdict, result.reason
+    if any(check.status == "fail" for check in differing):
+        verdict, reason = decide(checks)
+    now = found.of(quote)
     return QuoteAppraisal(
         replace(
-            _concluded(found, {**endorsed.ends, **ends, **judged.ends}, at),
-            expectations_digest=expectations_digest,
-            waived=(*(("revocation",) if waive_revocation else ()), *waived),
+            result, verdict=verdict, reason=reason, checks=checks, at=at, identity=quote.identity,
+            stated=partial(now.stated, checks, at.timestamp()),
         ),
-        quote,
-        chain.claims.ppid if chain and origin.pin else None,
-    )
+        quote, known.ppid, now,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """Everything that one appraisal found."""
+class Found:
+    """What one appraisal rests on, for display and for the guest's next quote."""
 
     asked: Asked
     origin: Origin
     endorsed: Endorsed
     judged: Judged
     replay: Replay
-    checks: list[Check]
+    ends: dict[str, float]
+    """Until when each input is current (POSIX seconds)."""
 
-    def stated(self, planes: dict[str, Json], ends: dict[str, float], at: float) -> dict[str, Json]:
+    def of(self, quote: Quote) -> Found:
+        """The same, of another quote of the same standing."""
+        return replace(self, asked=replace(self.asked, quote=quote))
+
+    def stated(self, checks: Sequence[Check], at: float) -> dict[str, Json]:
+        quote, chain = self.asked.quote, self.origin.chain
         return {
-            **state(self.asked.quote, self.origin.chain, self.endorsed, self.judged, planes, ends, at),
+            **state(quote, chain, self.endorsed, self.judged, verdicts(checks), self.ends, at),
             "event_log": state_logs(self.replay),
             "other_evaluations": other_evaluations(self.asked, self.endorsed, at),
         }
@@ -146,27 +220,27 @@ def _gather(endorsements: Sequence[bytes], checks: list[Check]) -> Offered:
         return NOTHING
 
 
-def _concluded(found: _Found, ends: dict[str, float], at: datetime) -> AttestationResult:
-    verdict, reason = decide(found.checks)
+def _concluded(found: Found, checks: list[Check], asked: Question, at: datetime) -> AttestationResult:
+    verdict, reason = decide(checks)
     quote, chain, pin = found.asked.quote, found.origin.chain, found.origin.pin
-    if chain is not None:
-        ends = {**ends, "pck_chain": min(c.not_after for c in (chain.leaf, chain.issuer, chain.root))}
     simulated = pin is not None and pin.simulated
     platform = f"{quote.tee}-{chain.claims.fmspc.hex()}" if chain and pin else f"{quote.tee}-unknown"
-    planes = verdicts(found.checks)
+    digest, waived = asked.named
     return AttestationResult(
         tee=quote.tee,
         verdict=verdict,
         reason=reason,
-        checks=tuple(found.checks),
+        checks=tuple(checks),
         at=at,
         identity=quote.identity,
         platform=f"simulated-{platform}" if simulated else platform,
         simulated=simulated,
         debug=quote.body.debug,
-        valid_until=min(ends.values()) if ends else None,
+        expectations_digest=digest,
+        valid_until=min(found.ends.values()) if found.ends else None,
+        waived=(*(("revocation",) if asked.waive_revocation else ()), *waived),
         advisories=found.judged.launch.advisories if found.judged.launch else (),
-        stated=lambda: found.stated(planes, ends, at.timestamp()),
+        stated=partial(found.stated, tuple(checks), at.timestamp()),
     )
 
 

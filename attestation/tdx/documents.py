@@ -20,6 +20,7 @@ MAX_DOCUMENTS: Final = 64  # offered with one quote
 MAX_CERTIFICATES: Final = 64
 MAX_CRLS: Final = 16
 CACHED_OFFERS: Final = 256
+MAX_KEPT_BYTES: Final = 256 * 1024  # per entry; a set has some 50 KiB
 
 Kind = Literal["tcb_info", "qe_identity"]
 
@@ -60,9 +61,21 @@ class Offered:
 NOTHING: Final = Offered()
 
 
-@lru_cache(maxsize=CACHED_OFFERS)
 def gather(documents: tuple[bytes, ...]) -> Offered:
-    """Sort what was offered, each thing once. Raises `Unreadable` (`tdx.collateral_malformed`)."""
+    """Sort what was offered, each thing once. Raises `Unreadable` (`tdx.collateral_malformed`).
+
+    Large offers are sorted anew each time: memory is bounded.
+    """
+    return _gather(documents) if memorable(documents) else _gather.__wrapped__(documents)
+
+
+def memorable(documents: tuple[bytes, ...]) -> bool:
+    """Whether documents are small enough to be kept as the key of a cache."""
+    return sum(map(len, documents)) <= MAX_KEPT_BYTES
+
+
+@lru_cache(maxsize=CACHED_OFFERS)
+def _gather(documents: tuple[bytes, ...]) -> Offered:
     if len(documents) > MAX_DOCUMENTS:
         raise _malformed(f"more than {MAX_DOCUMENTS} documents")
     found: dict[Signed, None] = {}

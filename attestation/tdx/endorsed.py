@@ -53,6 +53,8 @@ class Endorsed:
     """Until when each document is current, whether or not it is used (POSIX seconds)."""
     digests: dict[str, str]
     """SHA-256 of the signed bytes of each document that verified."""
+    begins: list[float]
+    """When documents that are not current yet will be: then another one may be chosen (POSIX seconds)."""
 
 
 def endorse(
@@ -70,7 +72,7 @@ def endorse(
     evaluation: judge as if this TCB evaluation data number were the newest that exists.
     max_age: days after its issue at which a document counts as expired, if that is sooner.
     """
-    found = Endorsed([], None, None, (), {}, {})
+    found = Endorsed([], None, None, (), {}, {}, [])
     asked = _Asked(offered, chain, roots, at, evaluation, max_age)
     info, first = _use("tcb_info", asked, read_tcb_info, lambda info: fits_tcb_info(info, chain, tee), found)
     identity, second = _use(
@@ -84,6 +86,7 @@ def endorse(
         signers,
         found.ends,
         found.digests,
+        found.begins,
     )
 
 
@@ -115,7 +118,7 @@ def _use(
     """The document of that kind, when all of it holds; its three checks go to `found`."""
     names = [f"tdx.collateral.{kind}.{part}" for part in ("signature", "current", "fits")]
     try:
-        verified, document = _choose(kind, asked, read, fits)
+        verified, document = _choose(kind, asked, read, fits, found.begins)
     except (Refused, Undecided) as error:
         found.checks.append(from_error(names[0], error, "signed by Intel's TCB signer", _CLAUSE))
         found.checks.extend(not_evaluated(name, "not reached", _CLAUSE) for name in names[1:])
@@ -138,6 +141,7 @@ def _choose(
     asked: _Asked,
     read: Callable[[bytes], Document],
     fits: Callable[[Document], Document],
+    begins: list[float],
 ) -> tuple[Verified, Document]:
     """Among several, the one that fits, is current, and has the highest evaluation number."""
     candidates = asked.offered.of(kind)
@@ -154,6 +158,8 @@ def _choose(
             continue
         if asked.evaluation is not None and document.evaluation > asked.evaluation:
             continue
+        if document.issued > asked.at:
+            begins.append(document.issued)
         current = document.issued <= asked.at <= asked.end(document)
         rank = (_holds(fits, document), current, document.evaluation)
         if best is None or rank > best[0]:
@@ -246,7 +252,7 @@ def _current(name: str, verified: Verified, document: TcbInfo | QeIdentity, ends
         return undecided(name, "tdx.collateral_not_yet_valid", date(at), wanted, _CLAUSE)
     if at > ends:
         return undecided(name, "tdx.collateral_expired", date(at), wanted, _CLAUSE)
-    return passed(name, f"{(ends - at) / 86400:.1f} days left", wanted, _CLAUSE)
+    return passed(name, "current", wanted, _CLAUSE)
 
 
 def _fits_check(name: str, document: Document, fits: Callable[[Document], Document]) -> Check:

@@ -37,6 +37,11 @@ def check_nonce(quote: Quote, nonce: bytes) -> Check:
     )  # fmt: skip
 
 
+def check_report_data(quote: Quote, policy: QuotePolicy) -> Check:
+    """The one reference value that every quote of a guest may meet or miss anew."""
+    return _identity("report_data", quote.body.report_data, policy, _TD if quote.tee == "tdx" else _SGX)
+
+
 def check_demands(quote: Quote, policy: QuotePolicy) -> list[Check]:
     """Every reference value of the policy. Their number does not depend on what the report says."""
     body = quote.body

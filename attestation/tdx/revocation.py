@@ -112,3 +112,8 @@ def _hold_serials(crls: Sequence[Crl], subjects: Sequence[Certificate]) -> Seque
             if each.serial in crl.revoked and each.issuer == crl.issuer:
                 raise Refused("tdx.cert_revoked", f"{each.common_name}, serial {each.serial:x}")
     return subjects
+
+
+def begins(crls: Sequence[bytes], at: float) -> list[float]:
+    """When CRLs that are not current yet will be (POSIX seconds); unreadable ones have refused already."""
+    return [crl.this_update for crl in map(_read, crls) if crl.this_update > at]

@@ -51,15 +51,12 @@ def authenticate(quote: Quote, offered: Sequence[bytes], roots: Roots, at: float
     """
     chain, first = _chain(quote, offered)
     pin, root = _pin(chain, roots)
-    checks = (
-        first,
-        root,
-        _validity(chain, at),
-        _qe_signature(quote, chain),
-        _qe_binding(quote),
-        _quote_signature(quote),
-    )
-    return Origin(checks, chain, pin)
+    return Origin((first, root, _validity(chain, at), *check_signatures(quote, chain)), chain, pin)
+
+
+def check_signatures(quote: Quote, chain: PckChain | None) -> tuple[Check, Check, Check]:
+    """From the PCK to the quote's body: what every quote has of its own."""
+    return _qe_signature(quote, chain), _qe_binding(quote), _quote_signature(quote)
 
 
 def _chain(quote: Quote, offered: Sequence[bytes]) -> tuple[PckChain | None, Check]:
