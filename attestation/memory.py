@@ -13,7 +13,7 @@ from typing import cast
 from attestation import der, endorsements, narrow, x509
 from attestation.snp import appraisal, chain, revocation
 from attestation.tdx import chain as pck
-from attestation.tdx import collateral, documents, endorsed, signature
+from attestation.tdx import collateral, documents, endorsed, kept, signature
 from attestation.tdx import revocation as intel
 from attestation.tdx import verify as quoted
 
@@ -35,7 +35,8 @@ def caches() -> tuple[_lru_cache_wrapper[object], ...]:
             narrow._narrowed,
             appraisal.room_of_report,
             appraisal.room_of_guest,
-            documents.gather,
+            documents._gather,
+            kept.room_of_guest,
             collateral.read_tcb_info,
             collateral.read_qe_identity,
             signature.read_point,
