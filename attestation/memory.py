@@ -11,6 +11,11 @@ from functools import _lru_cache_wrapper
 from typing import cast
 
 from attestation import der, endorsements, narrow, x509
+from attestation.gpu import constraints
+from attestation.gpu import documents as offered
+from attestation.gpu import signature as links
+from attestation.gpu.revocation import check, ocsp
+from attestation.gpu.rim import manifest
 from attestation.snp import appraisal, chain, revocation
 from attestation.tdx import chain as pck
 from attestation.tdx import collateral, documents, endorsed, kept, signature
@@ -44,6 +49,13 @@ def caches() -> tuple[_lru_cache_wrapper[object], ...]:
             endorsed._verify_body,
             intel.verify_crl,
             quoted._verify_qe,
+            constraints.stated,
+            offered.gather,
+            links.verify_link,
+            check._verify_crl,
+            ocsp.read_response,
+            ocsp._verify,
+            manifest.verify_manifest,
         ),
     )
 

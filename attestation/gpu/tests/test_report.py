@@ -1,0 +1,115 @@
+"""Reading reports and chains: no bytes do anything but be read or refused, and no prefix is a report."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from attestation.gpu.chain import read_chain
+from attestation.gpu.documents import gather
+from attestation.gpu.forms import unwrap
+from attestation.gpu.opaque import read_opaque
+from attestation.gpu.report import REQUEST_HEADER, read_report
+from attestation.gpu.revocation.ocsp import read_response
+from attestation.gpu.tests.judging import GB100, GB202, GOOD, SWITCH, collateral, judge
+from attestation.testing.nvidia import GpuForge
+from attestation.testing.nvidia_status import answers
+from schemas.errors import Refused, Unreadable
+
+
+@pytest.mark.parametrize("device", [GOOD, SWITCH, GB100, GB202], ids=lambda device: device.chip)
+def test_no_prefix_of_a_report_is_one(device: GpuForge) -> None:
+    data = device.report()
+    assert read_report(data).tail == b""
+    for length in range(len(data)):
+        with pytest.raises((Refused, Unreadable)) as refused:
+            read_report(data[:length])
+        assert refused.value.code == "gpu.report_malformed"
+
+
+def test_fields_read_as_they_are_meant() -> None:
+    gpu, switch = read_report(GOOD.report()).opaque, read_report(SWITCH.report()).opaque
+    assert (gpu.is_switch, gpu.vbios, gpu.text(3), gpu.flag(21), gpu.feature) == (
+        False, "96.00.9f.00.01", "550.90.07", False, None,
+    )  # fmt: skip
+    assert (switch.is_switch, switch.vbios, switch.own_pdi) == (True, "96.10.55.00.01", SWITCH.pdi)
+    assert read_report(GB202.report()).opaque.feature == "single"
+
+
+@given(st.binary(max_size=200))
+def test_random_opaque_data_is_read_or_refused(data: bytes) -> None:
+    try:
+        found = read_opaque(data)
+    except Refused as error:
+        assert error.code in ("gpu.report_malformed", "gpu.report_duplicate_field")  # noqa: PT017
+    else:
+        assert sum(4 + len(value) for value in found.fields.values()) == len(data)
+        assert (found.vbios, found.feature, found.gpu_table, found.switch_pdis) is not None
+
+
+@given(st.binary(max_size=300))
+def test_random_bytes_are_no_report(data: bytes) -> None:
+    with pytest.raises((Refused, Unreadable)):
+        read_report(REQUEST_HEADER + data)
+
+
+@settings(max_examples=60)
+@given(st.sampled_from([GOOD, SWITCH, GB202]), st.data())
+def test_a_damaged_report_is_never_affirmed(device: GpuForge, data: st.DataObject) -> None:
+    good = device.report()
+    damaged = bytearray(good)
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(damaged)))
+        damaged[at : at + data.draw(st.integers(0, 9))] = data.draw(st.binary(max_size=9))
+    if bytes(damaged) == good:
+        return
+    try:
+        found = judge(device, report=bytes(damaged))
+    except Unreadable:
+        return
+    assert found.verdict == "contraindicated"
+
+
+@given(st.lists(st.binary(max_size=60), max_size=6))
+def test_random_certificates_are_no_chain(certificates: list[bytes]) -> None:
+    with pytest.raises(Refused):
+        read_chain(certificates)
+
+
+@given(st.lists(st.binary(max_size=120), max_size=4))
+def test_random_documents_are_sorted_or_named(documents: list[bytes]) -> None:
+    gather(tuple(documents))
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_damaged_collateral_never_raises(data: st.DataObject) -> None:
+    """Whatever happens to chain, manifests and answers ends in a result."""
+    documents = collateral(GOOD)
+    number = data.draw(st.integers(0, len(documents) - 1))
+    damaged = bytearray(documents[number])
+    at = data.draw(st.integers(0, len(damaged) - 1))
+    damaged[at : at + data.draw(st.integers(0, 5))] = data.draw(st.binary(max_size=5))
+    found = judge(endorsements=[*documents[:number], bytes(damaged), *documents[number + 1 :]])
+    assert found.verdict in ("affirming", "contraindicated", "none")
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_damaged_answers_are_read_or_refused(data: st.DataObject) -> None:
+    damaged = bytearray(answers(GOOD)[0])
+    at = data.draw(st.integers(0, len(damaged) - 1))
+    damaged[at] = data.draw(st.integers(0, 255))
+    try:
+        read_response(bytes(damaged))
+    except Refused as error:
+        assert error.code == "gpu.ocsp_malformed"  # noqa: PT017
+
+
+@given(st.binary(max_size=200))
+def test_random_evidence_is_told_apart_or_refused(data: bytes) -> None:
+    with suppress(Unreadable):
+        unwrap(data)
