@@ -126,6 +126,8 @@ def _load(data: bytes, serial: bytes) -> x509.Certificate:
     So it gets a copy with serial 1. Nothing that is compared or whose signature is checked comes from
     that copy: those are the bytes as received.
     """
+    if serial[2:3] >= b"\x80":  # RFC 5280 4.1.2.2; the library only warns
+        raise ValueError("a negative serial")
     if serial == _ZERO:
         at = data.index(_VERSION_3 + _ZERO) + len(_VERSION_3)
         data = data[:at] + _ONE + data[at + len(_ONE) :]

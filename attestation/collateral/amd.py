@@ -68,9 +68,18 @@ class KeyDistribution:
         if kind == "vcek":
             vcek, check = self._vcek(parsed, line), partial(self._check_vcek, report, issuers)
             files.append(await self._kept(vcek, _vcek_path(parsed, line), self._current, check))
+        return [*files, *await self._crls(line, kind, issuers)]
+
+    async def _crls(self, line: Product, kind: str, issuers: Path) -> list[Path]:
+        """Both paths' CRLs; the report's own must be there, the other may not exist (AMD 57230 CRL)."""
+        files: list[Path] = []
         for path in ("vcek", "vlek"):
             crl, signed = self.folder / line.name / f"{path}.crl", partial(self._check_crl, issuers)
-            files.append(await self._kept(crl, f"/{path}/v1/{line.name}/crl", self._recent, signed))
+            try:
+                files.append(await self._kept(crl, f"/{path}/v1/{line.name}/crl", self._recent, signed))
+            except Undecided as error:
+                if path == kind or error.code != "collateral.not_found":
+                    raise
         return files
 
     def _vcek(self, report: Report, line: Product) -> Path:

@@ -206,6 +206,21 @@ async def test_nobody_there_ends_undecided(tmp_path: Path) -> None:
             await fetcher.endorse(MILAN.report())
 
 
+@pytest.mark.parametrize(("absent", "enough"), [("vlek", True), ("vcek", False)])
+async def test_only_the_crl_of_the_other_kind_may_not_exist(
+    kds: tuple[Service, str], tmp_path: Path, absent: str, enough: bool
+) -> None:
+    service, url = kds
+    service.faults[f"/{absent}/v1/Milan/crl"] = [(404, {}, b"")]
+    async with connected(tmp_path, url) as (fetcher, _):
+        if enough:
+            files = [file.read_bytes() for file in await fetcher.endorse(MILAN.report())]
+            assert judge(MILAN, endorsements=files).verdict == "affirming"
+        else:
+            with pytest.raises(Undecided, match=r"collateral\.not_found"):
+                await fetcher.endorse(MILAN.report())
+
+
 WRONG = {
     "other-chip": lambda: MILAN.leaf(extensions=MILAN.extensions(hwid=b"\7" * 64)),
     "other-tcb": lambda: MILAN.leaf(extensions=MILAN.extensions(tcb={**MILAN.tcb, "ucode": 1})),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -39,6 +41,19 @@ def test_a_leaf_with_serial_0_is_read_without_a_warning() -> None:
 @pytest.mark.parametrize("serial", [1, 127, 128, 2**64])
 def test_any_serial(serial: int) -> None:
     assert read_certificate(FORGE.intermediate(serial=serial)).serial == serial
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80", b"\xff\xff", b"\xff\x80"])
+def test_a_serial_that_is_no_count_is_unreadable(content: bytes) -> None:
+    """Also where nobody made the library's warning an error."""
+    certificate = FORGE.intermediate(serial=1)
+    body, *rest = der.children(certificate)
+    version, _, *fields = der.children(body)
+    changed = forged.sequence(forged.sequence(version, forged.tlv(2, content), *fields), *rest)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(Unreadable):
+            read_certificate(changed)
 
 
 @pytest.mark.parametrize(
