@@ -23,7 +23,6 @@ __all__ = [
     "finish",
     "hang_after",
     "hold_after",
-    "many",
     "new_engine",
     "say",
     "speak",
@@ -56,18 +55,6 @@ def echo(pause_s: float = 0.0) -> Script:
             await say(response, word)
             await asyncio.sleep(pause_s)
         await finish(response, tokens=len(words))
-
-    return script
-
-
-def many(chunks: int, size: int = 1) -> Script:
-    """Numbered chunks of `size` words each, as fast as the reader reads them."""
-
-    async def script(response: web.StreamResponse, body: dict[str, Any]) -> None:
-        name = asked_for(body)
-        for number in range(chunks):
-            await say(response, f"{name}:{number} " * size)
-        await finish(response, tokens=chunks)
 
     return script
 

@@ -22,7 +22,7 @@ from federation.connection import BusSettings
 MODEL = "ab" * 32
 
 
-async def until(condition: Callable[[], object], within: float = 10.0) -> None:
+async def until(condition: Callable[[], object], within: float = 30.0) -> None:
     """Await a condition that nothing announces. Raises `TimeoutError`."""
     async with asyncio.timeout(within):
         while not condition():  # noqa: ASYNC110 - it is another program's, or a plain counter's

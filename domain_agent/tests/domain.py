@@ -42,6 +42,8 @@ from schemas.messages.interior import (
 )
 from schemas.messages.message import new_nonce
 
+ANSWER_S = 20.0  # seconds for the agent to answer on a machine that is busy with other things
+ADMITTED_S = 60.0  # seconds for a node program to start there, prove itself and report
 LIMITS = FloodLimits(rate=1e6, burst=1e6, queue=4096)
 
 
@@ -150,9 +152,9 @@ class Domain:
         return await self.node(table, name=name, chip=chip, file=Path(__file__), fails=fails)
 
     async def status(self) -> AgentStatus:
-        return AgentStatus.read(await self.broker.request("agent.status", b"{}", timeout=2))
+        return AgentStatus.read(await self.broker.request("agent.status", b"{}", timeout=ANSWER_S))
 
-    async def admitted(self, *names: str, within: float = 20) -> AgentStatus:
+    async def admitted(self, *names: str, within: float = ADMITTED_S) -> AgentStatus:
         """The status once exactly these nodes are admitted, and up."""
         async with asyncio.timeout(within):
             while True:
@@ -161,6 +163,19 @@ class Domain:
                     if names_of(status) == set(names):
                         return status
                 await asyncio.sleep(0.05)
+
+    async def refused(self, name: str, reason: str) -> None:
+        """Return when the agent keeps a node out for this reason; it may have been silent at first."""
+        seen: str | None = None
+        try:
+            async with asyncio.timeout(ADMITTED_S):
+                while seen != reason:
+                    seen = next(
+                        (node.reason for node in (await self.status()).nodes if node.node_id == name), None
+                    )
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise AssertionError(f"{name} is kept out for {seen}, not for {reason}") from None
 
     async def hold(self, *, capability: str = "chat.small", exclude: tuple[str, ...] = ()) -> HoldReply:
         asked = HoldRequest(
@@ -172,7 +187,7 @@ class Domain:
             data_class="public",
             exclude_nodes=list(exclude),
         )
-        reply = HoldReply.read(await self.broker.request("agent.hold", asked.write(), timeout=2))
+        reply = HoldReply.read(await self.broker.request("agent.hold", asked.write(), timeout=ANSWER_S))
         if reply.hold:
             self.nids[reply.hold.hold_id] = asked.nid
         return reply
@@ -185,7 +200,7 @@ class Domain:
 
     async def _update(self, subject: str, hold: Hold) -> HoldUpdated:
         update = HoldUpdate(hold_id=hold.hold_id, nid=self.nids[hold.hold_id])
-        return HoldUpdated.read(await self.broker.request(subject, update.write(), timeout=2))
+        return HoldUpdated.read(await self.broker.request(subject, update.write(), timeout=ANSWER_S))
 
     async def execute(self, attempt: Attempt, hold: Hold) -> Attempt:
         """Carry a sealed order to the node, as our border does."""

@@ -16,7 +16,7 @@ import pytest
 from domain_agent import commands as agent_commands
 from domain_agent.node import commands as node_commands
 from domain_agent.tests.consumer import Consumer, NodeFacts, chat
-from domain_agent.tests.domain import domain
+from domain_agent.tests.domain import ANSWER_S, domain
 from domain_agent.tests.engines import ScriptedEngine
 from domain_agent.tests.founding import PEER, Founded
 from federation.stream import open_stream
@@ -71,7 +71,9 @@ async def test_the_programs_serve_one_traced_run_and_end_on_sigterm(founded: Fou
                 hold = (await clinic.hold()).hold
                 assert hold
                 asked = EvidenceRequest(evidence=hold.evidence).write()
-                evidence = NodeEvidence.read(await clinic.broker.request("agent.evidence", asked, timeout=5))
+                evidence = NodeEvidence.read(
+                    await clinic.broker.request("agent.evidence", asked, timeout=ANSWER_S)
+                )
                 facts = NodeFacts(evidence.sign_key, hold.seal_key, hold.model_digest)
                 attempt = Consumer(founded.message[PEER]).order(facts, chat(CANARY))
                 parent = f"00-{'ab' * 16}-{'cd' * 8}-01"
