@@ -48,9 +48,10 @@ def attest(arguments: list[str]) -> int:
 
 def receipt(arguments: list[str]) -> int:
     """verify and show receipts, offline"""
+    from broker.select.replayed import rerank
     from receipts.commands import main as run
 
-    return run(arguments)
+    return run(arguments, rerank=rerank)
 
 
 def log(arguments: list[str]) -> int:

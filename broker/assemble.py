@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -138,7 +138,7 @@ def read_expectations(config: BrokerConfig, trust: FederationTrust) -> Expectati
     return expectations
 
 
-async def open_log(config: BrokerConfig, files: TrustFiles) -> TransparencyLog:
+async def open_log(config: BrokerConfig, files: TrustFiles, rules: Rulebook) -> TransparencyLog:
     """Become the holder of this domain's log. Raises `ConfigurationError` or `Refused`."""
     manifest = files.trust.manifest(config.domain)
     if not manifest.logs:
@@ -153,7 +153,7 @@ async def open_log(config: BrokerConfig, files: TrustFiles) -> TransparencyLog:
             manifest=ManifestRef(
                 version=manifest.version, digest=files.trust.manifest_digests[config.domain].hex()
             ),
-            documents=files.documents(),
+            documents=replace(files.documents(), policies=rules.texts()),
         ),
         keys=LogKeys(
             receipt=SigningKey.load(config.keys.receipt),
@@ -199,7 +199,7 @@ async def assemble(config: BrokerConfig, metrics: Metrics) -> Parts:
     _check_registered(trust, config.domain, message_key)
     bus = await Bus.connect(_bus_settings(config))
     try:
-        log = await open_log(config, files)
+        log = await open_log(config, files, rules)
     except BaseException:
         await bus.close()
         raise

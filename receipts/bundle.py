@@ -62,6 +62,8 @@ class Bundle:
     reference_values: tuple[bytes, ...] = field(default=(), repr=False)
     blobs: Mapping[bytes, bytes] = field(default_factory=dict, repr=False)
     """SHA-256 → evidence or collateral."""
+    policies: tuple[bytes, ...] = field(default=(), repr=False)
+    """Texts of policy sets that the receipts name by digest."""
     disclosures: Mapping[str, Disclosures] = field(default_factory=dict)
     """Receipt id → what its issuer discloses."""
 
@@ -104,6 +106,7 @@ def to_files(bundle: Bundle) -> dict[str, bytes]:
     for kind, documents in (("manifests", bundle.manifests), ("reference-values", bundle.reference_values)):
         files |= {f"{kind}/{envelope.read(data).digest.hex()}.dsse.json": data for data in documents}
     files |= {f"evidence/{digest.hex()}": data for digest, data in bundle.blobs.items()}
+    files |= {f"policies/{sha256(data).hex()}.cedar": data for data in bundle.policies}
     if bundle.disclosures:
         files["disclosures.json"] = write_json(
             {name: disclosed.as_json() for name, disclosed in bundle.disclosures.items()}
@@ -120,6 +123,7 @@ def from_files(files: Mapping[str, bytes]) -> Bundle:
         "manifests": [],
         "reference-values": [],
         "evidence": [],
+        "policies": [],
     }
     disclosures: dict[str, Disclosures] = {}
     charter: bytes | None = None
@@ -142,6 +146,7 @@ def from_files(files: Mapping[str, bytes]) -> Bundle:
         manifests=tuple(grouped["manifests"]),
         reference_values=tuple(grouped["reference-values"]),
         blobs={sha256(data): data for data in grouped["evidence"]},
+        policies=tuple(grouped["policies"]),
         disclosures=disclosures,
     )
 

@@ -12,20 +12,24 @@ from pathlib import Path
 from receipts import bundle as bundles
 from receipts import render
 from receipts.verify import verify_bundle
+from receipts.verify.replayed import Rerank
 from receipts.verify.show import describe
 from receipts.verify.trust_file import TrustFile, parse
 from schemas.errors import ComityError, ConfigurationError
 from schemas.primitives import parse_time
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run one `comity receipt` command; returns its exit code (DESIGN 7). Raises `ComityError`."""
+def main(argv: Sequence[str], *, rerank: Rerank | None = None) -> int:
+    """Run one `comity receipt` command; returns its exit code (DESIGN 7). Raises `ComityError`.
+
+    `rerank`: the broker's ranking, to compute a choice again.
+    """
     try:
         arguments = _parser().parse_args(argv)
     except SystemExit as stop:  # argparse has printed why
         return stop.code if isinstance(stop.code, int) else 2
     try:
-        return _verify(arguments) if arguments.command == "verify" else _show(arguments)
+        return _verify(arguments, rerank) if arguments.command == "verify" else _show(arguments)
     except ComityError as error:
         if not arguments.json:
             raise
@@ -47,10 +51,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _verify(arguments: argparse.Namespace) -> int:
+def _verify(arguments: argparse.Namespace, rerank: Rerank | None) -> int:
     trust = load_trust(arguments.trust)
     at = parse_time(arguments.at) if arguments.at else datetime.now(UTC)
-    report = verify_bundle(_read(arguments.bundle, bundles.MAX_BUNDLE_BYTES), trust, at=at)
+    report = verify_bundle(_read(arguments.bundle, bundles.MAX_BUNDLE_BYTES), trust, at=at, rerank=rerank)
     if arguments.json:
         _print(json.dumps(report.as_json(), ensure_ascii=False))
     else:

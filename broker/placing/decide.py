@@ -7,7 +7,7 @@ again for itself, and its veto wins. TEE facts never come from a profile (sessio
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -20,6 +20,7 @@ from schemas.messages.negotiation import CallForOffers, Offer
 from schemas.policy.facts import AttestedFacts, DomainFacts, RequestContext, Subject, Unusable
 from schemas.policy.layers import ELSEWHERE, Decision, Layers, LayerVerdict
 from schemas.policy.policy_set import PolicySet
+from schemas.policy.replay import facts_only
 
 APPLICATION: Final = "api"  # one application per tenant, until keys name several
 
@@ -34,6 +35,11 @@ class Rulebook:
     """By the name that tenants refer to; `default` serves those that name none."""
     provider: PolicySet
     """Our own rules about what we accept from others and from our own tenants."""
+
+    def texts(self) -> dict[str, bytes]:
+        """Digest → text of every set: what an auditor needs to decide again."""
+        sets = (self.charter, *self.national, *self.tenants.values(), self.provider)
+        return {each.digest: each.text.encode() for each in sets}
 
 
 @dataclass(slots=True)
@@ -85,9 +91,10 @@ class ConsumerPolicy:
         facts = DomainFacts.of(profile, offer.iss, now)
         subject = facts if isinstance(facts, Unusable) else Subject(facts, facts_of(appraisal, now), price)
         local = offer.iss == self.domain
-        decision = self.layers(accepted.tenant.policy_layer, local=local).decide(
-            self.context(accepted), subject
-        )
+        layers, context = self.layers(accepted.tenant.policy_layer, local=local), self.context(accepted)
+        decision = layers.decide(context, subject)
+        if isinstance(subject, Subject) and decision.verdict == "allow":
+            decision = replace(decision, record=facts_only(layers, context, subject, decision))
         return decision if local else decision.joined(_by_offer(offer))
 
 

@@ -80,7 +80,7 @@ class Placements:
         body = self._draft(journey, choice, _root(salted), len(salted))
         draft = Draft(body, disclosures=self._disclosures(choice.appraisal))
         kept = [write_json({"considered": [item.decode() for item in salted]})]
-        kept += [choice.considered.ranking.write(), *([evidence] if evidence else [])]
+        kept += [choice.considered.ranking.write(), choice.decision.record, *([evidence] if evidence else [])]
         (issued,) = await self.log.issue(
             [draft], keep=Keep(journey.wire_id, evidence=kept), record=self._ahead(journey, choice)
         )

@@ -7,7 +7,16 @@ from datetime import UTC, datetime
 from typing import Final, cast
 
 from attestation.appraise import NodeAppraisal
-from receipts.statements.fields import Attestation, Layer, NodeRecord, PolicyDecision, PolicyFile, Verifier
+from receipts.statements.fields import (
+    RECORD,
+    Attestation,
+    Layer,
+    NodeRecord,
+    PolicyDecision,
+    PolicyFile,
+    Verifier,
+)
+from schemas.canonical import sha256
 from schemas.policy.cedar import ENGINE, engine_version, schema_digest
 from schemas.policy.layers import Decision, Layers
 from schemas.primitives import format_time
@@ -24,7 +33,10 @@ def policy_block(decision: Decision, *, input_commitment: str) -> PolicyDecision
             PolicyFile(name=name, sha256=digest) for name, digest in sorted(decision.policy_digests.items())
         ][:MAX_LISTED],
         time_created=format_time(datetime.now(UTC)),
-        properties=[f"schema:{decision.schema_digest}"],
+        properties=[
+            f"schema:{decision.schema_digest}",
+            *([f"{RECORD}{sha256(decision.record).hex()}"] if decision.record else []),
+        ],
         verdict=decision.verdict,
         layers=[
             Layer(

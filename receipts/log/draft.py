@@ -101,6 +101,8 @@ class Documents:
     manifests: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     """Domain → manifest envelope."""
     reference_values: Sequence[bytes] = field(default=(), repr=False)
+    policies: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    """Digest of a policy set → its text; a bundle takes those that its own receipts name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from receipts.log.tiles import TileSource
 from receipts.log.writing.batch import Signer, moment
 from receipts.merkle import EMPTY_ROOT, consistency_proof, inclusion_proof, leaf_hash, range_root
 from receipts.proof import Proof
+from receipts.statements.fields import RECORD
 from schemas import envelope
 from schemas.canonical import Json, read_json
 from schemas.errors import Refused
@@ -89,10 +90,11 @@ class Reader:
             raise Refused("merkle.size", f"the log has fewer than {size} leaves")
         return range_root(0, size, self.tiles.node) if size else EMPTY_ROOT
 
-    def bundle(self, name: str, documents: Documents) -> Bundle:
+    def bundle(self, name: str, documents: Documents, *, explained: bool = False) -> Bundle:
         """Everything that an auditor needs of one request (receipts.md 16.1).
 
-        `name`: a request id or receipt id. Raises `Refused` (`log.unknown_receipt`).
+        `name`: a request id or receipt id. `explained` adds the inputs of the ranking, losers included:
+        only for those who are entitled to see them. Raises `Refused` (`log.unknown_receipt`).
         """
         own = self.find(name)
         if not own:
@@ -111,12 +113,18 @@ class Reader:
         }
         wanted = {digest for disclosed in disclosures.values() for digest in disclosed.collateral}
         wanted |= {digest for data in envelopes.values() for digest in evidence_digests(data)}
+        wanted |= {digest for stored in own for digest in reasons(stored.envelope, ranking=explained)}
         return Bundle(
             envelopes=dict(sorted(envelopes.items())),
             proofs=proofs,
             charter=documents.charter,
             manifests=tuple(documents.manifests[domain] for domain in sorted(documents.manifests)),
             reference_values=tuple(documents.reference_values),
+            policies=tuple(
+                documents.policies[digest]
+                for digest in sorted({each for stored in own for each in policy_digests(stored.envelope)})
+                if digest in documents.policies
+            ),
             blobs=self._blobs(wanted),
             disclosures=disclosures,
         )
@@ -197,6 +205,27 @@ class Reader:
             for digest in sorted(wanted)
         ]
         return dict(row for row in rows if row is not None)
+
+
+def reasons(data: bytes, *, ranking: bool) -> set[str]:
+    """Digests of what one of our own receipts was decided from: the policy's facts, and J's inputs."""
+    found: set[str] = set()
+    match read_json(envelope.read(data).payload):
+        case {"predicate": {"policy": {"properties": list(texts)}}}:
+            named = [text.removeprefix(RECORD) for text in texts if isinstance(text, str)]
+            found |= {text for text in named if re.fullmatch(r"[0-9a-f]{64}", text)}
+    match read_json(envelope.read(data).payload):
+        case {"predicate": {"inputs": {"costs": str(digest)}}} if ranking:
+            found.add(digest)
+    return found
+
+
+def policy_digests(data: bytes) -> set[str]:
+    """Digests of the policy sets that one of our own receipts was decided under."""
+    match read_json(envelope.read(data).payload):
+        case {"predicate": {"policy": {"layers": list(layers)}}}:
+            return {str(layer["digest"]) for layer in layers if isinstance(layer, dict) and "digest" in layer}
+    return set()
 
 
 def evidence_digests(data: bytes) -> set[str]:

@@ -12,6 +12,7 @@ from schemas.primitives import Count, Digest, DomainName, Label, Seconds, Thumbp
 
 MAX_NODES: Final = 64  # nodes that touched one request; a staged plan has a handful
 MAX_LISTED: Final = 64  # policies, rules, errors, obligations in one block
+RECORD: Final = "record:"  # in a policy block's properties: SHA-256 of the facts that it was decided over
 MAX_TEXT: Final = 512  # characters of a text for people
 
 Decimal = Annotated[str, Field(pattern=r"^-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,9})?$")]

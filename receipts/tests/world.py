@@ -217,6 +217,8 @@ class Federation:
     clinic: Domain
     cloud: Domain
     others: tuple[Domain, ...] = ()
+    policy_digest: str = "0" * 64
+    """Of the rules that the charter names."""
     files: dict[str, bytes] = field(default_factory=dict)
     """What a trust file may name, beside the expectations."""
 
@@ -248,7 +250,7 @@ class Federation:
             publishers=[],
             vendor_roots=[],
             simulated_roots=[],
-            policy_digest="0" * 64,
+            policy_digest=self.policy_digest,
         )
         return sign_charter(charter, self.clinic.root, self.cloud.root)
 

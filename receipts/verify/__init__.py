@@ -2,8 +2,8 @@
 
 `trust_file` what the auditor pins · `pinned` keys under that pin · `authentic` signature, schema,
 key, log · `witnessed` who else saw it, and since when · `attested` the evidence again · `links` do
-the statements belong together · `said` what rests on somebody's word · `claim` and `report` what
-may be said of it. No file here does I/O.
+the statements belong together · `replayed` policy and ranking decided again · `said` what rests on
+somebody's word · `claim` and `report` what may be said of it. No file here does I/O.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from receipts.verify.authentic import WORDS, Case, Judged, authenticate, sort, u
 from receipts.verify.claim import CLAIMS, Claim
 from receipts.verify.links import Context, links, sequence
 from receipts.verify.pinned import PinnedTrust, establish
+from receipts.verify.replayed import Rerank, plan_choice_claim, policy_claim
 from receipts.verify.report import ReceiptReport, Report, receipt_report
 from receipts.verify.said import said
 from receipts.verify.trust_file import TrustFile
@@ -26,8 +27,8 @@ from schemas.errors import Refused, Undecided, Unreadable
 __all__ = ["CLAIMS", "Claim", "Report", "TrustFile", "verify_bundle"]
 
 
-def verify_bundle(data: bytes, trust: TrustFile, *, at: datetime) -> Report:
-    """Judge every receipt in the bundle.
+def verify_bundle(data: bytes, trust: TrustFile, *, at: datetime, rerank: Rerank | None = None) -> Report:
+    """Judge every receipt in the bundle. `rerank` computes a ranking again; without it, none is.
 
     1. read the bundle; 2. follow the pin to keys; 3. authenticate each receipt alone; 4. judge what
     it says in the light of the others. Raises `Unreadable` when the bytes are no bundle or hold no
@@ -42,7 +43,7 @@ def verify_bundle(data: bytes, trust: TrustFile, *, at: datetime) -> Report:
         return _report(trust, at, None, [_reported(each) for each in judged])
     case = Case(bundle, found, held, trust, at)
     judged = [authenticate(digest, case) for digest in found.receipts]
-    return replace(_report(trust, at, held, _judge(judged, case)), witnesses=_witnesses(judged))
+    return replace(_report(trust, at, held, _judge(judged, case, rerank)), witnesses=_witnesses(judged))
 
 
 def _witnesses(judged: list[Judged]) -> tuple[int, int]:
@@ -52,7 +53,7 @@ def _witnesses(judged: list[Judged]) -> tuple[int, int]:
     return len(worst.operators), max(each.of for each in watched)
 
 
-def _judge(judged: list[Judged], case: Case) -> list[ReceiptReport]:
+def _judge(judged: list[Judged], case: Case, rerank: Rerank | None) -> list[ReceiptReport]:
     """Step 4. Only receipts that are authentic, and whose signer had the right, may support others."""
     authentic = [
         each.authentic
@@ -67,6 +68,10 @@ def _judge(judged: list[Judged], case: Case) -> list[ReceiptReport]:
             continue
         claim, appraised = attested(each.authentic, authentic, case)
         more = [*links(each.authentic, context, appraised), *sequence(each.authentic, context)]
+        more += [
+            policy_claim(each.authentic, case, appraised),
+            plan_choice_claim(each.authentic, case, rerank),
+        ]
         reports.append(_reported(each, claim, *more, *said(each.authentic, context, appraised)))
     return sorted(reports, key=lambda report: list(WORDS.values()).index(report.kind))
 

@@ -39,6 +39,8 @@ class PinnedTrust:
     """Domain → DSSE digest of the manifest that is held."""
     expires: int | None = None
     """POSIX seconds at which the charter ends; None when root keys were pinned."""
+    policy_digest: str | None = None
+    """The rules that the charter names; None when root keys were pinned."""
     _registered: Mapping[Role, tuple[Registered, ...]] = field(init=False, repr=False)
     _witnesses: Mapping[str, tuple[CosignerKey, ...]] = field(init=False, repr=False)
 
@@ -111,7 +113,9 @@ def establish(bundle: Bundle, trust: TrustFile) -> PinnedTrust:
         raise Refused("verify.federation", f"the pinned charter is of {held.federation}")
     digests = {domain: held.manifest_digests[domain] for domain in held.manifests}
     pin = f"charter {trust.charter.hex()}"
-    return PinnedTrust(held.federation, pin, held.manifests, digests, held.charter.expires)
+    return PinnedTrust(
+        held.federation, pin, held.manifests, digests, held.charter.expires, held.charter.policy_digest
+    )
 
 
 def _from_roots(manifests: Sequence[bytes], trust: TrustFile) -> PinnedTrust:

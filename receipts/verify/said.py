@@ -16,8 +16,6 @@ def said(receipt: Authentic, context: Context, appraised: Appraised | None) -> l
         not_checked("anchored", "anchor: none"),
         not_checked("complete", "needs both domains' whole logs"),
         _capability(receipt, appraised),
-        _policy(receipt),
-        _plan_choice(receipt),
         not_checked("content", "no content was disclosed"),
         _usage(receipt, context),
         _cache(receipt),
@@ -41,34 +39,6 @@ def _capability(receipt: Authentic, appraised: Appraised | None) -> Claim:
             return asserted("capability", "node", f"ran {name}, model {digest[:16]}… as the node hashed it")
         case AcknowledgementReceipt():
             return inapplicable("capability", "an Acknowledgement names no capability")
-
-
-def _policy(receipt: Authentic) -> Claim:
-    body = receipt.body
-    if isinstance(body, AcknowledgementReceipt):
-        return inapplicable("policy", "an Acknowledgement decides nothing")
-    ran = isinstance(body, ExecutionReceipt) and body.outcome in ("ok", "partial")
-    if ran and body.policy.verdict != "allow":
-        return failed(
-            "policy", Refused("verify.policy", f"ran although its policy says {body.policy.verdict}")
-        )
-    denied = [layer.layer for layer in body.policy.layers if layer.verdict != "allow"]
-    if body.policy.verdict == "allow" and denied:
-        return failed("policy", Refused("verify.policy", f"allowed although the {denied[0]} layer does not"))
-    layers = ", ".join(layer.layer for layer in body.policy.layers) or "no layer"
-    return asserted("policy", body.issuer, f"{body.policy.verdict} by {layers}; not replayed")
-
-
-def _plan_choice(receipt: Authentic) -> Claim:
-    if not isinstance(receipt.body, PlacementReceipt):
-        return inapplicable("plan-choice", "only a Placement chooses")
-    considered = receipt.body.considered
-    if considered.selected_index is None:
-        return inapplicable("plan-choice", f"refused: none of {considered.count} was allowed")
-    if considered.selected_index >= considered.count:
-        return failed("plan-choice", Refused("verify.considered", "the selected plan is not in the set"))
-    text = f"number {considered.selected_index} of {considered.count}; not scored again"
-    return asserted("plan-choice", receipt.body.issuer, text)
 
 
 def _usage(receipt: Authentic, context: Context) -> Claim:

@@ -72,6 +72,8 @@ class Decision:
     schema_digest: str
     engine: str
     engine_version: str
+    record: bytes = field(default=b"", repr=False, compare=False)
+    """The facts that it was made from, as they are stored (schemas.policy.replay); empty where none are."""
 
     def require_allow(self) -> Decision:
         """This decision, if it allows. Raises `Refused` (`policy.denied`) with the rules otherwise."""

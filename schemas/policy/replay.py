@@ -6,12 +6,13 @@ checks their digests, asks the same engine and must reach the same verdict, rule
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import fields
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
-from schemas.canonical import Wire
+from schemas.canonical import Json, Wire, write_json
 from schemas.errors import Refused, Undecided
 from schemas.policy import cedar
 from schemas.policy.facts import AttestedFacts, DomainFacts, RequestContext, Subject
@@ -85,7 +86,8 @@ class SetRecord(Wire):
     layer: LayerName
     name: Label
     digest: Digest
-    text: Annotated[str, Field(max_length=MAX_POLICY_BYTES)]
+    text: Annotated[str, Field(max_length=MAX_POLICY_BYTES)] | None = None
+    """Absent where the set is kept elsewhere, once, by its digest."""
     verdict: Literal["allow", "deny", "error"]
     rules: Words
 
@@ -108,6 +110,36 @@ class DecisionRecord(Wire):
     @classmethod
     def read(cls, data: bytes, *, limit: int = MAX_RECORD_BYTES) -> Self:
         return super().read(data, limit=limit)
+
+
+def facts_only(layers: Layers, request: RequestContext, subject: Subject, decision: Decision) -> bytes:
+    """As `record`, written, without the sets' texts: for the hot path, where nothing needs validation."""
+    own = decision.layer_verdicts[: len(layers.units)]
+    sets: list[Json] = [
+        {
+            "layer": unit.layer,
+            "name": unit.policies.name,
+            "digest": unit.policies.digest,
+            "verdict": verdict.verdict,
+            "rules": list(verdict.rules),
+        }
+        for unit, verdict in zip(layers.units, own, strict=True)
+    ]
+    return write_json(
+        {
+            "v": 1,
+            "engine": decision.engine,
+            "engine_version": decision.engine_version,
+            "schema_digest": decision.schema_digest,
+            "request": _plain(request),
+            "domain": _plain(subject.domain),
+            "attested": _plain(subject.attested),
+            "price": subject.price,
+            "sets": sets,
+            "verdict": decision.verdict,
+            "reasons": list(decision.reasons),
+        }
+    )
 
 
 def record(layers: Layers, request: RequestContext, subject: Subject, decision: Decision) -> DecisionRecord:
@@ -137,18 +169,22 @@ def record(layers: Layers, request: RequestContext, subject: Subject, decision: 
     )
 
 
-def replay(stored: DecisionRecord) -> Decision:
-    """The decision made again, if it is the one on record.
+def replay(stored: DecisionRecord, *, texts: Mapping[str, str] | None = None) -> Decision:
+    """The decision made again, if it is the one on record. `texts`: digest → text of sets kept elsewhere.
 
-    Raises `Undecided` (`policy.engine_other`) under another engine or schema, `Refused`
-    (`policy.digest_differs`, `policy.replay_differs`), or what `PolicySet.load` raises.
+    Raises `Undecided` (`policy.engine_other`) under another engine or schema or (`policy.text_missing`)
+    without a set, `Refused` (`policy.digest_differs`, `policy.replay_differs`), or what `PolicySet.load`
+    raises.
     """
     engine = (cedar.ENGINE, cedar.engine_version(), cedar.schema_digest())
     if engine != (stored.engine, stored.engine_version, stored.schema_digest):
         raise Undecided("policy.engine_other", f"decided by {stored.engine} {stored.engine_version}")
     sets: dict[str, list[PolicySet]] = {layer: [] for layer in LAYERS}
     for entry in stored.sets:
-        loaded = PolicySet.load(entry.text, entry.name)
+        text = entry.text if entry.text is not None else (texts or {}).get(entry.digest)
+        if text is None:
+            raise Undecided("policy.text_missing", f"the text of {entry.layer}/{entry.name} is not here")
+        loaded = PolicySet.load(text, entry.name)
         if loaded.digest != entry.digest:
             raise Refused("policy.digest_differs", f"{entry.layer}/{entry.name} is not the set on record")
         sets[entry.layer].append(loaded)
@@ -164,10 +200,8 @@ def replay(stored: DecisionRecord) -> Decision:
 
 
 def _plain(facts: Any) -> dict[str, Any]:
-    return {
-        name: sorted(value) if isinstance(value, frozenset) else value
-        for name, value in asdict(facts).items()
-    }
+    values = ((each.name, getattr(facts, each.name)) for each in fields(facts))
+    return {name: sorted(value) if isinstance(value, frozenset) else value for name, value in values}
 
 
 def _sets(model: Wire) -> dict[str, Any]:
