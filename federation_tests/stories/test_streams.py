@@ -26,7 +26,7 @@ FRANCE = {"data_class": "personal", "residency": ["FR"]}
 HOME = {"data_class": "special-category"}
 PAIR = Changes(domains=(CLINIC, CLOUD), nodes={CLINIC: (), CLOUD: ("paris-1", "paris-2")})
 PROMPT = "one two three four five six seven eight"
-BEGIN_AT_ONCE = 16  # requests that are negotiated at once: all domains share this test's one processor
+BEGIN_AT_ONCE = 8  # requests that are negotiated at once: all domains share this test's one processor
 PATIENT = {"call_ms": 10_000, "hold_ms": 10_000}  # ms for an offer, and to take it up
 STALL_S = 1.0  # seconds of a node's silence that count as a loss here; 30 in production
 
