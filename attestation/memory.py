@@ -55,7 +55,9 @@ def caches() -> tuple[_lru_cache_wrapper[object], ...]:
             check._verify_crl,
             ocsp.read_response,
             ocsp._verify,
+            ocsp._cert_ids,
             manifest.verify_manifest,
+            manifest.stated_version,
         ),
     )
 

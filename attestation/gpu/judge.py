@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -63,7 +63,7 @@ def _together(inputs: Sequence[DeviceInput], common: Sequence[bytes], asked: Ask
     return _result(
         found.checks, asked, identity, platform=" + ".join(platforms) or "nvidia-unknown",
         simulated=found.simulated, valid_until=found.valid_until,
-        stated={"devices": found.stated()},
+        stated=lambda: {"devices": found.stated()},
     )  # fmt: skip
 
 
@@ -79,12 +79,13 @@ def _manifest(data: bytes, asked: Asked) -> AttestationResult:
         hold_root(manifest, rules, asked.at.timestamp())
     except Refused as error:
         checks = [failed(name, error.code, error.text, wanted, _RIM)]
-        return _result(checks, asked, sha256(data), platform="nvidia-manifest", stated=stated)
+        return _result(checks, asked, sha256(data), platform="nvidia-manifest", stated=lambda: stated)
     seen = f"{manifest.product} {manifest.edition} {manifest.version}, {len(manifest.golden)} values"
     pin = rules.roots.pin_of(manifest.chain[-1], "manifest")
+    until = min(each.not_after for each in manifest.chain)
     return _result(
-        [passed(name, seen, wanted, _RIM)], asked, sha256(data), platform="nvidia-manifest", stated=stated,
-        simulated=pin.simulated, valid_until=min(each.not_after for each in manifest.chain),
+        [passed(name, seen, wanted, _RIM)], asked, sha256(data), platform="nvidia-manifest",
+        stated=lambda: stated, simulated=pin.simulated, valid_until=until,
     )  # fmt: skip
 
 
@@ -118,7 +119,7 @@ def _token(data: bytes, endorsements: Sequence[bytes], asked: Asked) -> Attestat
         "token": dict(token.token.overall.claims),
         "devices": {name: dict(part.claims) for name, part in token.token.devices.items()},
     }  # fmt: skip
-    return _result(token.checks, asked, sha256(data), platform="nvidia-service", stated=claims)
+    return _result(token.checks, asked, sha256(data), platform="nvidia-service", stated=lambda: claims)
 
 
 def _result(
@@ -127,7 +128,7 @@ def _result(
     identity: bytes,
     *,
     platform: str,
-    stated: dict[str, Json],
+    stated: Callable[[], dict[str, Json]],
     simulated: bool = False,
     valid_until: float | None = None,
 ) -> AttestationResult:
@@ -145,5 +146,5 @@ def _result(
         expectations_digest=asked.expectations_digest,
         valid_until=valid_until,
         waived=(*named, *asked.waived),
-        stated=lambda: stated,
+        stated=stated,
     )

@@ -6,8 +6,9 @@ where the lengths say, never "at the end": some dumps carry a padding byte behin
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from attestation.gpu.opaque import Opaque, read_opaque
 from schemas.canonical import sha256
@@ -22,13 +23,14 @@ NONCE_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 96
 SLOT: Final = 0
 _DMTF: Final = 1  # MeasurementSpecification
+_BLOCK: Final = struct.Struct("<BBHBH")
+"""Index, specification, size; type and size of the value."""
 
 
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """One block of the measurement record."""
+class Measurement(NamedTuple):
+    """One block of the measurement record. A tuple: a report has 64."""
 
-    index: int
+    number: int
     """From 1; a manifest counts from 0."""
     kind: int
     value: bytes
@@ -107,17 +109,20 @@ class _Reader:
 
 def _blocks(record: bytes, count: int) -> tuple[Measurement, ...]:
     """Exactly `count` blocks that fill the record, ascending (DSP0274 10.11.1, measurement block)."""
-    reader = _Reader(record)
     found: list[Measurement] = []
+    at = last = 0
     for _ in range(count):
-        index, specification, size = reader.number(1), reader.number(1), reader.number(2)
-        kind, length = reader.number(1), reader.number(2)
-        if specification != _DMTF or length + 3 != size:
+        if at + _BLOCK.size > len(record):
+            raise _malformed("the measurement record is cut short")
+        index, specification, size, kind, length = _BLOCK.unpack_from(record, at)
+        at += _BLOCK.size + length
+        if specification != _DMTF or length + 3 != size or at > len(record):
             raise _malformed(f"measurement block {index} disagrees with itself")
-        if index <= (found[-1].index if found else 0):
+        if index <= last:
             raise _malformed(f"measurement block {index} is repeated or out of order")
-        found.append(Measurement(index, kind, reader.take(length)))
-    if reader.at != len(record):
+        found.append(Measurement(index, kind, record[at - length : at]))
+        last = index
+    if at != len(record):
         raise _malformed("the measurement record is longer than its blocks")
     return tuple(found)
 

@@ -91,6 +91,8 @@ def check_revocation(
 
 def _foreign_serials(held: Held, subjects: Sequence[Subject]) -> frozenset[int]:
     """Serials in answers that, as a whole, are about none of ours: some other issuer's certificate."""
+    if not held.responses:
+        return frozenset()
     ours = frozenset().union(*(cert_ids(each.certificate, each.issuer) for each in subjects))
     return frozenset(
         answer.about.serial

@@ -31,6 +31,7 @@ MAX_RESPONSE_BYTES: Final = 16 * 1024  # a response with its responder's certifi
 MAX_ANSWERS: Final = 32  # certificates that one response speaks of
 MAX_RESPONDERS: Final = 4
 CACHED_RESPONSES: Final = 256
+CACHED_QUESTIONS: Final = 1024
 HASHES: Final = ("sha256", "sha384", "sha512")
 """Of the CertID. NVIDIA's service is asked with SHA-384; SHA-1 is not accepted."""
 
@@ -143,9 +144,15 @@ def _seconds(moment: datetime) -> float:
 
 def cert_ids(certificate: Certificate, issuer: Certificate) -> frozenset[CertId]:
     """Every spelling of the question about this certificate (RFC 6960 4.1.1)."""
+    return _cert_ids(certificate.serial, issuer.der)
+
+
+@lru_cache(maxsize=CACHED_QUESTIONS)
+def _cert_ids(serial: int, issuer_der: bytes) -> frozenset[CertId]:
+    issuer = read_certificate(issuer_der)
     key = key_bits(issuer)
     return frozenset(
-        CertId(name, _digest(name, issuer.subject), _digest(name, key), certificate.serial) for name in HASHES
+        CertId(name, _digest(name, issuer.subject), _digest(name, key), serial) for name in HASHES
     )
 
 

@@ -32,7 +32,7 @@ class Mismatch:
 
 def compare(golden: Mapping[int, tuple[bytes, ...]], report: Report) -> list[Mismatch]:
     """Every golden value that the report lacks or shows otherwise; another size is another value."""
-    values = {block.index - 1: block.value for block in report.measurements}
+    values = {block.number - 1: block.value for block in report.measurements}
     found = [
         Mismatch(index, values.get(index), wanted)
         for index, wanted in sorted(golden.items())

@@ -71,6 +71,7 @@ def verify_manifest(data: bytes) -> Manifest:
     return _read(read_document(signed.canonical), sha256(data).hex(), signed.chain)
 
 
+@lru_cache(maxsize=CACHED_MANIFESTS)
 def stated_version(data: bytes) -> str | None:
     """The version that a document claims before anything is verified; None where it cannot be told."""
     try:
