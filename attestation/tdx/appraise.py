@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from math import inf
-from typing import Final
+from typing import Final, NamedTuple
 
 from attestation.result import AttestationResult, Check, Verdict, decide, failed
 from attestation.tdx.documents import NOTHING, Offered, gather, memorable
@@ -42,8 +42,7 @@ PLANES: Final = {
 """Plane → the checks that speak for it; each check speaks for one."""
 
 
-@dataclass(frozen=True, slots=True)
-class QuoteAppraisal:
+class QuoteAppraisal(NamedTuple):
     """A result with the parsed quote, for callers that bind more to it."""
 
     result: AttestationResult
@@ -80,23 +79,20 @@ def appraise_quote(
     quote = read_quote(evidence)
     if quote.tee != tee:
         raise Unreadable("tdx.tee_type_unsupported", f"a quote of {quote.tee}, not of {tee}")
-    asked = Question(
-        tuple(endorsements), policy, (expectations_digest, tuple(waived)), nonce, waive_revocation, evaluation
-    )
-    if event_logs or marks is not None or not memorable(asked.endorsements):
-        return _appraise(quote, asked, at, event_logs, marks)[0]
-    moment = at.timestamp()
-    room = room_of_guest(
-        standing_of(quote), asked.endorsements, policy, asked.named,
-        (nonce is not None, waive_revocation, evaluation),
-    )  # fmt: skip
-    kept = room.at(moment)
-    if kept is not None:
-        return _next(kept, quote, asked, at)
-    found, begin = _appraise(quote, asked, at)
+    documents, named = tuple(endorsements), (expectations_digest, tuple(waived))
+    alone = event_logs or marks is not None or not memorable(documents)
+    if not alone:
+        room = room_of_guest(
+            standing_of(quote), documents, policy, named, (nonce is not None, waive_revocation, evaluation)
+        )
+        kept = room.at(at.timestamp())
+        if kept is not None:
+            return _next(kept, quote, policy, nonce, at)
+    asked = Question(documents, policy, named, nonce, waive_revocation, evaluation)
+    found, begin = _appraise(quote, asked, at, event_logs, marks)
     ends = found.result.valid_until
-    if found.result.verdict in ("affirming", "warning") and ends is not None:
-        room.keep(found, moment, min(ends, begin))
+    if not alone and found.result.verdict in ("affirming", "warning") and ends is not None:
+        room.keep(found, at.timestamp(), min(ends, begin))
     return found
 
 
@@ -146,60 +142,62 @@ def _appraise(
     ends = {**endorsed.ends, **ends, **judged.ends}
     if chain is not None:
         ends["pck_chain"] = min(each.not_after for each in (chain.leaf, chain.issuer, chain.root))
-    found = Found(Asked(quote, chain, offered, rules), origin, endorsed, judged, replay, ends)
-    result = _concluded(found, checks, asked, at)
+    places = {check.name: place for place, check in enumerate(checks)}
+    found = Found(offered, rules, origin, endorsed, judged, replay, ends, places)
+    result = _concluded(found, quote, checks, asked, at)
     begin = min(
         [*endorsed.begins, *begins(offered.crls, moment)] if result.exit_code == 0 else [], default=inf
     )
     return QuoteAppraisal(result, quote, chain.claims.ppid if chain and origin.pin else None, found), begin
 
 
-def _next(known: QuoteAppraisal, quote: Quote, asked: Question, at: datetime) -> QuoteAppraisal:
+def _next(
+    known: QuoteAppraisal, quote: Quote, policy: QuotePolicy | None, nonce: bytes | None, at: datetime
+) -> QuoteAppraisal:
     """A quote of the same standing, judged in what it may differ in: its signatures and its report data."""
     found, result = known.found, known.result
     assert found.origin.chain is not None
     differing = [*check_signatures(quote, found.origin.chain)]
-    if asked.policy is not None:
-        differing.append(check_report_data(quote, asked.policy))
-    if asked.nonce is not None:
-        differing.append(check_nonce(quote, asked.nonce))
-    new = {check.name: check for check in differing}
-    checks = tuple([new.get(check.name, check) for check in result.checks])
-    verdict, reason = result.verdict, result.reason
-    if any(check.status == "fail" for check in differing):
-        verdict, reason = decide(checks)
-    now = found.of(quote)
-    return QuoteAppraisal(
-        replace(
-            result, verdict=verdict, reason=reason, checks=checks, at=at, identity=quote.identity,
-            stated=partial(now.stated, checks, at.timestamp()),
-        ),
-        quote, known.ppid, now,
+    if policy is not None:
+        differing.append(check_report_data(quote, policy))
+    if nonce is not None:
+        differing.append(check_nonce(quote, nonce))
+    checks, holds = list(result.checks), True
+    for check in differing:
+        checks[found.places[check.name]] = check
+        holds = holds and check.status != "fail"
+    verdict, reason = (result.verdict, result.reason) if holds else decide(checks)
+    listed = tuple(checks)
+    changed = replace(
+        result, verdict=verdict, reason=reason, checks=listed, at=at, identity=quote.identity,
+        stated=partial(found.stated, quote, listed, at),
     )  # fmt: skip
+    return QuoteAppraisal(changed, quote, known.ppid, found)
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
     """What one appraisal rests on, for display and for the guest's next quote."""
 
-    asked: Asked
+    offered: Offered
+    rules: QuotePolicy
     origin: Origin
     endorsed: Endorsed
     judged: Judged
     replay: Replay
     ends: dict[str, float]
     """Until when each input is current (POSIX seconds)."""
+    places: dict[str, int]
+    """Name of a check → where it stands among the checks."""
 
-    def of(self, quote: Quote) -> Found:
-        """The same, of another quote of the same standing."""
-        return replace(self, asked=replace(self.asked, quote=quote))
-
-    def stated(self, checks: Sequence[Check], at: float) -> dict[str, Json]:
-        quote, chain = self.asked.quote, self.origin.chain
+    def stated(self, quote: Quote, checks: Sequence[Check], at: datetime) -> dict[str, Json]:
+        """For the quote that was appraised, or another of the same standing."""
+        chain, moment = self.origin.chain, at.timestamp()
+        asked = Asked(quote, chain, self.offered, self.rules)
         return {
-            **state(quote, chain, self.endorsed, self.judged, verdicts(checks), self.ends, at),
+            **state(quote, chain, self.endorsed, self.judged, verdicts(checks), self.ends, moment),
             "event_log": state_logs(self.replay),
-            "other_evaluations": other_evaluations(self.asked, self.endorsed, at),
+            "other_evaluations": other_evaluations(asked, self.endorsed, moment),
         }
 
 
@@ -220,9 +218,11 @@ def _gather(endorsements: Sequence[bytes], checks: list[Check]) -> Offered:
         return NOTHING
 
 
-def _concluded(found: Found, checks: list[Check], asked: Question, at: datetime) -> AttestationResult:
+def _concluded(
+    found: Found, quote: Quote, checks: list[Check], asked: Question, at: datetime
+) -> AttestationResult:
     verdict, reason = decide(checks)
-    quote, chain, pin = found.asked.quote, found.origin.chain, found.origin.pin
+    chain, pin = found.origin.chain, found.origin.pin
     simulated = pin is not None and pin.simulated
     platform = f"{quote.tee}-{chain.claims.fmspc.hex()}" if chain and pin else f"{quote.tee}-unknown"
     digest, waived = asked.named
@@ -240,7 +240,7 @@ def _concluded(found: Found, checks: list[Check], asked: Question, at: datetime)
         valid_until=min(found.ends.values()) if found.ends else None,
         waived=(*(("revocation",) if asked.waive_revocation else ()), *waived),
         advisories=found.judged.launch.advisories if found.judged.launch else (),
-        stated=partial(found.stated, tuple(checks), at.timestamp()),
+        stated=partial(found.stated, quote, tuple(checks), at),
     )
 
 

@@ -8,8 +8,7 @@ ECDSA `s` is protected, so a quote's identity is the hash of what is signed, nev
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from attestation.result import Check, compared
 from attestation.tdx.body import SGX_BYTES, TD10_BYTES, TD15_BYTES, SgxReport, TdReport, read_sgx, read_td
@@ -26,6 +25,11 @@ QE_VENDOR: Final = bytes.fromhex("939a7233f79c4ca9940a0db3957f0607")
 """Intel's quoting enclave (DCAP quote format, QE Vendor ID)."""
 
 _HEADER: Final = struct.Struct("<HHI4s16s20s")
+_V5_BODY: Final = struct.Struct("<HI")  # body type, size
+_LENGTH: Final = struct.Struct("<I")
+_SIGNED_BY: Final = struct.Struct("<64s64s")  # signature, attestation key
+_DATA: Final = struct.Struct("<HI")  # certification data: type, size
+_QE: Final = struct.Struct("<384s64sH")  # QE report, its signature, size of the authentication data
 _ECDSA_P256: Final = 2
 _TEES: Final[dict[int, Tee]] = {0: "sgx", 0x81: "tdx"}
 _V5_BODIES: Final[dict[int, tuple[Tee, int]]] = {
@@ -35,11 +39,11 @@ _V5_BODIES: Final[dict[int, tuple[Tee, int]]] = {
 }
 _QE_REPORT_CERTIFICATION: Final = 6
 assert _HEADER.size == HEADER_BYTES
+assert _QE.size == SGX_BYTES + 64 + 2
 
 
-@dataclass(frozen=True, slots=True)
-class Quote:
-    """One quote, taken apart. Nothing in it is verified."""
+class Quote(NamedTuple):
+    """One quote, taken apart. Nothing in it is verified. A tuple: one is made for every verification."""
 
     version: int
     tee: Tee
@@ -84,8 +88,13 @@ class _Reader:
         piece, self._at = self._data[self._at : end], end
         return piece
 
-    def number(self, size: int, what: str) -> int:
-        return int.from_bytes(self.take(size, what), "little")
+    def unpack(self, layout: struct.Struct, what: str) -> tuple[Any, ...]:
+        start = self._at
+        end = start + layout.size
+        if end > len(self._data):
+            raise Unreadable(self._code, f"{what} reaches beyond its container")
+        self._at = end
+        return layout.unpack_from(self._data, start)
 
     def finish(self) -> None:
         if self._at != len(self._data):
@@ -104,7 +113,7 @@ def read_quote(data: bytes) -> Quote:
     if len(data) > MAX_QUOTE_BYTES:
         raise Unreadable("tdx.sig_data_malformed", f"more than {MAX_QUOTE_BYTES} bytes")
     outer = _Reader(data, "tdx.quote_truncated")
-    version, key_type, tee_type, _, vendor, user_data = _HEADER.unpack(outer.take(HEADER_BYTES, "the header"))
+    version, key_type, tee_type, _, vendor, user_data = outer.unpack(_HEADER, "the header")
     if version not in (3, 4, 5):
         raise Unreadable("tdx.quote_version_unsupported", f"version {version}; 3, 4 and 5 are read")
     if key_type != _ECDSA_P256:
@@ -112,7 +121,8 @@ def read_quote(data: bytes) -> Quote:
     tee, size = _body_kind(version, tee_type, outer)
     body = outer.take(size, "the body")
     signed = data[: outer.at]
-    signatures = outer.take(outer.number(4, "the signature length"), "the signature data")
+    (length,) = outer.unpack(_LENGTH, "the signature length")
+    signatures = outer.take(length, "the signature data")
     parts = _signature_data(version, signatures)
     report = read_sgx(body) if tee == "sgx" else read_td(body)
     return Quote(version, tee, tee_type, vendor, user_data, report, signed, *parts, outer.rest())
@@ -127,7 +137,7 @@ def _body_kind(version: int, tee_type: int, outer: _Reader) -> tuple[Tee, int]:
         raise Unreadable("tdx.tee_type_unsupported", f"TEE type 0x{tee_type:x}")
     if version == 4:
         return tee, SGX_BYTES if tee == "sgx" else TD10_BYTES
-    body_type, stated = outer.number(2, "the body type"), outer.number(4, "the body size")
+    body_type, stated = outer.unpack(_V5_BODY, "body type and size")
     if body_type not in _V5_BODIES:
         raise Unreadable("tdx.body_type_unsupported", f"body type {body_type}")
     of, size = _V5_BODIES[body_type]
@@ -144,24 +154,22 @@ def _signature_data(version: int, data: bytes) -> tuple[bytes, bytes, SgxReport,
     From version 4 on, what follows the key is wrapped once more, as certification data of type 6.
     """
     reader = _Reader(data, "tdx.sig_data_malformed")
-    signature, key = reader.take(64, "the signature"), reader.take(64, "the attestation key")
+    signature, key = reader.unpack(_SIGNED_BY, "signature and key")
     if version >= 4:
-        kind = reader.number(2, "the certification data type")
+        kind, size = reader.unpack(_DATA, "type and size of the certification data")
         if kind != _QE_REPORT_CERTIFICATION:
             raise Unreadable("tdx.sig_data_malformed", f"certification data of type {kind} instead of 6")
-        inside = reader.take(reader.number(4, "the certification data size"), "the certification data")
+        inside = reader.take(size, "the certification data")
         reader.finish()
         reader = _Reader(inside, "tdx.sig_data_malformed")
-    qe = read_sgx(reader.take(SGX_BYTES, "the QE report"))
-    qe_signature = reader.take(64, "the QE report signature")
-    auth_data = reader.take(reader.number(2, "the authentication data size"), "the authentication data")
-    kind = reader.number(2, "the certification data type")
-    size = reader.number(4, "the certification data size")
+    qe, qe_signature, size = reader.unpack(_QE, "the QE report")
+    auth_data = reader.take(size, "the authentication data")
+    kind, size = reader.unpack(_DATA, "type and size of the certification data")
     if kind == _QE_REPORT_CERTIFICATION or size > MAX_CERTIFICATION_BYTES:
         raise Unreadable("tdx.sig_data_malformed", f"certification data of type {kind}, {size} bytes, inside")
     certification = reader.take(size, "the certification data")
     reader.finish()
-    return signature, key, qe, qe_signature, auth_data, kind, certification
+    return signature, key, read_sgx(qe), qe_signature, auth_data, kind, certification
 
 
 def check_quote(quote: Quote) -> list[Check]:
