@@ -214,9 +214,12 @@ def test_an_outside_engine_can_be_waived_and_is_then_named(question: Question) -
         for line in _toml(vendor().root_toml()).splitlines()
     )
     question.expectations = Expectations.parse(text.encode())
-    found = question.ask(evidence(config=configuration(engine="outside-tee")))
+    nobodys = "0" * 64
+    found = question.ask(evidence(config=configuration(engine="outside-tee", engine_digest=nobodys)))
     assert found.status == "affirming"
     assert not found.engine_in_tee
+    inside = question.ask(evidence(config=configuration(engine_digest=nobodys)))
+    assert inside.reason == "node.engine_not_listed"
     assert "node.engine" in found.result.waived
 
 
