@@ -14,6 +14,7 @@ from typing import Final
 
 from attestation.expected import Expectations, NodeExpectations
 from attestation.snp.expected import SnpPolicy
+from attestation.tdx.expected import QuotePolicy
 from schemas.errors import ConfigurationError
 from schemas.trust import FederationTrust
 
@@ -45,23 +46,35 @@ def _narrowed(
     """One object as long as the same is published: appraisals are remembered by their expectations."""
     snp = {name: _snp(policy, measurements) for name, policy in (expectations.snp or {}).items()}
     node = None if expectations.node is None else _node(expectations.node, engines, models)
-    return replace(expectations, snp=snp if expectations.snp is not None else None, node=node)
+    tdx = None if expectations.tdx is None else _tdx(expectations.tdx, measurements)
+    return replace(expectations, snp=snp if expectations.snp is not None else None, tdx=tdx, node=node)
 
 
 def check_roots(expectations: Expectations, trust: FederationTrust) -> None:
     """Every simulated root that a domain accepts must stand in the charter, by digest (DESIGN 15)."""
     listed = {root.sha256 for root in trust.charter.simulated_roots}
-    for digest, (_, pin) in expectations.roots.pins.items():
-        if pin.simulated and digest not in listed:
+    accepted = {digest: pin.name for digest, (_, pin) in expectations.roots.pins.items() if pin.simulated}
+    for policy in (expectations.tdx, expectations.sgx):
+        pins = policy.roots.pins if policy is not None else {}
+        accepted.update({digest: pin.name for digest, pin in pins.items() if pin.simulated})
+    for digest, name in accepted.items():
+        if digest not in listed:
             raise ConfigurationError(
                 "expected.simulated_root",
-                f"{expectations.source}: simulated root {pin.name!r} is not listed in the charter",
+                f"{expectations.source}: simulated root {name!r} is not listed in the charter",
             )
 
 
 def _snp(policy: SnpPolicy, measurements: frozenset[bytes]) -> SnpPolicy:
     own = policy.measurement
     return replace(policy, measurement=measurements if own is None else own & measurements)
+
+
+def _tdx(policy: QuotePolicy, measurements: frozenset[bytes]) -> QuotePolicy:
+    """A publisher's measurement of a trust domain is its MRTD."""
+    own = policy.identities["mrtd"]
+    bounded = measurements if own is None else own & measurements
+    return replace(policy, identities={**policy.identities, "mrtd": bounded})
 
 
 def _node(node: NodeExpectations, engines: frozenset[str], models: frozenset[str]) -> NodeExpectations:

@@ -160,6 +160,7 @@ class IntelForge:
     """Fields of the report that differ from the good one."""
     qe: Mapping[str, Any] = field(default_factory=dict)
     auth_data: bytes = bytes(32)
+    ppid: bytes = bytes(range(16))
     components: Sequence[int] = (5,) * 16
     pcesvn: int = 11
     extension: bytes | None = None
@@ -189,7 +190,7 @@ class IntelForge:
         tcb += [member("2.17", integer(self.pcesvn)), member("2.18", tlv(0x04, bytes(self.components)))]
         flags = sequence(*(member(f"7.{i}", tlv(0x01, b"\xff")) for i in (1, 2, 3)))
         return sequence(
-            member("1", tlv(0x04, bytes(16))), member("2", sequence(*tcb)), member("3", tlv(0x04, bytes(2))),
+            member("1", tlv(0x04, self.ppid)), member("2", sequence(*tcb)), member("3", tlv(0x04, bytes(2))),
             member("4", tlv(0x04, bytes.fromhex("00806f050000"))), member("5", tlv(0x0A, b"\x01")),
             member("6", tlv(0x04, bytes(16))), member("7", flags),
         )  # fmt: skip

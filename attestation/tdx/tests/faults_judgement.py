@@ -7,6 +7,7 @@ from typing import Any
 from attestation.tdx.tests.faults import asking, fault, made
 from attestation.tdx.tests.judging import GOOD, SGX, TD15, but, judge
 from attestation.testing.intel_documents import module, platform_level, svn_level
+from schemas.canonical import sha256
 
 DATE, OLD = "2025-05-14T00:00:00Z", "2024-03-13T00:00:00Z"
 
@@ -142,7 +143,7 @@ asking("platform_not_allowed", "FMSPC not listed", fmspcs='["000000000000"]')
 asking("platform_not_allowed", "FMSPC denied", fmspcs_denied='["00806f050000"]')
 asking("platform_not_allowed", "platform not listed", platforms=f'["{"00" * 32}"]')
 asking("platform_not_allowed", "platform denied",
-       platforms_denied='["374708fff7719dd5979ec875d56cd2286f6d3cf7ec317a3b25632aab28ec37bb"]')  # fmt: skip
+       platforms_denied=f'["{sha256(GOOD.ppid).hex()}"]')  # fmt: skip
 asking("platform_not_allowed", "SGX type", sgx_types='["standard"]')
 for flag in ("dynamic_platform", "cached_keys", "smt_enabled"):
     asking("platform_not_allowed", flag, platform_refused=f'["{flag}"]')

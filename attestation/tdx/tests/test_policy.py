@@ -87,7 +87,7 @@ def test_debug_passes_only_with_a_waiver_that_is_named() -> None:
 
 
 def test_platform_rules_that_hold() -> None:
-    digest = sha256(bytes(16)).hex()
+    digest = sha256(GOOD.ppid).hex()
     found = judge(
         GOOD, fmspcs='["00806F050000"]', platforms=f'["{digest}"]', platforms_denied=f'["{"00" * 32}"]',
         sgx_types='["scalable"]', fmspcs_denied='["000000000000"]',
