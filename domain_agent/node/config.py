@@ -34,6 +34,10 @@ class Tee:
     """Folder whose certificates and CRLs go along with the CPU's report (`comity attest fetch`)."""
 
 
+Devices = Literal["none", "nvml"]
+"""[devices] kind: where evidence of GPUs comes from."""
+
+
 @dataclass(frozen=True, slots=True)
 class LlamaEngine:
     """[engine] kind = "llama.cpp": the node starts it itself."""
@@ -80,6 +84,7 @@ class NodeConfig:
     models: tuple[Model, ...]
     drain_s: int
     observe: Observe
+    devices: Devices = "none"
 
 
 def load(path: Path) -> NodeConfig:
@@ -90,6 +95,7 @@ def load(path: Path) -> NodeConfig:
     membership = read_membership(top, federation, f"node.{node_id}")
     federation.finish()
     tee = _tee(top.section("tee"))
+    devices = _devices(top.section("devices")) if top.has("devices") else "none"
     engine = _engine(top.section("engine"))
     models = tuple(_model(section, engine) for section in top.sections("models", least=1))
     drain_s = top.integer("drain_s", 0, 3600, unit="seconds", default=DEFAULT_DRAIN_S)
@@ -99,7 +105,7 @@ def load(path: Path) -> NodeConfig:
         raise ConfigurationError("config.value", f"{path}: [[models]] names a capability twice")
     if isinstance(engine, LlamaEngine) and len(models) != 1:
         raise ConfigurationError("config.value", f"{path}: a llama.cpp engine serves one of [[models]]")
-    return NodeConfig(path, membership, node_id, tee, engine, models, drain_s, observe)
+    return NodeConfig(path, membership, node_id, tee, engine, models, drain_s, observe, devices)
 
 
 def _tee(section: Section) -> Tee:
@@ -111,6 +117,12 @@ def _tee(section: Section) -> Tee:
         folder = section.path("endorsements", write='endorsements = "<folder of certificates and CRLs>"')
     section.finish()
     return Tee(cast(Literal["configfs-tsm", "sev-guest", "simulated"], kind), chip, folder)
+
+
+def _devices(section: Section) -> Devices:
+    kind = section.choice("kind", ("none", "nvml"))
+    section.finish()
+    return "nvml" if kind == "nvml" else "none"
 
 
 def _engine(section: Section) -> LlamaEngine | AttachedEngine:

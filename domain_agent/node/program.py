@@ -19,7 +19,7 @@ from domain_agent.node.engine.telemetry import available_memory_mb
 from domain_agent.node.keys import NodeKeys
 from domain_agent.node.quote import make_evidence
 from domain_agent.node.run import Executor, Stop, execute
-from domain_agent.node.start import StartedEngine, collector, start_engine
+from domain_agent.node.start import StartedEngine, collector, device_collector, start_engine
 from domain_agent.node.statement import Ending
 from domain_agent.spans import working
 from federation.connection import Bus
@@ -187,6 +187,7 @@ class Node:
             key_epoch=asked.key_epoch,
             challenges={domain: bytes.fromhex(value) for domain, value in asked.challenges.items()},
             now=time.monotonic(),
+            devices=device_collector(self.config.devices),
         )
         return evidence.write()
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Final
 
 from domain_agent.node.collect import Collect
+from domain_agent.node.devices import COLLECT_TIMEOUT_S, CollectDevices
 from domain_agent.node.keys import NodeKeys
 from schemas import binding
-from schemas.errors import ConfigurationError, Refused
+from schemas.errors import ConfigurationError, Refused, Undecided
 from schemas.evidence import ChallengeProof, CpuEvidence, NodeConfiguration, NodeEvidence
 
 READ_BYTES: Final = 1024 * 1024  # per read while hashing
@@ -48,10 +49,12 @@ async def make_evidence(
     key_epoch: int,
     challenges: Mapping[str, bytes],
     now: float,
+    devices: CollectDevices | None = None,
 ) -> NodeEvidence:
     """One quote that answers every challenge. A new epoch makes a new seal key; the same one keeps it.
 
-    now: the node's monotonic clock. Raises `Refused` (`node.key_epoch`, `node.not_own_challenge`,
+    now: the node's monotonic clock. devices: they answer a nonce of this session, and the CPU's report covers
+    what they answered. Raises `Refused` (`node.key_epoch`, `node.not_own_challenge`,
     `binding.*`) or what the collector raises; then an epoch's key may exist that nobody will name.
     """
     if domain not in challenges:
@@ -71,11 +74,22 @@ async def make_evidence(
         configuration=configuration,
         cpu=CpuEvidence(tee="snp", report=b"", endorsements=[]),  # not part of what is quoted
     )
-    cpu = await asyncio.to_thread(collect, unsigned.expected_report_data())
-    evidence = unsigned.model_copy(update={"cpu": cpu})
+    whole = unsigned if devices is None else await _with_devices(unsigned, devices, tree.root)
+    cpu = await asyncio.to_thread(collect, whole.expected_report_data())
+    evidence = whole.model_copy(update={"cpu": cpu})
     if len(evidence.write()) > MAX_DOCUMENT_BYTES:
         raise Refused("node.evidence_size", f"the evidence exceeds {MAX_DOCUMENT_BYTES} bytes")
     return evidence
+
+
+async def _with_devices(unsigned: NodeEvidence, collect: CollectDevices, root: bytes) -> NodeEvidence:
+    """The evidence with every device's report on this session's nonce (session.md 1)."""
+    nonce = binding.device_nonce(unsigned.identity, device_challenge_root=root)
+    try:
+        found = await asyncio.wait_for(asyncio.to_thread(collect, nonce), COLLECT_TIMEOUT_S)
+    except TimeoutError:
+        raise Undecided("devices.timeout", f"no reports within {COLLECT_TIMEOUT_S:.0f} s") from None
+    return unsigned.model_copy(update={"devices": found, "device_challenge_root": root.hex()})
 
 
 def _proof(domain: str, path: binding.ChallengePath) -> ChallengeProof:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from domain_agent.node.collect import Collect, Endorsed, TsmCollector, simulated
-from domain_agent.node.config import AttachedEngine, LlamaEngine, NodeConfig, Tee
+from domain_agent.node.config import AttachedEngine, Devices, LlamaEngine, NodeConfig, Tee
+from domain_agent.node.devices import CollectDevices, NvmlCollector
 from domain_agent.node.engine.body import read_body
 from domain_agent.node.engine.client import EngineAddress, EngineClient
 from domain_agent.node.engine.process import LlamaProcess, llama_binary
@@ -52,6 +53,11 @@ def collector(tee: Tee) -> Collect:
         return simulated(tee.chip)
     collect: Collect = SevGuestCollector() if tee.kind == "sev-guest" else TsmCollector()
     return Endorsed(collect, tee.endorsements) if tee.endorsements else collect
+
+
+def device_collector(devices: Devices) -> CollectDevices | None:
+    """Where this node's GPU evidence comes from; None where it has none."""
+    return NvmlCollector() if devices == "nvml" else None
 
 
 async def start_engine(config: NodeConfig, *, warm_up: bool = True) -> StartedEngine:

@@ -1,0 +1,222 @@
+"""GPU evidence through a driver that is played: what it gives, and how plainly it says what it cannot."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from attestation.appraise import appraise_nvidia
+from attestation.expected import Expectations
+from attestation.gpu.forms import Devices
+from attestation.gpu.node.devices import DeviceInput
+from attestation.gpu.report import read_report
+from attestation.testing.nvidia import NOW, GpuForge, root_toml
+from attestation.testing.nvidia_manifest import manifests_for
+from attestation.testing.nvidia_node import VBIOS
+from domain_agent.node.collect import simulated
+from domain_agent.node.devices import NvmlCollector
+from domain_agent.node.keys import NodeKeys
+from domain_agent.node.quote import make_evidence
+from domain_agent.tests.founding import FEDERATION, OURS, Founded
+from domain_agent.tests.node.test_evidence import CHALLENGES, configuration
+from schemas.binding import device_nonce
+from schemas.errors import ComityError, ConfigurationError, Undecided
+from schemas.evidence import DeviceEvidence
+
+NONCE = bytes(range(32, 64))
+KEYS = ("driver_min", "vbios", "modes", "revocation")
+
+
+class Error(Exception):
+    """As pynvml's: a number."""
+
+    def __init__(self, value: int) -> None:
+        super().__init__(f"error {value}")
+        self.value = value
+
+
+@dataclass
+class Driver:
+    """pynvml as far as the collector knows it."""
+
+    gpus: int = 2
+    state: tuple[int, int, int] = (2, 1, 0)
+    """environment, ccFeature, devToolsMode"""
+    multi: int = 0
+    fails: Mapping[str, int] = field(default_factory=dict)
+    """Call → error number."""
+    forgets_nonce: bool = False
+    size: int | None = None
+    closed: int = 0
+
+    NVMLError = Error
+    NVML_SUCCESS = 0
+    NVML_ERROR_NOT_SUPPORTED = 3
+    NVML_ERROR_NO_PERMISSION = 4
+    NVML_ERROR_DRIVER_NOT_LOADED = 9
+    NVML_ERROR_LIBRARY_NOT_FOUND = 12
+    NVML_ERROR_FUNCTION_NOT_FOUND = 13
+    NVML_CC_SYSTEM_FEATURE_ENABLED = 1
+    NVML_CC_SYSTEM_DEVTOOLS_MODE_OFF = 0
+
+    def _call(self, name: str) -> None:
+        if name in self.fails:
+            raise Error(self.fails[name])
+
+    def nvmlInit(self) -> None:
+        self._call("init")
+
+    def nvmlShutdown(self) -> None:
+        self.closed += 1
+
+    def nvmlDeviceGetCount(self) -> int:
+        return self.gpus
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        return index
+
+    def nvmlSystemGetConfComputeState(self) -> Any:
+        self._call("state")
+        return SimpleNamespace(
+            **dict(zip(("environment", "ccFeature", "devToolsMode"), self.state, strict=True))
+        )
+
+    def c_nvmlSystemConfComputeSettings_v1_t(self) -> Any:
+        return SimpleNamespace(multiGpuMode=0)
+
+    def nvmlSystemGetConfComputeSettings(self, settings: Any) -> int:
+        self._call("settings")
+        settings.multiGpuMode = self.multi
+        return 0
+
+    def nvmlDeviceGetConfComputeGpuCertificate(self, handle: int) -> Any:
+        self._call("certificate")
+        chain = GpuForge(number=handle).chain()
+        size = len(chain) if self.size is None else self.size
+        return SimpleNamespace(attestationCertChain=chain.ljust(5120, b"\0"), attestationCertChainSize=size)
+
+    def nvmlDeviceGetConfComputeGpuAttestationReport(self, handle: int, nonce: bytes) -> Any:
+        self._call("report")
+        report = GpuForge(number=handle, nonce=bytes(32) if self.forgets_nonce else nonce).report()
+        return SimpleNamespace(attestationReport=report.ljust(8192, b"\0"), attestationReportSize=len(report))
+
+
+def test_what_is_collected_verifies() -> None:
+    driver = Driver(gpus=4)
+    found = NvmlCollector(driver)(NONCE)
+    assert driver.closed == 1
+    table = ["[nvidia]", *(f'{key} = "any"' for key in KEYS), root_toml()]
+    inputs = [DeviceInput(each.report, tuple(each.endorsements), each.kind, each.state) for each in found]
+    result = appraise_nvidia(
+        Devices(tuple(inputs), together=True),
+        endorsements=manifests_for("GH100", "550.90.07", VBIOS),
+        expectations=Expectations.parse("\n".join(table).encode()),
+        nonce=NONCE,
+        at=NOW,
+    )
+    assert result.verdict == "affirming"
+    devices = result.stated()["devices"]
+    assert isinstance(devices, list)
+    ueids = [int(str(each["ueid"])) for each in devices if isinstance(each, dict)]
+    assert ueids == sorted(ueids)
+
+
+@pytest.mark.parametrize(
+    ("driver", "code"),
+    [
+        (Driver(fails={"init": 12}), "devices.driver"),
+        (Driver(fails={"init": 9}), "devices.driver"),
+        (Driver(gpus=0), "devices.none"),
+        (Driver(gpus=17), "devices.none"),
+        (Driver(state=(2, 0, 0)), "devices.mode_off"),
+        (Driver(state=(2, 0, 0), fails={"settings": 13}), "devices.mode_off"),
+        (Driver(fails={"state": 3}), "devices.unsupported"),
+        (Driver(fails={"report": 13}), "devices.unsupported"),
+        (Driver(fails={"report": 4}), "devices.permission"),
+        (Driver(fails={"certificate": 999}), "devices.nvml"),
+        (Driver(forgets_nonce=True), "devices.nonce"),
+        (Driver(size=0), "devices.nvml"),
+        (Driver(size=9999), "devices.nvml"),
+        (Driver(size=20), "devices.chain"),
+    ],
+)
+def test_what_is_not_there_is_said_plainly(driver: Driver, code: str) -> None:
+    with pytest.raises(ComityError) as error:
+        NvmlCollector(driver)(NONCE)
+    assert error.value.code == code
+    assert driver.closed == (0 if "init" in driver.fails else 1)
+
+
+def test_protected_pcie_and_devtools_are_stated() -> None:
+    (first, *_) = NvmlCollector(Driver(state=(1, 0, 1), multi=1))(NONCE)
+    assert first.state is not None
+    assert first.state.model_dump() == {"confidential": True, "environment": "simulation", "devtools": True}
+
+
+def test_without_the_package_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> None:
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr("importlib.import_module", absent)
+    with pytest.raises(ConfigurationError, match=r"pip install 'comity\[nvidia\]'"):
+        NvmlCollector()(NONCE)
+
+
+def test_a_nonce_has_one_length() -> None:
+    with pytest.raises(ValueError, match="32 bytes"):
+        NvmlCollector(Driver())(b"short")
+
+
+async def test_the_node_binds_what_the_devices_answer(founded: Founded) -> None:
+    """They answer a nonce of the node's keys and challenges, and the CPU's report covers their answers."""
+    evidence = await make_evidence(
+        NodeKeys(),
+        simulated(founded.folder / "chips" / "n1"),
+        configuration(),
+        federation=FEDERATION,
+        domain=OURS,
+        node_id="n1",
+        key_epoch=1,
+        challenges=CHALLENGES,
+        now=0.0,
+        devices=NvmlCollector(Driver()),
+    )
+    root = bytes.fromhex(evidence.challenge_root)
+    assert evidence.device_challenge_root == evidence.challenge_root
+    wanted = device_nonce(evidence.identity, device_challenge_root=root)
+    assert [read_report(each.report).nonce for each in evidence.devices] == [wanted] * 2
+    assert evidence.expected_report_data() in evidence.cpu.report
+    assert evidence.model_copy(update={"devices": []}).expected_report_data() not in evidence.cpu.report
+
+
+async def test_a_driver_that_never_answers_ends_in_a_timeout(
+    founded: Founded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("domain_agent.node.quote.COLLECT_TIMEOUT_S", 0.05)
+    answered = threading.Event()
+
+    def stuck(nonce: bytes) -> list[DeviceEvidence]:
+        answered.wait(10)
+        return []
+
+    try:
+        with pytest.raises(Undecided, match=r"devices\.timeout"):
+            await make_evidence(
+                NodeKeys(),
+                simulated(founded.folder / "chips" / "n1"),
+                configuration(),
+                federation=FEDERATION,
+                domain=OURS,
+                node_id="n1",
+                key_epoch=1,
+                challenges=CHALLENGES,
+                now=0.0,
+                devices=stuck,
+            )
+    finally:
+        answered.set()
