@@ -53,8 +53,10 @@ class Reader:
 
     def find(self, name: str) -> list[Stored]:
         """Our receipts of a request id, or of the request that a receipt id belongs to."""
-        found = self._select("receipt_id = ?", name)
-        return self._select("request_id = ?", found[0].request_id if found else name)
+        row = self.connection.execute(
+            "SELECT request_id FROM statement WHERE receipt_id = ?", (name,)
+        ).fetchone()
+        return self._select("request_id = ?", row[0] if row else name)
 
     def issued(self, receipt_id: str) -> Issued | None:
         """A receipt as it was first given out, promise included, byte for byte."""
@@ -77,6 +79,15 @@ class Reader:
         ).fetchone()
         return None if row is None else bytes(row[0])
 
+    def tombstones(self, request_id: str) -> list[bytes]:
+        """What stands in the place of erased receipts."""
+        rows = self.connection.execute(
+            "SELECT t.envelope FROM tombstone t JOIN statement s ON s.idx = t.idx WHERE s.request_id = ?"
+            " ORDER BY t.idx",
+            (request_id,),
+        )
+        return [data for (data,) in rows]
+
     def consistency(self, first: int, second: int) -> list[bytes]:
         """Consistency proof between two sizes. Raises `Refused` for a size that the log does not have."""
         size = self._size()
@@ -97,6 +108,10 @@ class Reader:
         only for those who are entitled to see them. Raises `Refused` (`log.unknown_receipt`).
         """
         own = self.find(name)
+        if not own and self.tombstones(name):
+            raise Refused(
+                "log.erased", f"the receipts of {name} were erased; tombstones stand in their place"
+            )
         if not own:
             raise Refused("log.unknown_receipt", f"no receipt or request {name} in this log")
         foreign = self._foreign(own[0].request_id)
@@ -149,7 +164,7 @@ class Reader:
 
     def _select(self, where: str, value: str) -> list[Stored]:
         rows = self.connection.execute(
-            f"SELECT {_COLUMNS} FROM statement WHERE {where} ORDER BY idx",  # noqa: S608  # fixed texts
+            f"SELECT {_COLUMNS} FROM statement WHERE {where} AND envelope != x'' ORDER BY idx",  # noqa: S608  # fixed texts
             (value,),
         )
         return [Stored(*row) for row in rows]

@@ -16,7 +16,7 @@ from sqlmodel import Field, SQLModel
 
 from schemas.errors import ConfigurationError
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 BUSY_TIMEOUT_S: Final = 5.0  # seconds to wait for a reader's lock while tables are made
 
 
@@ -132,6 +132,14 @@ class CommitmentKeyRow(LogRow, table=True):
     key: bytes
 
 
+class TombstoneRow(LogRow, table=True):
+    """Signed word of who had a receipt erased, and why."""
+
+    __tablename__: ClassVar[str] = "tombstone"
+    idx: int = Field(primary_key=True)
+    envelope: bytes
+
+
 class AheadRow(LogRow, table=True):
     """Points of no return that were passed, and whether their outcome is known."""
 
@@ -167,7 +175,7 @@ def prepare_for_writing(connection: sqlite3.Connection, database: Path) -> None:
     connection.execute("PRAGMA wal_autocheckpoint=0")  # the writer does it, between commits
     if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
         _create(connection)
-    elif read_meta(connection).get("schema") == "1":
+    elif read_meta(connection).get("schema") in ("1", "2"):
         _add_missing(connection)
     if read_meta(connection).get("schema") != str(SCHEMA_VERSION):
         raise ConfigurationError("log.schema", f"{database}: not a log of schema version {SCHEMA_VERSION}")
@@ -195,7 +203,7 @@ def _create(connection: sqlite3.Connection) -> None:
 
 
 def _add_missing(connection: sqlite3.Connection) -> None:
-    """From version 1: nothing changed but that tables were added."""
+    """From older versions: nothing changed but that tables were added."""
     from sqlalchemy.dialects import sqlite
 
     connection.execute("BEGIN IMMEDIATE")

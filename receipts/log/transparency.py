@@ -19,6 +19,7 @@ from typing import Final, Self, TypeVar
 from receipts import bundle, checkpoint
 from receipts.log import store, tiles
 from receipts.log.draft import Documents, Draft, Issued, Keep, LogIdentity, LogKeys, Recorded, prepare
+from receipts.log.erasure import Order, erase_again, ledger_of
 from receipts.log.reader import Reader
 from receipts.log.writing import batch, writer
 from receipts.log.writing.batch import Signer, State, Work
@@ -122,6 +123,19 @@ class TransparencyLog:
         line = format_signature(signature)
         name = f"{signature.name}+{signature.key_id.hex()}"  # one witness may have keys of two types
         await self._submit(Work(cosignatures=[(size, name, line)]))
+
+    async def erase(self, request_id: str, *, reason: str, authority: str, at: datetime) -> None:
+        """Erase all receipts of a request, but for leaves and tombstones (receipts.log.erasure).
+
+        Raises `Refused` (`log.unknown_receipt`, `retention.hold`, `retention.early`).
+        """
+        await self._submit(Work(erasures=[Order(request_id, reason, authority, at)]))
+        # What was overwritten in the database still stands in its write-ahead log.
+        await asyncio.to_thread(_empty_wal, self._writer.database)
+
+    async def tombstones(self, request_id: str) -> list[bytes]:
+        """Signed tombstones of an erased request, in the order of the log."""
+        return await self._read(lambda reader: reader.tombstones(request_id))
 
     async def record(self, kind: str, key: str, data: bytes) -> None:
         """Pass a point of no return: durable when this returns. Raises `Refused` (`log.recorded`)."""
@@ -235,6 +249,15 @@ class TransparencyLog:
         self._announced = asyncio.Event()
 
 
+def _empty_wal(database: Path) -> None:
+    """Move the write-ahead log into the database and cut it off; a reader in the way leaves it for later."""
+    connection = store.connect(database)
+    try:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    finally:
+        connection.close()
+
+
 def _open(
     database: Path, identity: LogIdentity, keys: LogKeys, clock: Callable[[], datetime]
 ) -> tuple[sqlite3.Connection, Holder, State]:
@@ -251,6 +274,7 @@ def _open(
             _claim(connection, identity)
             state = _load(connection)
             _prune(connection, clock())
+            erase_again(connection, ledger_of(database))
         except sqlite3.Error as error:
             raise ConfigurationError("log.database", f"{database}: {error}") from None
         undo.pop_all()

@@ -9,7 +9,7 @@ import pytest
 
 from receipts.audit.findings import Audit, Finding
 from receipts.audit.tests.conftest import Auditor, codes
-from receipts.tests.world import CLINIC, CLOUD, Domain, Run, drafts
+from receipts.tests.world import CLINIC, CLOUD, NOW, Domain, Run, drafts
 from schemas import envelope
 
 
@@ -111,3 +111,12 @@ async def test_what_cannot_be_read_is_said(auditor: Auditor, missing: str) -> No
     code, report = auditor.log()
     assert code == 2
     assert report["reason"] in ("audit.papers", "log.database", "log.not_a_log")
+
+
+async def test_what_was_erased_is_neither_wrong_nor_there(auditor: Auditor) -> None:
+    await auditor.play(Run(), Run(), Run())
+    clinic = await auditor.federation.clinic.open(auditor.folder)
+    await clinic.erase(auditor.runs[1].request.id, reason="gdpr-17", authority="dpo", at=NOW)
+    await clinic.close()
+    code, report = auditor.log()
+    assert (code, report["counts"]["erased"]) == (0, 1)

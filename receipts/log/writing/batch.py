@@ -13,11 +13,13 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from pathlib import Path
 from typing import Final
 
 from receipts import leaf
 from receipts.checkpoint import Checkpoint
 from receipts.log.draft import Issued, Keep, LogIdentity, LogKeys, Prepared, Recorded
+from receipts.log.erasure import Order, erase
 from receipts.log.tiles import Tree
 from receipts.statements.fields import ManifestRef
 from receipts.statements.promise import MAX_MERGE_DELAY_S, InclusionPromise, promise_payload
@@ -26,6 +28,7 @@ from receipts.statements.statement import frame
 from schemas import envelope
 from schemas.canonical import sha256, write_json
 from schemas.errors import ComityError, Refused
+from schemas.keys import SigningKey
 from schemas.primitives import format_time
 
 PARALLEL_FROM: Final = 8  # receipts in a batch; below it, handing over costs more than two signatures
@@ -44,12 +47,14 @@ class Work:
     commitment_keys: Sequence[tuple[bytes, bytes]] = ()
     cosignatures: Sequence[tuple[int, str, str]] = ()
     """(size, witness, note line) of checkpoints that others have cosigned."""
+    erasures: Sequence[Order] = ()
     checkpoint: bool = False
 
     @property
     def has_more(self) -> bool:
         """Whether there is anything beside receipts and a checkpoint."""
-        return bool(self.keep or self.records or self.settled or self.commitment_keys or self.cosignatures)
+        kept = self.keep or self.commitment_keys or self.cosignatures
+        return bool(kept or self.records or self.settled or self.erasures)
 
 
 @dataclass(slots=True)
@@ -269,7 +274,9 @@ def sign_checkpoint(
     return committed
 
 
-def write_more(connection: sqlite3.Connection, work: Work, at: datetime) -> None:
+def write_more(
+    connection: sqlite3.Connection, work: Work, at: datetime, key: SigningKey, ledger: Path
+) -> None:
     """Everything of a work but its receipts, or nothing of it. Raises `Refused` or `Unreadable`."""
     connection.execute("SAVEPOINT work")
     try:
@@ -279,6 +286,8 @@ def write_more(connection: sqlite3.Connection, work: Work, at: datetime) -> None
             keep(connection, work.keep)
         keep_commitment_keys(connection, work.commitment_keys)
         keep_cosignatures(connection, work.cosignatures)
+        for order in work.erasures:
+            erase(connection, order, key, ledger)
     except ComityError:
         connection.execute("ROLLBACK TO work")
         connection.execute("RELEASE work")

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from receipts.log.draft import Issued
+from receipts.log.erasure import ledger_of
 from receipts.log.store import connect
 from receipts.log.writing import batch
 from receipts.log.writing.batch import Signer, State, Work
@@ -139,7 +140,8 @@ class Writer:
             if work.drafts:
                 batch.check_clock(self.state, now)
             if work.has_more:
-                batch.write_more(self.connection, work, now)
+                key, ledger = self.signer.keys.receipt, ledger_of(self.database)
+                batch.write_more(self.connection, work, now, key, ledger)
         except ComityError as error:
             future.set_exception(error)
             return False

@@ -1,0 +1,182 @@
+"""Erasing what a request left behind, while every proof stays valid (receipts.md 14).
+
+Gone are the receipts' text, leaf salts, commitment keys, and what is kept of others about the
+request. Left are the leaf records, which name nothing without their salts, the numbers of the
+sequence, and a signed tombstone. The ledger lies beside the database, outside its backup: a restored
+backup is erased again before it serves anything.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from receipts.retention import check_erasable
+from receipts.statements.fields import RECORD, Camel
+from receipts.statements.receipt import MODELS, PREDICATES, AcknowledgementReceipt, PlacementReceipt, Receipt
+from receipts.statements.statement import frame, parse_receipt, receipt_kind
+from schemas import envelope
+from schemas.canonical import sha256
+from schemas.errors import ConfigurationError, Refused, Unreadable
+from schemas.keys import SigningKey
+from schemas.primitives import Count, Label, TimeText, Token, format_time
+
+TOMBSTONE: Final = f"{PREDICATES}/tombstone/v1"
+MAX_LEDGER_BYTES: Final = 256 * 1024 * 1024  # some million erasures
+
+
+class Tombstone(Camel):
+    """Who had a receipt erased, when and why: no word of what it said."""
+
+    leaf: Count
+    receipt_id: Token
+    reason: Label
+    """Machine-readable, such as `gdpr-17`."""
+    authority: Label
+    """Who ordered it."""
+    time: TimeText
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be erased: all receipts of one request."""
+
+    request_id: str
+    reason: str
+    authority: str
+    at: datetime
+
+
+def ledger_of(database: Path) -> Path:
+    """The list of erasures: back it up apart from the database, or it comes back with what it forbids."""
+    return database.with_name(database.name + "-erasures")
+
+
+def erase(connection: sqlite3.Connection, order: Order, key: SigningKey, ledger: Path) -> list[bytes]:
+    """Inside a transaction: erase, and return the signed tombstones. The ledger is on disk first.
+
+    Raises `Refused` (`log.unknown_receipt`, `retention.hold`, `retention.early`); nothing is erased then.
+    """
+    rows = connection.execute(
+        "SELECT idx, receipt_id, envelope FROM statement"
+        " WHERE request_id = ? AND envelope != x'' ORDER BY idx",
+        (order.request_id,),
+    ).fetchall()
+    if not rows:
+        raise Refused("log.unknown_receipt", f"no receipt of request {order.request_id} to erase")
+    for _, _, data in rows:
+        _check(data, order.at)
+    _remember(ledger, order.request_id)
+    tombstones = [_tombstone(index, receipt_id, order, key) for index, receipt_id, _ in rows]
+    wipe(connection, order.request_id, [data for _, _, data in rows])
+    connection.executemany(
+        "INSERT OR REPLACE INTO tombstone (idx, envelope) VALUES (?, ?)",
+        [(row[0], data) for row, data in zip(rows, tombstones, strict=True)],
+    )
+    return tombstones
+
+
+def _check(data: bytes, at: datetime) -> Receipt:
+    body = _read(data)
+    check_erasable(body.retention, at)
+    return body
+
+
+def _tombstone(index: int, receipt_id: str, order: Order, key: SigningKey) -> bytes:
+    stone = Tombstone(
+        leaf=index,
+        receipt_id=receipt_id,
+        reason=order.reason,
+        authority=order.authority,
+        time=format_time(order.at),
+    )
+    body = stone.write()
+    return envelope.sign(envelope.STATEMENT, frame(TOMBSTONE, receipt_id, sha256(body).hex(), body), key)
+
+
+def wipe(connection: sqlite3.Connection, request_id: str, envelopes: Sequence[bytes]) -> None:
+    """Text, salts, keys, and what others said of the request. `secure_delete` overwrites the pages.
+
+    Evidence of a node's epoch is shared by many requests and says nothing of any: it stays.
+    """
+    connection.execute("PRAGMA secure_delete = ON")
+    bodies = [_read(data) for data in envelopes]
+    commitments = {each for body in bodies for each in _commitments(body)}
+    reasons = {each for body in bodies for each in _reasons(body)}
+    connection.executemany("DELETE FROM blob WHERE digest = ?", [(each,) for each in reasons])
+    connection.executemany(
+        "DELETE FROM commitment_key WHERE commitment = ?", [(each,) for each in commitments]
+    )
+    connection.execute(
+        "UPDATE leaf SET salt = NULL WHERE idx IN (SELECT idx FROM statement WHERE request_id = ?)",
+        (request_id,),
+    )
+    connection.execute(
+        "UPDATE statement SET envelope = x'', disclosures = NULL WHERE request_id = ?", (request_id,)
+    )
+    connection.execute("DELETE FROM foreign_statement WHERE request_id = ?", (request_id,))
+
+
+def _read(data: bytes) -> Receipt:
+    payload = envelope.read(data).payload
+    return parse_receipt(payload, MODELS[receipt_kind(payload)])
+
+
+def _reasons(body: Receipt) -> list[bytes]:
+    """What the receipt was decided from: the policy's facts, which name a tenant, and J's inputs."""
+    if isinstance(body, AcknowledgementReceipt):
+        return []
+    named = [each.removeprefix(RECORD) for each in body.policy.properties if each.startswith(RECORD)]
+    named += [body.inputs.costs] if isinstance(body, PlacementReceipt) and body.inputs.costs else []
+    return [bytes.fromhex(each) for each in named if re.fullmatch(r"[0-9a-f]{64}", each)]
+
+
+def _commitments(body: Receipt) -> list[bytes]:
+    response = getattr(body, "response", None)
+    found = [body.request.commitment, *([response.commitment] if response else [])]
+    return [bytes.fromhex(each) for each in found]
+
+
+def _remember(ledger: Path, request_id: str) -> None:
+    """Before anything is erased: a crash in between erases once more, never once less."""
+    try:
+        descriptor = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, request_id.encode("ascii") + b"\n")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise ConfigurationError("log.erasures", f"{ledger}: {error.strerror}") from None
+
+
+def remembered(ledger: Path) -> list[str]:
+    """Request ids in the ledger. Raises `ConfigurationError` or `Unreadable`."""
+    try:
+        data = ledger.read_bytes() if ledger.exists() else b""
+    except OSError as error:
+        raise ConfigurationError("log.erasures", f"{ledger}: {error.strerror}") from None
+    if len(data) > MAX_LEDGER_BYTES or not data.isascii():
+        raise Unreadable("log.erasures", f"{ledger} is not a list of erasures")
+    return data.decode("ascii").split()
+
+
+def erase_again(connection: sqlite3.Connection, ledger: Path) -> int:
+    """What a restored backup brought back; returns how many receipts. Before the log serves anything."""
+    count = 0
+    for request_id in remembered(ledger):
+        rows = connection.execute(
+            "SELECT envelope FROM statement WHERE request_id = ? AND envelope != x''", (request_id,)
+        ).fetchall()
+        if rows:
+            connection.execute("BEGIN IMMEDIATE")
+            wipe(connection, request_id, [data for (data,) in rows])
+            connection.execute("COMMIT")
+            count += len(rows)
+    return count

@@ -1,0 +1,186 @@
+"""Showing a part, erasing the rest: what is gone stays gone, and every proof still holds."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import shutil
+import sqlite3
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from receipts import checkpoint, disclosure, merkle
+from receipts.disclosure import commit, conceal, open_commitment, reveal
+from receipts.log import Draft, Keep, TransparencyLog, fsck, static
+from receipts.log.erasure import TOMBSTONE, Tombstone, erase_again, ledger_of
+from receipts.log.reader import Reader
+from receipts.retention import CLASSES, check_erasable, retention
+from receipts.statements.fields import Retention
+from receipts.statements.statement import parse_payload
+from receipts.tests.conftest import code_of
+from receipts.tests.world import CLINIC, NOW, Domain, placement
+from schemas import envelope
+from schemas.errors import Refused, Unreadable
+
+# Commitments and salted fields.
+
+
+def test_a_commitment_opens_to_one_value_under_its_own_key() -> None:
+    key, prompt = bytes(range(32)), b"yes"
+    stated = commit(key, prompt)
+    assert open_commitment(stated, key, prompt) == prompt
+    assert code_of(lambda: open_commitment(stated, key, b"no")) == "disclosure.commitment"
+    assert code_of(lambda: open_commitment(stated, bytes(32), prompt)) == "disclosure.commitment"
+    assert code_of(lambda: commit(b"short", prompt)) == "disclosure.key"
+
+
+def test_a_short_prompt_cannot_be_guessed_without_the_key() -> None:
+    """Every candidate under every key that a guesser might try first: none comes out."""
+    stated = commit(secrets.token_bytes(32), b"yes")
+    keys = [bytes(32), b"\xff" * 32, stated, *(bytes([number]) * 32 for number in range(256))]
+    assert not any(commit(key, guess) == stated for key in keys for guess in (b"yes", b"no", b""))
+
+
+def test_one_field_is_shown_and_the_others_are_not() -> None:
+    sd, shown = conceal({"tenant": "radiology", "price": 12}, decoys=3)
+    assert len(sd) == 5
+    assert sd == sorted(sd)
+    assert reveal(shown["tenant"], sd) == ("tenant", "radiology")
+    again, _ = conceal({"tenant": "radiology", "price": 12})
+    assert not set(again) & set(sd), "a salt is never used twice"
+    _, forged = conceal({"tenant": "cardiology"})
+    assert code_of(lambda: reveal(forged["tenant"], sd)) == "disclosure.unknown"
+    assert code_of(lambda: reveal(shown["tenant"] + "=", sd)) == "disclosure.unknown"
+    assert code_of(lambda: conceal({}, decoys=2000)) == "disclosure.count"
+
+
+@given(st.text(max_size=60))
+def test_noise_discloses_nothing(text: str) -> None:
+    for sd in ([], [disclosure.digest_of(text)]):
+        with contextlib.suppress(Unreadable, Refused):
+            reveal(text, sd)
+
+
+# Retention.
+
+
+def test_retention_classes_are_data() -> None:
+    assert CLASSES["ai-act-deployer"].days >= 183
+    assert CLASSES["hipaa"].days >= 6 * 365
+    block = retention(["ai-act-deployer", "hipaa"], NOW)
+    assert block.class_ == "hipaa"
+    assert code_of(lambda: retention(["nonsense"], NOW)) == "retention.unknown"
+    assert code_of(lambda: check_erasable(block, NOW + timedelta(days=365))) == "retention.early"
+    assert check_erasable(block, NOW + timedelta(days=7 * 366)) == block
+    held = Retention(class_="none", not_before=block.not_before, hold=True)
+    assert code_of(lambda: check_erasable(held, NOW + timedelta(days=9000))) == "retention.hold"
+
+
+# Erasure.
+
+
+async def issue(log: TransparencyLog, **changes: Any) -> tuple[str, str]:
+    """(request id, receipt id) of one receipt with a commitment key and a peer's statement beside it."""
+    body = placement(**changes)
+    (issued,) = await log.issue([Draft(body)])
+    await log.keep_commitment_keys([(bytes.fromhex(body.request.commitment), b"k" * 32)])
+    await log.keep(Keep(body.request.id, envelopes=[issued.promise]))
+    return body.request.id, issued.receipt_id
+
+
+async def erase(log: TransparencyLog, request: str) -> None:
+    await log.erase(request, reason="gdpr-17", authority="dpo@clinic.de", at=NOW)
+
+
+def on_disk(folder: Path, part: bytes) -> bool:
+    """Whether database or write-ahead log hold these bytes anywhere."""
+    return any(part in path.read_bytes() for path in folder.iterdir() if path.name.startswith(f"{CLINIC}.db"))
+
+
+async def test_what_is_erased_is_gone_and_the_proofs_hold(clinic: Domain, tmp_path: Path) -> None:
+    log = await clinic.open(tmp_path)
+    request, receipt_id = await issue(log)
+    _, other_id = await issue(log)
+    before = await log.checkpoint()
+    said_then = (await log.of_request(request))[0][200:600]
+    assert on_disk(tmp_path, said_then)
+    await erase(log, request)
+    assert not on_disk(tmp_path, said_then), "overwritten on disk as well"
+    (stone,) = await log.tombstones(request)
+    verified = envelope.verify(stone, envelope.STATEMENT, [clinic.keys.receipt.public])
+    _, _, said = parse_payload(verified.payload, TOMBSTONE, Tombstone)
+    assert (said.leaf, said.receipt_id, said.reason) == (0, receipt_id, "gdpr-17")
+    assert await log.issued(receipt_id) is None
+    for ask, code in ((log.bundle(request), "log.erased"), (log.proof(receipt_id), "log.unknown_receipt")):
+        with pytest.raises(Refused) as refused:
+            await ask
+        assert refused.value.code == code
+    text = await log.proof(other_id)
+    assert text is not None, "others are untouched"
+    await log.checkpoint()
+    await log.close()
+    database = tmp_path / f"{CLINIC}.db"
+    assert fsck.check(database, key=clinic.keys.note.key).wrong == []
+    connection = sqlite3.connect(database)
+    assert connection.execute("SELECT count(*) FROM commitment_key").fetchone() == (1,)
+    assert connection.execute("SELECT count(*) FROM foreign_statement").fetchone() == (1,)
+    # The leaf that nobody can tie to anything is still proven under the checkpoint from before.
+    (first, _) = static.read_entry_bundle(static.resource(connection, "tile/entries/000.p/2"))
+    stated = checkpoint.read(before).checkpoint
+    reader = Reader(connection, None)  # type: ignore[arg-type]  # reads proofs alone, signs nothing
+    path = merkle.inclusion_proof(0, stated.size, reader.tiles.node)
+    assert merkle.verify_inclusion(merkle.leaf_hash(first), 0, stated.size, path, stated.root)
+    connection.close()
+    again = await clinic.open(tmp_path)
+    await issue(again)
+    await again.close()
+    assert fsck.check(database, key=clinic.keys.note.key).wrong == []
+
+
+async def test_a_restored_backup_is_erased_again(clinic: Domain, tmp_path: Path) -> None:
+    log = await clinic.open(tmp_path)
+    request, receipt_id = await issue(log)
+    await log.close()
+    database = tmp_path / f"{CLINIC}.db"
+    with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(tmp_path / "backup")) as copy:
+        source.backup(copy)
+    log = await clinic.open(tmp_path)
+    await erase(log, request)
+    await log.close()
+    shutil.copy(tmp_path / "backup", database)
+    for name in ("-wal", "-shm"):
+        database.with_name(database.name + name).unlink(missing_ok=True)
+    log = await clinic.open(tmp_path)
+    assert await log.issued(receipt_id) is None
+    await log.close()
+    connection = sqlite3.connect(database)
+    assert connection.execute("SELECT envelope FROM statement").fetchone() == (b"",)
+    assert connection.execute("SELECT salt FROM leaf").fetchone() == (None,)
+    assert erase_again(connection, ledger_of(database)) == 0
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("block", "code"),
+    [
+        (retention(["hipaa"], NOW), "retention.early"),
+        (Retention(class_="none", not_before="2026-01-01T00:00:00Z", hold=True), "retention.hold"),
+    ],
+)
+async def test_what_must_be_kept_is_not_erased(
+    log: TransparencyLog, block: Retention, code: str, tmp_path: Path
+) -> None:
+    request, receipt_id = await issue(log, retention=block)
+    with pytest.raises(Refused) as refused:
+        await erase(log, request)
+    assert refused.value.code == code
+    assert await log.issued(receipt_id) is not None
+    assert not ledger_of(tmp_path / f"{CLINIC}.db").exists()
+    with pytest.raises(Refused):
+        await erase(log, "nobody-s-request")
