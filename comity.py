@@ -107,12 +107,13 @@ def main() -> None:
         sys.exit(2)
     try:
         code = COMMANDS[name](arguments)
+        sys.stdout.flush()
     except ComityError as error:
         print(f"comity {name}: {error}", file=sys.stderr)  # noqa: T201
         code = error.exit_code
-    except BrokenPipeError:
-        os.close(sys.stdout.fileno())
-        code = 0
+    except BrokenPipeError:  # whoever read us left: what we found was not said, and 0 would be a verdict
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141  # as a shell says that SIGPIPE ended a program
     except KeyboardInterrupt:
         code = 130
     except Exception:

@@ -30,7 +30,7 @@ from attestation.tdx.show import state_quote
 from schemas.canonical import Json, read_json
 from schemas.errors import ComityError, ConfigurationError, Unreadable
 from schemas.evidence import MAX_EVIDENCE_BYTES, NodeEvidence
-from schemas.primitives import parse_time
+from schemas.primitives import format_time, parse_time
 
 if TYPE_CHECKING:
     import httpx
@@ -100,7 +100,7 @@ def _verify(arguments: argparse.Namespace) -> int:
             "attest.tee", f"--tee {arguments.tee} is no kind of evidence; there is {' and '.join(TEES)}"
         )
     _hold_options(arguments)
-    at = parse_time(arguments.at) if arguments.at else datetime.now(UTC)
+    at = _moment(arguments.at) if arguments.at else datetime.now(UTC)
     nonce = _nonce(arguments.nonce)
     expectations = Expectations.load(arguments.expect) if arguments.expect else None
     endorsements = [document for path in arguments.endorsements for document in _documents(path)]
@@ -187,6 +187,15 @@ def _verify_node(
         evidence, endorsements=endorsements, expectations=expectations, challenge=nonce,
         waive_revocation=waive, at=at,
     )  # fmt: skip
+
+
+def _moment(text: str) -> datetime:
+    """RFC 3339 with any offset, as `date --iso-8601=seconds` and people write it. Raises `Unreadable`."""
+    try:
+        stated = datetime.fromisoformat(text)
+        return parse_time(format_time(stated) if stated.tzinfo else text)
+    except (ValueError, OverflowError):  # no moment at all, or one beyond the calendar in UTC
+        return parse_time(text)
 
 
 def _nonce(text: str | None) -> bytes | None:

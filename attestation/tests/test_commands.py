@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from schemas.errors import ComityError, ConfigurationError, Unreadable
 from schemas.primitives import format_time
 
 FORGE = Forge.of("Milan")
+ROOT = Path(__file__).parents[2]
 AT = ["--at", "2026-03-01T00:00:00Z"]
 
 
@@ -33,11 +37,15 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def verifying(folder: Path, *more: str, evidence: str = "report.bin", tee: str = "snp") -> list[str]:
+    return [
+        "verify", "--tee", tee, str(folder / evidence), "--endorsements", str(folder / "endorsements"),
+        "--expect", str(folder / "expected.toml"), *AT, *more,
+    ]  # fmt: skip
+
+
 def verify(folder: Path, *more: str, evidence: str = "report.bin", tee: str = "snp") -> int:
-    return main(
-        ["verify", "--tee", tee, str(folder / evidence), "--endorsements", str(folder / "endorsements"),
-         "--expect", str(folder / "expected.toml"), *AT, *more]
-    )  # fmt: skip
+    return main(verifying(folder, *more, evidence=evidence, tee=tee))
 
 
 def test_affirming(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -228,3 +236,40 @@ def test_show(folder: Path, node_folder: Path, capsys: pytest.CaptureFixture[str
             else printed["report"]
         )
         assert stated["product"] == "Milan"
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("2026-03-01T00:00:00Z", 0),
+        ("2026-03-01T02:00:00+02:00", 0),
+        ("2026-02-28T19:30:00.250-04:30", 0),
+        ("2040-01-01T00:00:00+00:00", 1),
+        ("2026-03-01", 2),
+        ("2026-03-01T00:00:00", 2),
+        ("0001-01-01T00:00:00+23:00", 2),
+        ("9999-12-31T23:59:59-10:00", 2),
+        ("now", 2),
+    ],
+)
+def test_a_moment_is_rfc_3339_with_any_offset(
+    folder: Path, text: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = verifying(folder)
+    arguments[arguments.index("--at") + 1] = text
+    assert main([*arguments, "--json"]) == code
+    assert json.loads(capsys.readouterr().out)["exit"] == code
+
+
+def test_a_reader_who_leaves_gets_no_verdict(folder: Path) -> None:
+    """`comity attest verify … | head` must never end as "it holds"."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-m", "comity", "attest", *verifying(folder)],
+            stdout=writing, stderr=subprocess.PIPE, cwd=ROOT, timeout=60, check=False,
+        )  # fmt: skip
+    finally:
+        os.close(writing)
+    assert ended.returncode == 141
