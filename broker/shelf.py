@@ -29,6 +29,8 @@ from schemas.primitives import Digest, DomainName, Token
 FETCH_S: Final = 2.0  # seconds for a peer to hand over a receipt or a proof
 FETCH_TRIES: Final = 4
 FETCH_PAUSE_S: Final = 0.1  # seconds before the second try; doubled each time
+RECOVER_ROUNDS: Final = 9  # times that a provider is asked after our start, over about four minutes
+RECOVER_PAUSE_S: Final = 1.0  # seconds before the second time; doubled each time
 MAX_DELIVERY_BYTES: Final = 512 * 1024  # three envelopes and a proof
 REQUEST: Final = "request"  # write-ahead rows: request id on the wire → tenant
 INTENT: Final = "intent"  # write-ahead rows: commitment of an attempt → what must still come for it
@@ -148,8 +150,8 @@ class Shelf:
                 found.append((parsed.digest.hex(), parse_receipt(parsed.payload, PlacementReceipt)))
         return found
 
-    async def fetch(self, intent: Intent, *, tries: int = FETCH_TRIES) -> bool:
-        """Ask the provider for its Execution and proof. False, and an alarm, when it gives none."""
+    async def fetch(self, intent: Intent, *, tries: int = FETCH_TRIES, due: bool = True) -> bool:
+        """Ask the provider for its Execution and proof. False, and an alarm if it was due, without one."""
         for attempt in range(tries):
             try:
                 await self.file(intent, await self._ask(intent))
@@ -159,15 +161,23 @@ class Shelf:
                 log.warning("execution not delivered", extra=extra)
                 if attempt + 1 < tries:
                     await asyncio.sleep(FETCH_PAUSE_S * 2**attempt)
-        self.missing += 1
+        self.missing += due
         return False
 
     async def recover(self) -> None:
-        """After a start: come for every Execution that was due when we stopped. Never a second Execute."""
-        for row in await self.log.unsettled(INTENT):
-            intent = Intent.read(row.data)
-            if intent.provider != self.peers.domain:  # our own were concluded before we began to serve
-                await self.fetch(intent)
+        """After a start: come for every Execution that was due when we stopped. Never a second Execute.
+
+        A provider that is away, perhaps because it starts as well, is asked again for some minutes;
+        later, whenever somebody wants the receipt.
+        """
+        rows = [Intent.read(row.data) for row in await self.log.unsettled(INTENT)]
+        # Our own were concluded before we began to serve.
+        owed = [intent for intent in rows if intent.provider != self.peers.domain]
+        for attempt in range(RECOVER_ROUNDS):
+            owed = [intent for intent in owed if not await self.fetch(intent, tries=1, due=attempt == 0)]
+            if not owed or attempt + 1 == RECOVER_ROUNDS:
+                return
+            await asyncio.sleep(RECOVER_PAUSE_S * 2**attempt)
 
     async def _ask(self, intent: Intent) -> bytes:
         provider = intent.provider

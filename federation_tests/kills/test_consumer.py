@@ -10,7 +10,7 @@ import pytest
 from broker.providing.executions import COMMITMENT
 from broker.shelf import INTENT
 from federation_tests.engine import hold_after
-from federation_tests.kills.town import FRANCE, HOME, Town, until
+from federation_tests.kills.town import FRANCE, HOME, WORKS_S, Town, until
 from federation_tests.plan import CLINIC, CLOUD
 from receipts.leaf import Kind
 
@@ -87,3 +87,21 @@ async def test_both_brokers_after_the_execution_was_written(here: Town) -> None:
     await here.verified(stream.headers["x-comity-receipt"])
     await here.whole()
     assert here.unsettled(CLINIC, INTENT) == []
+
+
+async def test_an_execution_is_come_for_until_its_provider_is_back(here: Town) -> None:
+    """Nobody asks for the receipt: the broker itself knows what it is owed."""
+    go_on = asyncio.Event()
+    here.script(hold_after("one ", until=go_on))
+    said = here.ask("owed", FRANCE)
+    await said.shows("one ")
+    await here.kill(BROKER, f"{CLOUD}/broker")
+    go_on.set()
+    await said.ended()
+    assert len(here.unsettled(CLINIC, INTENT)) == 1
+    await here.federation.start(CLINIC, "broker")
+    await here.federation.ready(CLINIC)
+    assert len(here.unsettled(CLINIC, INTENT)) == 1  # there is nobody to give it
+    await here.start(f"{CLOUD}/broker")
+    await until(lambda: not here.unsettled(CLINIC, INTENT), within=2 * WORKS_S)
+    await here.whole()
