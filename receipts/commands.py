@@ -1,4 +1,4 @@
-"""`comity receipt verify | show`. Of verification, only this reads files and asks the clock."""
+"""`comity receipt verify | show | export`. Of verification, only this reads files and asks the clock."""
 
 from __future__ import annotations
 
@@ -29,7 +29,12 @@ def main(argv: Sequence[str], *, rerank: Rerank | None = None) -> int:
     except SystemExit as stop:  # argparse has printed why
         return stop.code if isinstance(stop.code, int) else 2
     try:
-        return _verify(arguments, rerank) if arguments.command == "verify" else _show(arguments)
+        match arguments.command:
+            case "verify":
+                return _verify(arguments, rerank)
+            case "export":
+                return _export(arguments)
+        return _show(arguments)
     except ComityError as error:
         if not arguments.json:
             raise
@@ -45,6 +50,18 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--trust", type=Path, required=True, metavar="FILE", help="what you hold as true")
     verify.add_argument("--at", metavar="RFC3339", help="the moment to judge at; default now")
     verify.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    verify.add_argument("--html", type=Path, metavar="FILE", help="write the report as one HTML page")
+    export = commands.add_parser("export", help="take one request's receipts out of a log's database")
+    export.add_argument("log", type=Path, metavar="LOG", help="the log's database")
+    export.add_argument("name", metavar="ID", help="a request id or receipt id")
+    export.add_argument("--papers", type=Path, required=True, metavar="FOLDER", help="charter and manifests")
+    export.add_argument("--policies", type=Path, metavar="FOLDER", help="Cedar files; those named are taken")
+    export.add_argument("--explained", action="store_true", help="with the ranking's inputs, losers included")
+    export.add_argument("--trust", type=Path, metavar="FILE", help="with --folder: taken along")
+    where = export.add_mutually_exclusive_group(required=True)
+    where.add_argument("--out", type=Path, metavar="FILE", help="write the bundle alone")
+    where.add_argument("--folder", type=Path, metavar="DIR", help="write a folder that verifies by itself")
+    export.add_argument("--json", action="store_true", help="one JSON object on stdout")
     show = commands.add_parser("show", help="print what a bundle states, without judging it")
     show.add_argument("bundle", type=Path, metavar="BUNDLE")
     show.add_argument("--json", action="store_true", help="one JSON object on stdout")
@@ -55,11 +72,45 @@ def _verify(arguments: argparse.Namespace, rerank: Rerank | None) -> int:
     trust = load_trust(arguments.trust)
     at = parse_time(arguments.at) if arguments.at else datetime.now(UTC)
     report = verify_bundle(_read(arguments.bundle, bundles.MAX_BUNDLE_BYTES), trust, at=at, rerank=rerank)
+    if arguments.html:
+        _save(arguments.html, render.page(report).encode())
     if arguments.json:
         _print(json.dumps(report.as_json(), ensure_ascii=False))
     else:
         render.report(report, sys.stdout)
     return report.exit_code
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    """Take a request out of its log, as a bundle or as a whole folder for an auditor."""
+    from receipts import take
+    from receipts.audit import papers
+    from receipts.audit.logfile import LogFile
+
+    if arguments.folder and not arguments.trust:
+        raise ConfigurationError("take.trust", "--folder needs --trust FILE: what the auditor holds as true")
+    policies = take.read_policies(arguments.policies) if arguments.policies else {}
+    with LogFile(arguments.log) as log:
+        held = papers.read(arguments.papers)
+        bundle = take.take(log, arguments.name, held, policies, explained=arguments.explained)
+    if arguments.out:
+        _save(arguments.out, bundles.write(bundle))
+    else:
+        named = take.NamedFiles(arguments.trust.parent, {})
+        trust = _configuration(arguments.trust)
+        parse(trust, source=str(arguments.trust), read=named.read)
+        take.write_folder(arguments.folder, bundle, trust, named.found)
+    written = arguments.out or arguments.folder
+    text = f"{len(bundle.envelopes)} statements, {len(bundle.proofs)} proofs: {written}"
+    _print(json.dumps({"exit": 0, "written": str(written)}) if arguments.json else text)
+    return 0
+
+
+def _save(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise ConfigurationError("receipt.output", f"{path}: {error.strerror}") from None
 
 
 def _show(arguments: argparse.Namespace) -> int:

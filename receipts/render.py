@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from receipts.page import Page
 from receipts.verify.claim import Claim
 from receipts.verify.report import ReceiptReport, Report
 from schemas.canonical import Json
@@ -33,6 +34,21 @@ def report(result: Report, out: TextIO) -> None:
     _outcome(result, console)
 
 
+def page(result: Report) -> str:
+    """The whole report as one HTML page."""
+    sheet = Page(f"Receipts of {result.federation}", _ENDS[result.exit_code])
+    manifests = ", ".join(f"{domain} v{version}" for domain, version in result.manifests)
+    facts = [("trust", result.pin), ("manifests", manifests), ("judged at", format_time(result.at))]
+    facts += [("profile", result.profile.name), ("status", result.status)]
+    facts += [("waived", ", ".join(result.waived))] if result.waived else []
+    facts += [("required but not proved", ", ".join(result.missing))] if result.missing else []
+    sheet.facts(facts)
+    for receipt in result.receipts:
+        rows = [[claim.name, claim.label, _why(claim)] for claim in receipt.claims]
+        sheet.table(_title(receipt), ["claim", "verdict", "why"], rows)
+    return sheet.html()
+
+
 def stated(value: dict[str, Json], out: TextIO) -> None:
     """What a bundle states, as indented JSON."""
     import json
@@ -47,9 +63,7 @@ def _console(out: TextIO) -> Console:
 
 
 def _table(receipt: ReceiptReport, result: Report) -> Table:
-    name, issuer = receipt.receipt_id or receipt.digest.hex()[:16], receipt.issuer or "nobody known"
-    who = f"{receipt.kind} {name} by {issuer}"
-    table = Table(title=escape(who), title_justify="left", title_style="bold", expand=False)
+    table = Table(title=escape(_title(receipt)), title_justify="left", title_style="bold", expand=False)
     table.add_column("claim", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     table.add_column("why")
@@ -58,6 +72,11 @@ def _table(receipt: ReceiptReport, result: Report) -> Table:
         name = f"{claim.name} *" if required else claim.name
         table.add_row(name, _styled(claim), escape(_why(claim)))
     return table
+
+
+def _title(receipt: ReceiptReport) -> str:
+    name, issuer = receipt.receipt_id or receipt.digest.hex()[:16], receipt.issuer or "nobody known"
+    return f"{receipt.kind} {name} by {issuer}"
 
 
 def _styled(claim: Claim) -> str:

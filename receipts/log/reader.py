@@ -45,7 +45,8 @@ class Reader:
     """Owned by one thread."""
 
     connection: sqlite3.Connection
-    signer: Signer
+    signer: Signer | None
+    """Signs promises again where there is no proof yet; None for one who only reads."""
     tiles: TileSource = field(init=False)
 
     def __post_init__(self) -> None:
@@ -118,7 +119,7 @@ class Reader:
         envelopes = {stored.digest: stored.envelope for stored in own}
         proofs = {stored.digest: text for stored in own if (text := self._proof(stored.index))}
         for stored in own:
-            if stored.digest not in proofs:
+            if stored.digest not in proofs and self.signer is not None:
                 promise = self._promise(stored)
                 envelopes[envelope.read(promise).digest] = promise
         envelopes |= {digest: data for digest, data, _ in foreign}
@@ -205,6 +206,8 @@ class Reader:
 
     def _promise(self, stored: Stored) -> bytes:
         """Signed again from what is stored: deterministic signatures give the same bytes (RFC 6979)."""
+        if self.signer is None:
+            raise Refused("log.no_keys", "without the log's keys there are no promises")
         record, time_ms = self.connection.execute(
             "SELECT record, time_ms FROM leaf WHERE idx = ?", (stored.index,)
         ).fetchone()

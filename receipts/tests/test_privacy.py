@@ -133,7 +133,7 @@ async def test_what_is_erased_is_gone_and_the_proofs_hold(clinic: Domain, tmp_pa
     # The leaf that nobody can tie to anything is still proven under the checkpoint from before.
     (first, _) = static.read_entry_bundle(static.resource(connection, "tile/entries/000.p/2"))
     stated = checkpoint.read(before).checkpoint
-    reader = Reader(connection, None)  # type: ignore[arg-type]  # reads proofs alone, signs nothing
+    reader = Reader(connection, None)
     path = merkle.inclusion_proof(0, stated.size, reader.tiles.node)
     assert merkle.verify_inclusion(merkle.leaf_hash(first), 0, stated.size, path, stated.root)
     connection.close()

@@ -1,0 +1,71 @@
+"""The folder that an auditor takes away, and the page that it gives."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from receipts.audit.tests.conftest import Auditor, auditor
+from receipts.commands import main
+from receipts.tests.world import CLINIC, NOW, Run
+from schemas.errors import ConfigurationError, Refused
+from schemas.primitives import format_time
+
+__all__ = ["auditor"]
+
+
+def export(auditor: Auditor, name: str, *more: str) -> int:
+    papers = str(auditor.folder / "papers")
+    code = main(["export", str(auditor.database(CLINIC)), name, "--papers", papers, *more])
+    auditor.capture.readouterr()
+    return code
+
+
+async def test_one_command_makes_a_folder_that_verifies_by_itself(auditor: Auditor) -> None:
+    await auditor.play(Run(), Run())
+    folder = auditor.folder / "taken"
+    trust = ["--trust", str(auditor.folder / "trust.toml")]
+    assert export(auditor, auditor.runs[1].request.id, "--folder", str(folder), *trust) == 0
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"request.receipt", "trust.toml", "expected.toml", "VERIFY.txt"}
+    page = folder / "report.html"
+    code = main(
+        ["verify", str(folder / "request.receipt"), "--trust", str(folder / "trust.toml"),
+         "--at", format_time(NOW), "--json", "--html", str(page)]
+    )  # fmt: skip
+    report = json.loads(auditor.capture.readouterr().out)
+    assert (code, report["exit"]) == (0, 0)
+    html = page.read_text()
+    assert "holds" in html
+    assert "SIMULATED" in html
+    assert "<script" not in html
+    with pytest.raises(ConfigurationError):
+        export(auditor, auditor.runs[1].request.id, "--folder", str(folder), *trust)
+
+
+async def test_a_bundle_alone(auditor: Auditor, tmp_path: Path) -> None:
+    await auditor.play(Run())
+    out = tmp_path / "one.receipt"
+    placed = auditor.runs[0].placed
+    assert placed is not None
+    assert export(auditor, placed.receipt_id, "--out", str(out)) == 0
+    assert auditor.federation.verify(out.read_bytes()).exit_code == 0
+    with pytest.raises(Refused):
+        export(auditor, "nobody", "--out", str(out))
+    with pytest.raises(ConfigurationError):
+        export(auditor, placed.receipt_id, "--folder", str(tmp_path / "x"))
+    assert export(auditor, placed.receipt_id) == 2
+
+
+@pytest.mark.parametrize("name", ["/etc/hostname", "../expected.toml"])
+async def test_a_trust_file_takes_nothing_from_elsewhere_along(auditor: Auditor, name: str) -> None:
+    await auditor.play(Run())
+    text = auditor.federation.trust_toml.replace("expected.toml", name)
+    trust = auditor.folder / "far.toml"
+    trust.write_text(text)
+    with pytest.raises(ConfigurationError, match="beside it"):
+        export(
+            auditor, auditor.runs[0].request.id, "--folder", str(auditor.folder / "y"), "--trust", str(trust)
+        )
