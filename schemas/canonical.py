@@ -43,7 +43,6 @@ def _no_float(_text: str) -> NoReturn:
     raise Unreadable("json.float", "a number has a fraction, an exponent, or is not finite")
 
 
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _ALIKE = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS = bytes(each for each in range(256) if each not in b"[]{}")
 
@@ -55,7 +54,8 @@ def _check_depth(data: bytes) -> None:
     """
     if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
         return
-    left = _STRING.sub(b"", data).translate(_ALIKE, _NO_BRACKETS)
+    plain = data.replace(rb"\\", b"").replace(rb"\"", b"") if b"\\" in data else data
+    left = b"".join(plain.split(b'"')[::2]).translate(_ALIKE, _NO_BRACKETS)
     for _ in range(MAX_DEPTH):
         if not left:
             return

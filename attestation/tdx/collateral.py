@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 from attestation.tdx.pck import COMPONENTS
 from schemas.canonical import Json, read_json
@@ -165,7 +165,10 @@ def _components(tcb: Object, name: str) -> tuple[int, ...]:
     listed = _objects(tcb, name)
     if len(listed) != COMPONENTS:
         raise _malformed(f"{len(listed)} {name}, not {COMPONENTS}")
-    return tuple(_number(each, "svn", 255) for each in listed)
+    svns = [each.get("svn") for each in listed]
+    if set(map(type, svns)) != {int} or not 0 <= min(svns) <= max(svns) <= 255:  # type: ignore[type-var, operator]
+        raise _malformed(f"{name} hold an svn that is no number of 0..255")
+    return tuple(cast(list[int], svns))
 
 
 def _numbered_components(tcb: Object) -> tuple[int, ...]:

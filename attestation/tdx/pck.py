@@ -20,7 +20,7 @@ MAX_MEMBERS: Final = 32  # the TCB member has 18, the whole 7
 SGX_TYPES: Final = {0: "standard", 1: "scalable", 2: "scalable with integrity"}
 
 _ARC: Final = SGX_EXTENSION[2:]
-_INTEGER, _OCTETS, _ENUMERATED, _BOOLEAN, _OID, _SEQUENCE = 0x02, 0x04, 0x0A, 0x01, 0x06, 0x30
+_INTEGER, _OCTETS, _ENUMERATED, _BOOLEAN, _OID = 0x02, 0x04, 0x0A, 0x01, 0x06
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,23 +74,26 @@ def _claims(members: dict[int, bytes]) -> PckClaims:
 
 def _members(value: bytes, below: Sequence[int]) -> dict[int, bytes]:
     """Last arc → value of a SEQUENCE of SEQUENCE { OID, value } under Intel's arc."""
-    prefix = _ARC + bytes(below)
+    arc = _ARC + bytes(below)
+    named = bytes((_OID, len(arc) + 1)) + arc  # the OID's element, up to its last arc
     found: dict[int, bytes] = {}
     for pair in _sequence(value, MAX_MEMBERS):
         parts = _sequence(pair, 2)
         if len(parts) != 2:
             raise _invalid("a member that is not a pair")
-        tag, oid = _split(parts[0])
-        if tag != _OID or len(oid) != len(prefix) + 1 or not oid.startswith(prefix):
+        oid, element = parts
+        if len(oid) != len(named) + 1 or not oid.startswith(named):
             raise _invalid("a member outside Intel's arc")
         if oid[-1] in found:
             raise _invalid(f"member {oid[-1]} is repeated")
-        found[oid[-1]] = parts[1]
+        found[oid[-1]] = element
     return found
 
 
 def _split(element: bytes) -> tuple[int, bytes]:
     """(tag, content), with a length in the fewest octets (X.690 10.1)."""
+    if len(element) >= 2 and element[1] == len(element) - 2 and element[1] < 0x80:
+        return element[0], element[2:]  # the short form, nearly always
     tag, content = der.split(element)
     octets = len(element) - len(content) - 2
     if octets and (element[2] == 0 or len(content) < 0x80):
@@ -99,8 +102,9 @@ def _split(element: bytes) -> tuple[int, bytes]:
 
 
 def _sequence(element: bytes, limit: int) -> list[bytes]:
-    tag, _ = _split(element)
-    if tag != _SEQUENCE:
+    if len(element) < 2 or element[1] >= 0x80:
+        _split(element)
+    if element[:1] != b"\x30":
         raise _invalid("not a SEQUENCE")
     return der.children(element, limit)
 
