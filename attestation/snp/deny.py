@@ -14,6 +14,7 @@ from typing import Final
 from attestation.result import Check, downranked, failed, passed, undecided
 from attestation.snp.chain import Chain
 from attestation.snp.leaf import LeafClaims
+from attestation.snp.products import CHIP_ID_BYTES, PRODUCTS
 from attestation.snp.report import Report
 from attestation.toml import Table
 from schemas.errors import Unreadable
@@ -21,9 +22,16 @@ from schemas.primitives import parse_time
 
 NAME: Final = "snp.deny"
 _CLAUSE: Final = "relying party's deny-list"
-KINDS: Final = ("product", "chip", "key", "measurement", "csp", "report")
-_VALUES: Final = {"product": r"[A-Za-z]{1,16}", "csp": r"[\x20-\x7e]{1,127}"}
-_HEX: Final = r"[0-9a-f]{16,128}"
+VALUES: Final = {
+    "product": ("|".join(PRODUCTS), "one of " + ", ".join(PRODUCTS)),
+    "chip": (r"[0-9a-f]{16}|[0-9a-f]{128}", "CHIP_ID, 128 hex digits, or Turin's hwID, 16"),
+    "key": (r"[0-9a-f]{64}", "SHA-256 of the leaf's SubjectPublicKeyInfo, 64 hex digits"),
+    "measurement": (r"[0-9a-f]{96}", "96 hex digits"),
+    "csp": (r"[\x20-\x7e]{1,127}", "CSP_ID as in the VLEK, e.g. CN=cc-us-east-2.amazonaws.com"),
+    "report": (r"[0-9a-f]{64}", "REPORT_ID, 64 hex digits"),
+}
+"""Kind → what a value of it looks like. One that cannot match anything denies nothing, so it is an error."""
+CHIP_DIGITS: Final = 2 * CHIP_ID_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +53,13 @@ def read_denials(tables: Sequence[Table]) -> tuple[Denial, ...]:
     """Raises `ConfigurationError`: an entry without reason, author or date helps nobody later."""
     denials: list[Denial] = []
     for table in tables:
-        kind = table.text("kind", "|".join(KINDS), write=f'kind = "{KINDS[0]}"')
+        kind = table.text("kind", "|".join(VALUES), write='kind = "product"')
+        pattern, meaning = VALUES[kind]
+        value = table.text("value", pattern, write=f'value = "<{meaning}>"')
         denials.append(
             Denial(
                 kind=kind,
-                value=table.text("value", _VALUES.get(kind, _HEX), write=f'value = "<the {kind}>"'),
+                value=value.ljust(CHIP_DIGITS, "0") if kind == "chip" else value,
                 effect=table.text("effect", "deny|downrank", write='effect = "deny" or effect = "downrank"'),
                 effective_from=_time(table),
                 reason=table.text("reason", r"[^\n]{1,500}", write='reason = "<why>"'),

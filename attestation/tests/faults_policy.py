@@ -131,6 +131,7 @@ _deny(
 _deny(
     "snp.deny.chip", "chip", lambda: denied(MILAN, denial("chip", _CHIP, "downrank"), denial("chip", _CHIP))
 )
+_deny("snp.deny.chip", "short-chip", lambda: denied(TURIN, denial("chip", TURIN.hwid.hex())))
 _deny("snp.deny.undecidable", "masked", lambda: denied(VLEK, denial("chip", _CHIP)), "none")
 _deny("snp.deny.csp", "csp", lambda: denied(VLEK, denial("csp", "CN=cc-test-1.example.com")))
 _deny("snp.deny.report", "report", lambda: denied(MILAN, denial("report", "ab" * 32), report_id=b"\xab" * 32))

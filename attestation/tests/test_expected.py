@@ -107,6 +107,27 @@ def test_other_faults_are_configuration_errors(text: str) -> None:
     refusal(text)
 
 
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("product", "milan"),
+        ("product", "Milan-B0"),
+        ("chip", "ab" * 32),
+        ("chip", "AB" * 64),
+        ("key", "ab" * 48),
+        ("measurement", "ab" * 32),
+        ("report", "ab" * 8),
+        ("csp", ""),
+    ],
+)
+def test_a_denial_that_could_never_match_is_named(kind: str, value: str) -> None:
+    text = (
+        f'[[deny]]\nkind = "{kind}"\nvalue = "{value}"\neffect = "deny"\nfrom = "2026-01-01T00:00:00Z"\n'
+        'reason = "r"\nauthor = "a"\ndate = "2026-01-01"'
+    )
+    assert "value" in refusal(text).text
+
+
 def test_a_denial_without_a_time_that_can_be_read() -> None:
     fields = (
         'kind = "product"\nvalue = "Milan"\neffect = "deny"\nreason = "r"\nauthor = "a"\ndate = "2026-01-01"'
