@@ -13,10 +13,12 @@ from typing import Literal
 
 from attestation import node
 from attestation.expected import Expectations
+from attestation.foreign import appraise_tinfoil
 from attestation.gpu.forms import Devices
 from attestation.gpu.judge import judge
 from attestation.gpu.node.composite import NodeDevices, appraise_node_devices, check_device_enrolment
 from attestation.gpu.node.devices import Asked
+from attestation.gpu.node.tinfoil import is_tinfoil
 from attestation.node import IssuedChallenge, platform_digest
 from attestation.result import AttestationResult, Check, Verdict, decide, undecided
 from attestation.snp.appraise import appraise_report
@@ -378,8 +380,14 @@ def appraise_node_offline(
     """A node's evidence as a person or an auditor looks at it, without being a member of anything.
 
     challenge: 32 bytes that some domain issued and that the quote must answer; None = freshness is
-    not judged. Enrolment is not judged. Raises `Unreadable`.
+    not judged. Enrolment is not judged. Another maker's composite is judged as what it is. Raises
+    `Unreadable`.
     """
+    if is_tinfoil(evidence):
+        return appraise_tinfoil(
+            evidence, endorsements=endorsements, expectations=expectations, nonce=challenge,
+            waive_revocation=waive_revocation, at=at,
+        )  # fmt: skip
     stated = read_node_evidence(evidence)
     _sign_key(stated)
     cpu = _appraise_cpu(stated, expectations, endorsements, waive_revocation=waive_revocation, at=at)

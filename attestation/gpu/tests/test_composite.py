@@ -113,7 +113,9 @@ def expectations(more: str = "", tee: str = "snp", **changes: str) -> Expectatio
 
 
 def enrolled(*, platform: bool = True, devices: bool = True) -> dict[str, frozenset[str]]:
-    digests = [platform_digest(chip().chip_id).hex(), platform_digest(bytes(16)).hex()] if platform else []
+    digests = (
+        [platform_digest(chip().chip_id).hex(), platform_digest(IntelForge().ppid).hex()] if platform else []
+    )
     leaves = [each.certified()["leaf"].serial for each in BOARD.devices().values()]
     digests += [device_digest(str(serial)).hex() for serial in leaves] if devices else []
     return {"cloud.fr": frozenset(digests)}
