@@ -28,7 +28,8 @@ from attestation.tdx.rollback import Marks, check_rollback
 from attestation.tdx.show import state
 from attestation.tdx.verify import Origin, authenticate, check_signatures
 from attestation.tdx.whatif import Asked, other_evaluations
-from schemas.canonical import Json
+from attestation.x509 import Crl
+from schemas.canonical import Json, sha256
 from schemas.errors import Unreadable
 
 PLANES: Final = {
@@ -127,7 +128,7 @@ def _appraise(
         evaluation=asked.evaluation, max_age=rules.collateral_max_age,
     )  # fmt: skip
     waived = asked.waive_revocation or rules.revocation == "any"
-    revocation, ends = check_revocation(offered.crls, chain, endorsed.signers, moment, waived=waived)
+    revocation, crls = check_revocation(offered.crls, chain, endorsed.signers, moment, waived=waived)
     judged = judge_tcb(quote, chain, endorsed, rules, moment)
     checks += [*origin.checks, *endorsed.checks, *revocation, *judged.checks, check_debug(quote, rules)]
     if marks is not None:
@@ -139,11 +140,11 @@ def _appraise(
         checks.append(check_platform(chain.claims if chain else None, policy.platforms))
     replay = Replay((), {}) if quote.td is None else check_logs(quote.td, event_logs, rules.event_log)
     checks += replay.checks
-    ends = {**endorsed.ends, **ends, **judged.ends}
+    ends = {**endorsed.ends, **judged.ends, **{name: crl.next_update or 0 for name, crl in crls.items()}}
     if chain is not None:
         ends["pck_chain"] = min(each.not_after for each in (chain.leaf, chain.issuer, chain.root))
     places = {check.name: place for place, check in enumerate(checks)}
-    found = Found(offered, rules, origin, endorsed, judged, replay, ends, places)
+    found = Found(offered, rules, origin, endorsed, crls, judged, replay, ends, places)
     result = _concluded(found, quote, checks, asked, at)
     begin = min(
         [*endorsed.begins, *begins(offered.crls, moment)] if result.exit_code == 0 else [], default=inf
@@ -183,6 +184,7 @@ class Found:
     rules: QuotePolicy
     origin: Origin
     endorsed: Endorsed
+    crls: dict[str, Crl]
     judged: Judged
     replay: Replay
     ends: dict[str, float]
@@ -196,6 +198,10 @@ class Found:
         asked = Asked(quote, chain, self.offered, self.rules)
         return {
             **state(quote, chain, self.endorsed, self.judged, verdicts(checks), self.ends, moment),
+            "collateral": {
+                **self.endorsed.digests,
+                **{name: sha256(crl.der).hex() for name, crl in self.crls.items()},
+            },
             "event_log": state_logs(self.replay),
             "other_evaluations": other_evaluations(asked, self.endorsed, moment),
         }

@@ -26,17 +26,17 @@ _INTEL: Final = PCK_CA.subjects | ROOT.subjects
 
 def check_revocation(
     crls: Sequence[bytes], chain: PckChain | None, signers: Sequence[Certificate], at: float, *, waived: bool
-) -> tuple[list[Check], dict[str, float]]:
-    """The two checks, and until when each CRL that they rest on is current (POSIX seconds)."""
+) -> tuple[list[Check], dict[str, Crl]]:
+    """The two checks, and by `root_crl` and `pck_crl` the lists that they rest on."""
     names = ("tdx.collateral.root_crl", "tdx.collateral.pck_crl")
     if chain is None:
         return [not_evaluated(name, "no chain", _CLAUSE) for name in names], {}
-    ends: dict[str, float] = {}
+    used: dict[str, Crl] = {}
     checks = [
-        _check(names[0], crls, chain.root, (chain.issuer, *signers), at, ends, waived=waived),
-        _check(names[1], crls, chain.issuer, (chain.leaf,), at, ends, waived=waived),
+        _check(names[0], crls, chain.root, (chain.issuer, *signers), at, used, waived=waived),
+        _check(names[1], crls, chain.issuer, (chain.leaf,), at, used, waived=waived),
     ]
-    return checks, ends
+    return checks, used
 
 
 def _check(
@@ -45,7 +45,7 @@ def _check(
     issuer: Certificate,
     subjects: Sequence[Certificate],
     at: float,
-    ends: dict[str, float],
+    used: dict[str, Crl],
     *,
     waived: bool,
 ) -> Check:
@@ -54,10 +54,10 @@ def _check(
         _hold_serials(verified, subjects)
     except Refused as error:
         return failed(name, error.code, error.text, _WANTED, _CLAUSE)
-    fresh = [c.next_update for c in verified if c.next_update and c.this_update <= at <= c.next_update]
+    fresh = [crl for crl in verified if crl.this_update <= at <= (crl.next_update or 0)]
     if fresh:
-        ends[name.rpartition(".")[2]] = max(fresh)
-        return passed(name, f"not revoked, next update {date(max(fresh))}", _WANTED, _CLAUSE)
+        best = used[name.rpartition(".")[2]] = max(fresh, key=lambda crl: crl.next_update or 0)
+        return passed(name, f"not revoked, next update {date(best.next_update or 0)}", _WANTED, _CLAUSE)
     code, seen = _gap(verified, at)
     if waived:
         return not_evaluated(name, f"waived; {code}: {seen}", _CLAUSE)

@@ -41,7 +41,6 @@ def state(
             "tcb_info": endorsed.tcb_info.evaluation if endorsed.tcb_info else None,
             "qe_identity": endorsed.identity.evaluation if endorsed.identity else None,
         },
-        "collateral": dict(endorsed.digests),
         "expires": {name: date(end) for name, end in ends.items()},
         "days_left": {name: int((end - at) // 86400) for name, end in ends.items()},
         "notes": _notes(endorsed),

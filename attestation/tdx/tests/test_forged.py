@@ -11,6 +11,7 @@ from attestation.tdx.tests.judging import GOOD, SGX, TD15, but, codes, judge
 from attestation.testing.intel import IntelForge, pem
 from attestation.testing.intel_documents import NOW, platform_level
 from attestation.testing.intel_quote import QUOTE_BODIES
+from schemas.canonical import sha256
 
 
 @pytest.mark.parametrize("shape", QUOTE_BODIES)
@@ -103,6 +104,13 @@ def test_what_a_platform_lacks_is_told_by_how_much() -> None:
     assert "SGX component 16 1<3, PCESVN 9<11" in none
     days: Any = behind.stated()["days_left"]
     assert days == {"tcb_info": 20, "qe_identity": 20, "root_crl": 20, "pck_crl": 20, "pck_chain": 8705}
+
+
+def test_the_result_names_every_document_that_it_rests_on() -> None:
+    info, identity = GOOD.documents()
+    _, _, root_crl, pck_crl, *_ = GOOD.pieces()
+    named = {"tcb_info": info, "qe_identity": identity, "root_crl": root_crl, "pck_crl": pck_crl}
+    assert judge(GOOD).stated()["collateral"] == {name: sha256(each).hex() for name, each in named.items()}
 
 
 def test_every_mismatch_is_listed() -> None:
