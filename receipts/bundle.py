@@ -14,10 +14,11 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
+from receipts.disclosure import MAX_DISCLOSURE
 from receipts.statements.fields import MAX_LISTED, Camel
 from schemas import envelope
 from schemas.canonical import Json, read_json, sha256, write_json
@@ -41,12 +42,27 @@ class ChallengeDisclosure(Camel):
     issued_at: TimeText
 
 
+class OpenedCommitment(Camel):
+    """The key of one commitment, and what was committed to: the counterparty's own to give."""
+
+    field: Literal["request", "response"]
+    key: Digest
+    """32 bytes in hex, of this field alone."""
+    value: Digest
+    """SHA-256 of the value, which lies among the bundle's blobs."""
+
+
 class Disclosures(Camel):
     """What goes with a receipt so that `attested` can be judged again. Self-reported by its issuer."""
 
     challenges: list[ChallengeDisclosure] = Field(default_factory=list, max_length=MAX_LISTED)
     collateral: list[Digest] = Field(default_factory=list, max_length=MAX_LISTED)
     """Blobs of the bundle that the appraisal used beside what the evidence itself carries."""
+    opened: list[OpenedCommitment] = Field(default_factory=list, max_length=2)
+    shown: list[Annotated[str, Field(max_length=MAX_DISCLOSURE)]] = Field(
+        default_factory=list, max_length=MAX_LISTED
+    )
+    """Salted fields of `sd` that are revealed (receipts.disclosure)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +78,8 @@ class Bundle:
     reference_values: tuple[bytes, ...] = field(default=(), repr=False)
     blobs: Mapping[bytes, bytes] = field(default_factory=dict, repr=False)
     """SHA-256 → evidence or collateral."""
+    equivocations: tuple[bytes, ...] = field(default=(), repr=False)
+    """Documents that convict a log or an issuer (receipts.witnessing.equivocation)."""
     policies: tuple[bytes, ...] = field(default=(), repr=False)
     """Texts of policy sets that the receipts name by digest."""
     disclosures: Mapping[str, Disclosures] = field(default_factory=dict)
@@ -106,6 +124,7 @@ def to_files(bundle: Bundle) -> dict[str, bytes]:
     for kind, documents in (("manifests", bundle.manifests), ("reference-values", bundle.reference_values)):
         files |= {f"{kind}/{envelope.read(data).digest.hex()}.dsse.json": data for data in documents}
     files |= {f"evidence/{digest.hex()}": data for digest, data in bundle.blobs.items()}
+    files |= {f"equivocations/{sha256(data).hex()}.json": data for data in bundle.equivocations}
     files |= {f"policies/{sha256(data).hex()}.cedar": data for data in bundle.policies}
     if bundle.disclosures:
         files["disclosures.json"] = write_json(
@@ -124,6 +143,7 @@ def from_files(files: Mapping[str, bytes]) -> Bundle:
         "reference-values": [],
         "evidence": [],
         "policies": [],
+        "equivocations": [],
     }
     disclosures: dict[str, Disclosures] = {}
     charter: bytes | None = None
@@ -147,6 +167,7 @@ def from_files(files: Mapping[str, bytes]) -> Bundle:
         reference_values=tuple(grouped["reference-values"]),
         blobs={sha256(data): data for data in grouped["evidence"]},
         policies=tuple(grouped["policies"]),
+        equivocations=tuple(grouped["equivocations"]),
         disclosures=disclosures,
     )
 

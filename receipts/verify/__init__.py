@@ -2,8 +2,9 @@
 
 `trust_file` what the auditor pins · `pinned` keys under that pin · `authentic` signature, schema,
 key, log · `witnessed` who else saw it, and since when · `attested` the evidence again · `links` do
-the statements belong together · `replayed` policy and ranking decided again · `said` what rests on
-somebody's word · `claim` and `report` what may be said of it. No file here does I/O.
+the statements belong together · `replayed` policy and ranking decided again · `content` and
+`convicted` what was opened, and who was caught · `said` what rests on somebody's word · `claim` and
+`report` what may be said of it. No file here does I/O.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from receipts import bundle as bundles
 from receipts.verify.attested import attested
 from receipts.verify.authentic import WORDS, Case, Judged, authenticate, sort, unauthenticated
 from receipts.verify.claim import CLAIMS, Claim
+from receipts.verify.content import content_claim
+from receipts.verify.convicted import convictions
 from receipts.verify.links import Context, links, sequence
 from receipts.verify.pinned import PinnedTrust, establish
 from receipts.verify.replayed import Rerank, plan_choice_claim, policy_claim
@@ -61,16 +64,18 @@ def _judge(judged: list[Judged], case: Case, rerank: Rerank | None) -> list[Rece
         if each.authentic is not None and all(claim.verdict != "failed" for claim in each.claims)
     ]
     context = Context(authentic, case.found.node_statements)
+    convicted = convictions(case)
     reports: list[ReceiptReport] = []
     for each in judged:
         if each.authentic is None or each.authentic not in authentic:
             reports.append(_reported(each))
             continue
         claim, appraised = attested(each.authentic, authentic, case)
-        more = [*links(each.authentic, context, appraised), *sequence(each.authentic, context)]
+        more = [*links(each.authentic, context, appraised), *sequence(each.authentic, context, convicted)]
         more += [
             policy_claim(each.authentic, case, appraised),
             plan_choice_claim(each.authentic, case, rerank),
+            content_claim(each.authentic, case),
         ]
         reports.append(_reported(each, claim, *more, *said(each.authentic, context, appraised)))
     return sorted(reports, key=lambda report: list(WORDS.values()).index(report.kind))

@@ -16,6 +16,7 @@ from receipts.statements.statement import Statement
 from receipts.verify.attested import Appraised
 from receipts.verify.authentic import Authentic
 from receipts.verify.claim import Claim, ClaimName, asserted, failed, inapplicable, not_checked, proved
+from receipts.witnessing.equivocation import Conviction
 from schemas import envelope
 from schemas.errors import ComityError, Refused, Undecided
 
@@ -192,7 +193,7 @@ def check_same_run(body: ExecutionReceipt, said: NodeStatement) -> NodeStatement
     return said
 
 
-def sequence(receipt: Authentic, context: Context) -> list[Claim]:
+def sequence(receipt: Authentic, context: Context, convicted: Sequence[Conviction] = ()) -> list[Claim]:
     """`sequence` and `not-equivocated`, as far as the bundle shows them."""
     mine = [
         each
@@ -205,7 +206,7 @@ def sequence(receipt: Authentic, context: Context) -> list[Claim]:
             "verify.equivocation", f"two receipts to {receipt.body.peer} numbered {receipt.body.seq}"
         )
         return [failed("sequence", error), failed("not-equivocated", error)]
-    unknown = not_checked("not-equivocated", "none known to this verifier")
+    unknown = _not_convicted(receipt, convicted)
     if receipt.body.seq == 0:
         return [proved("sequence", receipt, f"number 0: the first to {receipt.body.peer}"), unknown]
     before = next((each for each in mine if each.body.seq == receipt.body.seq - 1), None)
@@ -216,3 +217,20 @@ def sequence(receipt: Authentic, context: Context) -> list[Claim]:
         error = Refused("verify.sequence", f"`prev` is not the receipt numbered {before.body.seq}")
         return [failed("sequence", error), unknown]
     return [proved("sequence", before, f"follows number {before.body.seq}"), unknown]
+
+
+def _not_convicted(receipt: Authentic, convicted: Sequence[Conviction]) -> Claim:
+    """A log that showed two histories is distrusted from the smaller size on (receipts.md 12).
+
+    What was proven under a smaller checkpoint stays good: both histories contain that tree or contradict
+    it at a size of their own.
+    """
+    name: ClaimName = "not-equivocated"
+    size = receipt.logged.checkpoint.checkpoint.size if receipt.logged else None
+    for each in convicted:
+        issuer = each.origin is None and each.accused == receipt.body.issuer
+        log = each.origin == receipt.body.log.origin and each.from_size is not None
+        if issuer or (log and (size is None or size >= (each.from_size or 0))):
+            return failed(name, Refused("verify.equivocation", each.text))
+    known = f"; {len(convicted)} of others, or above this checkpoint" if convicted else ""
+    return not_checked(name, f"none known to this verifier{known}")

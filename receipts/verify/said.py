@@ -16,7 +16,6 @@ def said(receipt: Authentic, context: Context, appraised: Appraised | None) -> l
         not_checked("anchored", "anchor: none"),
         not_checked("complete", "needs both domains' whole logs"),
         _capability(receipt, appraised),
-        not_checked("content", "no content was disclosed"),
         _usage(receipt, context),
         _cache(receipt),
     ]

@@ -61,7 +61,7 @@ class Conviction:
     origin: str | None
     """The log that two trees are of."""
     from_size: int | None
-    """Leaves up to which the log still says one thing: from here on it is distrusted."""
+    """Size of the smaller tree: what is proven under a checkpoint of this size or more is distrusted."""
     text: str
 
 

@@ -1,0 +1,165 @@
+"""What a bundle may bring beside its receipts: opened content, and documents that convict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from receipts import bundle as bundles
+from receipts import checkpoint, disclosure
+from receipts.bundle import Bundle, OpenedCommitment
+from receipts.checkpoint import Checkpoint
+from receipts.log import Draft
+from receipts.proof import read as read_proof
+from receipts.proof import write as write_proof
+from receipts.statements.fields import RequestRef
+from receipts.tests.world import CLINIC, NOW, Domain, Federation, Run, placement
+from receipts.verify import Report
+from receipts.witnessing.equivocation import Equivocation
+from schemas import envelope
+from schemas.canonical import sha256
+
+PROMPT = b'{"messages":[]}'
+KEY = bytes(range(32))
+SD, SHOWN = disclosure.conceal({"tenant": "radiology"}, decoys=2)
+REQUEST = RequestRef(id="r1", commitment=disclosure.commit(KEY, PROMPT).hex())
+
+
+async def play(federation: Federation, folder: Path, touch: Callable[[Bundle], Bundle]) -> Report:
+    clinic, cloud = await federation.clinic.open(folder), await federation.cloud.open(folder)
+    run = Run(request=REQUEST, placement={"sd": SD})
+    data = await run.play(clinic, cloud)
+    await clinic.close()
+    await cloud.close()
+    return federation.verify(bundles.write(touch(bundles.read(data))), NOW)
+
+
+def made(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def claim(report: Report, name: str, kind: str = "placement") -> tuple[str, str | None]:
+    (found,) = [each for each in report.receipts if each.kind == kind]
+    (each,) = [each for each in found.claims if each.name == name]
+    return each.label, each.code
+
+
+def disclosing(
+    key: bytes = KEY,
+    value: bytes = PROMPT,
+    shown: str = SHOWN["tenant"],
+    field: Any = "request",
+    keep: bool = True,
+) -> Callable[[Bundle], Bundle]:
+    def touch(held: Bundle) -> Bundle:
+        more = {
+            name: each.model_copy(
+                update={
+                    "opened": [OpenedCommitment(field=field, key=key.hex(), value=sha256(value).hex())],
+                    "shown": [shown],
+                }
+            )
+            for name, each in held.disclosures.items()
+        }
+        blobs = {**held.blobs, sha256(value): value} if keep else held.blobs
+        return replace(held, disclosures=more, blobs=blobs)
+
+    return touch
+
+
+CONTENT: list[tuple[Callable[[Bundle], Bundle], tuple[str, str | None]]] = [
+    (lambda held: held, ("not-checked", None)),
+    (disclosing(), ("proved", None)),
+    (disclosing(value=b"something else"), ("failed", "disclosure.commitment")),
+    (disclosing(key=bytes(32)), ("failed", "disclosure.commitment")),
+    (
+        disclosing(shown=disclosure.conceal({"tenant": "oncology"})[1]["tenant"]),
+        ("failed", "disclosure.unknown"),
+    ),
+    (disclosing(field="response"), ("failed", "verify.content")),
+    (disclosing(keep=False), ("not-checked", "verify.content_absent")),
+]
+
+
+@pytest.mark.parametrize(("touch", "wanted"), CONTENT)
+async def test_content(
+    federation: Federation, tmp_path: Path, touch: Callable[[Bundle], Bundle], wanted: tuple[str, str | None]
+) -> None:
+    assert claim(await play(federation, tmp_path, touch), "content") == wanted
+
+
+def forked(domain: Domain, size: int, root: bytes) -> bytes:
+    """Another history that the log's own key signed."""
+    return domain.keys.note.sign(Checkpoint(domain.origin, size, root).text)
+
+
+def accusing(federation: Federation, at: int, accused: Domain | None = None) -> Callable[[Bundle], Bundle]:
+    """The bundle with a document against clinic.de's log, from a size of `at` leaves on."""
+    clinic = accused or federation.clinic
+    one, two = (forked(clinic, at, sha256(name)) for name in (b"one", b"two"))
+    document = Equivocation(kind="log-same-size", first=one, second=two)
+
+    def touch(held: Bundle) -> Bundle:
+        return replace(held, equivocations=(document.write(), b"{}"))
+
+    return touch
+
+
+async def test_a_convicted_log_is_distrusted_from_the_fork_on(federation: Federation, tmp_path: Path) -> None:
+    """What was proven at size 1 is below a fork at 2 and stays good; at the fork nothing does."""
+    good = await play(federation, made(tmp_path / "a"), accusing(federation, 2))
+    assert (good.exit_code, claim(good, "not-equivocated")) == (0, ("not-checked", None))
+    clinic = await federation.clinic.open(made(tmp_path / "b"))
+    await clinic.issue([Draft(placement()), Draft(placement())])
+    await clinic.close()
+    bad = await play(federation, made(tmp_path / "b"), accusing(federation, 2))
+    assert (bad.exit_code, claim(bad, "not-equivocated")) == (1, ("failed", "verify.equivocation"))
+    assert claim(bad, "not-equivocated", "execution") == ("not-checked", None)
+    framed = await play(federation, made(tmp_path / "c"), accusing(federation, 1, Domain.make(CLINIC)))
+    assert framed.exit_code == 0, "signatures by a stranger convict nobody"
+
+
+async def test_two_histories_in_one_bundle_convict_by_themselves(
+    federation: Federation, tmp_path: Path
+) -> None:
+    """Nobody brought a document: the bundle's own checkpoints state two roots for one size."""
+
+    def touch(held: Bundle) -> Bundle:
+        (name,) = [key for key, text in held.proofs.items() if b"clinic.de/log" in text]
+        parsed = read_proof(held.proofs[name])
+        size = checkpoint.read(parsed.note).checkpoint.size
+        other = replace(parsed, note=forked(federation.clinic, size, sha256(b"other")))
+        return replace(held, proofs={**held.proofs, bytes(32): write_proof(other)})
+
+    report = await play(federation, tmp_path, touch)
+    assert claim(report, "not-equivocated") == ("failed", "verify.equivocation")
+
+
+async def test_one_domain_cannot_convict_another(federation: Federation, tmp_path: Path) -> None:
+    """cloud.fr signs two receipts in the name of clinic.de: that convicts neither."""
+    clinic = await federation.clinic.open(tmp_path)
+    (issued,) = await clinic.issue([Draft(placement())])
+    await clinic.close()
+    payload = envelope.read(issued.envelope).payload
+    twins = [
+        envelope.sign(envelope.STATEMENT, data, federation.cloud.keys.receipt)
+        for data in (payload, payload.replace(b'"count":3', b'"count":4'))
+    ]
+    document = Equivocation(kind="issuer", first=twins[0], second=twins[1])
+
+    def touch(held: Bundle) -> Bundle:
+        return replace(held, equivocations=(document.write(),))
+
+    assert (await play(federation, made(tmp_path / "x"), touch)).exit_code == 0
+    mine = [
+        envelope.sign(envelope.STATEMENT, envelope.read(data).payload, federation.clinic.keys.receipt)
+        for data in twins
+    ]
+    document = Equivocation(kind="issuer", first=mine[0], second=mine[1])
+    report = await play(federation, made(tmp_path / "y"), touch)
+    assert claim(report, "not-equivocated") == ("failed", "verify.equivocation")
