@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Final
 from attestation import appraise, render
 from attestation.endorsements import MAX_DOCUMENT_BYTES, recognise
 from attestation.expected import Expectations
-from attestation.gpu.forms import Devices, devices_in
+from attestation.gpu.expected import GpuPolicy
+from attestation.gpu.forms import Devices, TokenFile, devices_in
+from attestation.gpu.forms import unwrap as unwrap_gpu
 from attestation.gpu.report import is_report
 from attestation.gpu.report import read_report as read_gpu_report
 from attestation.gpu.show import state_report
@@ -256,10 +258,13 @@ def _fetch(arguments: argparse.Namespace) -> int:
     import httpx
 
     expectations = Expectations.load(arguments.expect) if arguments.expect else None
-    evidence = _evidence(arguments.evidence)
+    devices = _gpu_evidence(arguments.evidence)
+    evidence = b"" if devices is not None else _evidence(arguments.evidence)
 
     async def fetch() -> list[Path]:
         async with httpx.AsyncClient() as client:
+            if devices is not None:
+                return await _from_nvidia(arguments, client, devices, expectations)
             quote = _quote(evidence)
             if quote is not None:
                 return await _from_intel(arguments, client, quote, expectations)
@@ -301,6 +306,40 @@ async def _from_intel(
     wanted = Wanted(arguments.update, arguments.evaluation)
     roots = rules.roots if rules else INTEL_ROOTS
     return await Provisioning(Pieces(arguments.out), service, roots, wanted).endorse(quote)
+
+
+async def _from_nvidia(
+    arguments: argparse.Namespace,
+    client: httpx.AsyncClient,
+    devices: Devices | TokenFile,
+    expectations: Expectations | None,
+) -> list[Path]:
+    from attestation.collateral.nvidia import Accelerators, Endpoints
+    from attestation.collateral.pieces import Pieces
+    from attestation.collateral.service import Service
+
+    mirror = arguments.base_url and arguments.base_url.rstrip("/")
+    policy = (expectations and expectations.nvidia) or GpuPolicy()
+    endpoints = Endpoints.mirror(mirror) if mirror else Endpoints()
+    services = Accelerators(Pieces(arguments.out), Service(client, mirror or ""), policy, endpoints)
+    if isinstance(devices, TokenFile):
+        return await services.archive_keys(devices)
+    return await services.endorse(devices.inputs)
+
+
+def _gpu_evidence(path: Path) -> Devices | TokenFile | None:
+    """Devices of NVIDIA's or a service token; None for another vendor's evidence."""
+    found = (
+        _devices(path)
+        if path.is_file() or any(path.glob("report.bin")) or any(path.glob("*/report.bin"))
+        else None
+    )
+    if isinstance(found, Devices):
+        return found if all(is_report(each.report) for each in found.inputs) else None
+    if found is None or not (is_report(found) or found.lstrip()[:2] == b"[[" or b'"evidence_list"' in found):
+        return None
+    known = unwrap_gpu(found)
+    return known if isinstance(known, Devices | TokenFile) else None
 
 
 def _quote(data: bytes | Evidence) -> bytes | None:
