@@ -18,7 +18,7 @@ from attestation.gpu.revocation import check, ocsp
 from attestation.gpu.rim import manifest
 from attestation.snp import appraisal, chain, revocation
 from attestation.tdx import chain as pck
-from attestation.tdx import collateral, documents, endorsed, kept, signature
+from attestation.tdx import collateral, documents, endorsed, kept, quote, signature
 from attestation.tdx import revocation as intel
 from attestation.tdx import verify as quoted
 
@@ -49,6 +49,8 @@ def caches() -> tuple[_lru_cache_wrapper[object], ...]:
             endorsed._verify_body,
             intel.verify_crl,
             quoted._verify_qe,
+            quoted._bound,
+            quote._read_vouched,
             constraints.stated,
             offered.gather,
             links.verify_link,

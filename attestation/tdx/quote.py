@@ -8,6 +8,7 @@ ECDSA `s` is protected, so a quote's identity is the hash of what is signed, nev
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from attestation.result import Check, compared
@@ -21,13 +22,15 @@ HEADER_BYTES: Final = 48
 MAX_QUOTE_BYTES: Final = 256 * 1024  # authentication data may take 64 KiB, a PEM chain 4 KiB, a tail 16 KiB
 MAX_TAIL_BYTES: Final = 16 * 1024  # zeros with which drivers fill their buffers; 8,000 in the field
 MAX_CERTIFICATION_BYTES: Final = 64 * 1024  # a chain of three certificates in PEM has under 4 KiB
+SIGNATURE_BYTES: Final = 64
+CACHED_ENCLAVES: Final = 1024
+REMEMBERED_BYTES: Final = 16 * 1024  # per entry; 4 to 5 KiB in the field
 QE_VENDOR: Final = bytes.fromhex("939a7233f79c4ca9940a0db3957f0607")
 """Intel's quoting enclave (DCAP quote format, QE Vendor ID)."""
 
 _HEADER: Final = struct.Struct("<HHI4s16s20s")
 _V5_BODY: Final = struct.Struct("<HI")  # body type, size
 _LENGTH: Final = struct.Struct("<I")
-_SIGNED_BY: Final = struct.Struct("<64s64s")  # signature, attestation key
 _DATA: Final = struct.Struct("<HI")  # certification data: type, size
 _QE: Final = struct.Struct("<384s64sH")  # QE report, its signature, size of the authentication data
 _ECDSA_P256: Final = 2
@@ -122,10 +125,12 @@ def read_quote(data: bytes) -> Quote:
     body = outer.take(size, "the body")
     signed = data[: outer.at]
     (length,) = outer.unpack(_LENGTH, "the signature length")
-    signatures = outer.take(length, "the signature data")
-    parts = _signature_data(version, signatures)
+    if length < SIGNATURE_BYTES:
+        raise Unreadable("tdx.sig_data_malformed", f"signature data of {length} bytes")
+    signature = outer.take(SIGNATURE_BYTES, "the signature")
+    vouched = _vouched(version, outer.take(length - SIGNATURE_BYTES, "the signature data"))
     report = read_sgx(body) if tee == "sgx" else read_td(body)
-    return Quote(version, tee, tee_type, vendor, user_data, report, signed, *parts, outer.rest())
+    return Quote(version, tee, tee_type, vendor, user_data, report, signed, signature, *vouched, outer.rest())
 
 
 def _body_kind(version: int, tee_type: int, outer: _Reader) -> tuple[Tee, int]:
@@ -148,13 +153,31 @@ def _body_kind(version: int, tee_type: int, outer: _Reader) -> tuple[Tee, int]:
     return tee, size
 
 
-def _signature_data(version: int, data: bytes) -> tuple[bytes, bytes, SgxReport, bytes, bytes, int, bytes]:
-    """Signature, key, QE report, its signature, authentication data, certification type and data.
+class _Vouched(NamedTuple):
+    """What stands behind the quote's signature: the same for every quote of one quoting enclave."""
 
-    From version 4 on, what follows the key is wrapped once more, as certification data of type 6.
-    """
+    key: bytes
+    qe: SgxReport
+    qe_signature: bytes
+    auth_data: bytes
+    certification_type: int
+    certification: bytes
+
+
+def _vouched(version: int, data: bytes) -> _Vouched:
+    """Read it; small ones are remembered as they were read. Raises `Unreadable`."""
+    return (
+        _read_vouched(version, data)
+        if len(data) <= REMEMBERED_BYTES
+        else _read_vouched.__wrapped__(version, data)
+    )
+
+
+@lru_cache(maxsize=CACHED_ENCLAVES)
+def _read_vouched(version: int, data: bytes) -> _Vouched:
+    """From version 4 on, what follows the key is wrapped once more, as certification data of type 6."""
     reader = _Reader(data, "tdx.sig_data_malformed")
-    signature, key = reader.unpack(_SIGNED_BY, "signature and key")
+    key = reader.take(64, "the attestation key")
     if version >= 4:
         kind, size = reader.unpack(_DATA, "type and size of the certification data")
         if kind != _QE_REPORT_CERTIFICATION:
@@ -169,7 +192,7 @@ def _signature_data(version: int, data: bytes) -> tuple[bytes, bytes, SgxReport,
         raise Unreadable("tdx.sig_data_malformed", f"certification data of type {kind}, {size} bytes, inside")
     certification = reader.take(size, "the certification data")
     reader.finish()
-    return signature, key, read_sgx(qe), qe_signature, auth_data, kind, certification
+    return _Vouched(key, read_sgx(qe), qe_signature, auth_data, kind, certification)
 
 
 def check_quote(quote: Quote) -> list[Check]:

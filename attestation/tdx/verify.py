@@ -23,6 +23,7 @@ from schemas.canonical import sha256
 from schemas.errors import ComityError, Refused, Undecided, Unreadable
 
 CACHED_QE_REPORTS: Final = 4096
+REMEMBERED_AUTH_BYTES: Final = 256  # 32 in the field, up to 65,535 allowed
 PEM_CHAIN: Final = 5  # DCAP certification data types
 PCK_LEAF: Final = 4
 PLATFORM_DATA: Final = {1: 16, 2: 256, 3: 384}
@@ -161,12 +162,18 @@ def _verify_qe(chain: PckChain, report: bytes, signature: bytes) -> bytes:
 
 def _qe_binding(quote: Quote) -> Check:
     """The QE vouches for this attestation key: SHA-256(key ‖ authentication data), then 32 zero bytes."""
-    wanted = sha256(quote.attestation_key, quote.auth_data) + bytes(32)
+    bind = _bound if len(quote.auth_data) <= REMEMBERED_AUTH_BYTES else _bound.__wrapped__
+    wanted = bind(quote.attestation_key, quote.auth_data)
     name, clause = "tdx.authenticity.qe_report_binding", "DCAP quote format: QE Report, REPORTDATA"
     if quote.qe.report_data != wanted:
         seen = quote.qe.report_data.hex()
         return failed(name, "tdx.qe_report_binding_invalid", seen, wanted.hex(), clause)
     return passed(name, "binds the attestation key", "the hash of the key", clause)
+
+
+@lru_cache(maxsize=CACHED_QE_REPORTS)
+def _bound(key: bytes, auth_data: bytes) -> bytes:
+    return sha256(key, auth_data) + bytes(32)
 
 
 def _quote_signature(quote: Quote) -> Check:
