@@ -57,6 +57,8 @@ def check_roots(expectations: Expectations, trust: FederationTrust) -> None:
     for policy in (expectations.tdx, expectations.sgx):
         pins = policy.roots.pins if policy is not None else {}
         accepted.update({digest: pin.name for digest, pin in pins.items() if pin.simulated})
+    if expectations.nvidia is not None:
+        accepted.update(expectations.nvidia.roots.simulated)
     for digest, name in accepted.items():
         if digest not in listed:
             raise ConfigurationError(

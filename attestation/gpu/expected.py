@@ -144,12 +144,16 @@ def _date(table: Table) -> float | None:
 
 
 def _roots(table: Table) -> Roots:
-    """NVIDIA's, further ones that are listed, and made-up ones by name and key digest (DESIGN 15)."""
+    """NVIDIA's, anchors of its service, and made-up roots by name and key digest (DESIGN 4, 15).
+
+    No file can add a device or manifest root that would not say `simulated`.
+    """
     listed: list[tuple[Anchor, str, str, bool]] = []
     for kind, simulated in (("root", False), ("simulated_root", True)):
         for each in table.children(kind):
             name = each.text("name", r"[\x21-\x7e]{1,64}", write='name = "demo"')
-            anchor = each.text("anchor", "|".join(ANCHORS), write='anchor = "device"')
+            allowed = "|".join(ANCHORS) if simulated else "service"
+            anchor = each.text("anchor", allowed, write=f'anchor = "{allowed.split("|")[0]}"')
             write = 'spki_sha256 = "<SHA-256 of the root\'s key, 64 hex digits>"'
             digest = each.text("spki_sha256", r"[0-9a-f]{64}", write=write)
             each.finish()

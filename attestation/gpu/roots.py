@@ -50,6 +50,16 @@ class Roots:
             pins[anchor].setdefault(digest, Pin(name, simulated))
         return Roots(**pins)
 
+    @property
+    def simulated(self) -> dict[str, str]:
+        """Digest → name of every made-up root that is accepted, whatever for."""
+        return {
+            digest: pin.name
+            for pins in (self.device, self.manifest, self.service)
+            for digest, pin in pins.items()
+            if pin.simulated
+        }
+
     def pin_of(self, root: Certificate, anchor: Anchor) -> Pin:
         """The pin of this certificate's key. Raises `Refused` (`root`): a name proves nothing."""
         pins: dict[Anchor, Mapping[str, Pin]] = {
