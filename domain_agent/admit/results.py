@@ -33,7 +33,7 @@ class ResultIssuer:
 
     def issue(self, appraisal: NodeAppraisal, now: float) -> str:
         """The result as a JWT, good for as long as the appraisal. now: POSIX seconds."""
-        lifetime = max(MIN_LIFETIME_S, int(appraisal.expires_at - now))
+        lifetime = max(MIN_LIFETIME_S, int(appraisal.expires_at) - int(now))
         return sign_ear(appraisal.result, self.key, issuer=self.domain, issued_at=int(now), lifetime=lifetime)
 
 
