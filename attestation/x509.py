@@ -75,8 +75,8 @@ class Certificate:
     signed: Signed = field(repr=False)
     inner_algorithm: bytes = field(repr=False)
     """The algorithm identifier that is itself signed."""
-    extensions: tuple[bytes, ...] = field(repr=False)
-    """Each extension whole, in DER."""
+    extensions: bytes = field(repr=False)
+    """The element [3] that holds them all, in DER; empty where there is none."""
 
     @property
     def fingerprint(self) -> str:
@@ -185,7 +185,7 @@ def _certificate(data: bytes, signed: Signed, fields: list[bytes]) -> Certificat
         public_key=key,
         signed=signed,
         inner_algorithm=inner,
-        extensions=_extensions(fields),
+        extensions=fields[-1] if fields[-1][:1] == b"\xa3" else b"",
     )
 
 
@@ -248,7 +248,8 @@ def verify_pss(key: PublicKey, signed: Signed) -> bytes:
 def extensions_of(certificate: Certificate) -> dict[bytes, tuple[bool, bytes]]:
     """Encoded OID → (critical, value) of every extension (RFC 5280 4.1). Raises `Unreadable`."""
     found: dict[bytes, tuple[bool, bytes]] = {}
-    for element in certificate.extensions:
+    listed = der.children(der.children(certificate.extensions)[0]) if certificate.extensions else ()
+    for element in listed:
         oid, *flag, value = der.children(element) or [b"", b""]
         tag, content = der.split(value)
         if tag != 0x04 or flag not in ([], [_CRITICAL]):
@@ -260,10 +261,3 @@ def extensions_of(certificate: Certificate) -> dict[bytes, tuple[bool, bytes]]:
 
 
 _CRITICAL: Final = b"\x01\x01\xff"  # BOOLEAN TRUE; FALSE is the default and is left out
-
-
-def _extensions(fields: list[bytes]) -> tuple[bytes, ...]:
-    """The elements of [3], which is the last field where it is present."""
-    if fields[-1][:1] != b"\xa3":
-        return ()
-    return tuple(der.children(der.children(fields[-1])[0]))
