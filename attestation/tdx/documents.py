@@ -1,8 +1,9 @@
 """Intel's collateral, recognised by content and kept as the bytes that Intel signed (PCS API v4).
 
-TCB info and QE identity arrive as a set of nine members with their issuer chains, or one by one as the
-service answers them. Each piece proves itself by its own signature, so it does not matter who brought
-it. Here they are only cut out and sorted; nothing is believed before tdx/endorsed.py has verified it.
+TCB info and QE identity arrive as a set of nine members with their issuer chains (and the PCK's own, as a
+tenth), or one by one as the service answers them. Each piece proves itself by its own signature, so it
+does not matter who brought it. Here they are only cut out and sorted; nothing is believed before
+tdx/endorsed.py has verified it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from schemas.errors import Unreadable
 
 MAX_DOCUMENTS: Final = 64  # offered with one quote
 MAX_CERTIFICATES: Final = 64
-MAX_CRLS: Final = 16
+MAX_CRLS: Final = 64
 CACHED_OFFERS: Final = 256
 MAX_KEPT_BYTES: Final = 256 * 1024  # per entry; a set has some 50 KiB
 
@@ -129,9 +130,25 @@ def _set(stated: dict[str, Json]) -> Offered:
         for kind in _ANSWERS.values()
         if stated[kind] != ""
     )
-    crls = [_hex(_text(stated[name])) for name in ("root_ca_crl", "pck_crl") if stated[name] != ""]
-    certificates = _chain(stated["pck_crl_issuer_chain"])
-    return Offered(documents, certificates, tuple(crls))
+    crls = [_crl(_text(stated[name])) for name in ("root_ca_crl", "pck_crl") if stated[name] != ""]
+    certificates = [
+        *_chain(stated["pck_crl_issuer_chain"]),
+        *_chain(stated.get("pck_certificate_chain") or ""),
+    ]
+    return Offered(documents, tuple(certificates), tuple(crls))
+
+
+def _crl(text: str) -> bytes:
+    """DER in hex, or PEM."""
+    if not text.startswith("-----BEGIN"):
+        return _hex(text)
+    try:
+        crls = recognise(text.encode()).crls
+    except Unreadable as error:
+        raise _malformed(error.text) from None
+    if len(crls) != 1:
+        raise _malformed("not one CRL")
+    return crls[0]
 
 
 def _inner(document: bytes, member: str) -> bytes:

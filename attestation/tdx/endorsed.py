@@ -23,7 +23,7 @@ from attestation.x509 import Certificate, read_certificate
 from schemas.canonical import sha256
 from schemas.errors import Refused, Undecided, Unreadable
 
-MAX_CANDIDATES: Final = 16  # documents of one kind that are verified to find the one that fits
+MAX_CANDIDATES: Final = 16  # documents of one kind whose signatures are looked at
 MAX_SIGNERS: Final = 4  # signers tried for a document that came alone; two have existed
 CACHED_DOCUMENTS: Final = 256
 QE_IDS: Final[dict[Tee, str]] = {"sgx": "QE", "tdx": "TD_QE"}
@@ -144,29 +144,49 @@ def _choose(
     begins: list[float],
 ) -> tuple[Verified, Document]:
     """Among several, the one that fits, is current, and has the highest evaluation number."""
-    candidates = asked.offered.of(kind)
-    if not candidates:
+    if not asked.offered.of(kind):
         raise Undecided("tdx.collateral_missing", f"no {kind} was offered")
-    best: tuple[tuple[bool, bool, int], Verified, Document] | None = None
     problem: Refused | Undecided | None = None
-    for source in candidates[:MAX_CANDIDATES]:
+    for source in _best_first(kind, asked, read, fits, begins):
         try:
             verified = verify_document(source, asked.offered.certificates, asked.chain, asked.roots)
-            document = read(source.body)
+            return verified, read(source.body)
         except (Refused, Undecided) as error:
             problem = problem or error
+    raise problem or Undecided("tdx.collateral_missing", f"no {kind} of evaluation {asked.evaluation}")
+
+
+def _best_first(
+    kind: Kind,
+    asked: _Asked,
+    read: Callable[[bytes], Document],
+    fits: Callable[[Document], Document],
+    begins: list[float],
+) -> list[Signed]:
+    """What is worth verifying, in the order of what it claims: a folder may hold a whole fleet's collateral.
+
+    Nothing is believed for that: a claim only decides whose signature is looked at first. What cannot be
+    read comes last, so that its signature still says whether Intel wrote it.
+    """
+    ranked: list[tuple[tuple[bool, bool, int], Signed]] = []
+    for source in asked.offered.of(kind):
+        try:
+            document = read(source.body)
+        except Refused:
+            ranked.append(((False, False, -1), source))
             continue
-        if asked.evaluation is not None and document.evaluation > asked.evaluation:
+        wrong = asked.evaluation is not None and (
+            document.evaluation > asked.evaluation
+            or (kind == "tcb_info" and document.evaluation != asked.evaluation)
+        )
+        if wrong:
             continue
         if document.issued > asked.at:
             begins.append(document.issued)
         current = document.issued <= asked.at <= asked.end(document)
-        rank = (_holds(fits, document), current, document.evaluation)
-        if best is None or rank > best[0]:
-            best = rank, verified, document
-    if best is None or (kind == "tcb_info" and asked.evaluation not in (None, best[2].evaluation)):
-        raise problem or Undecided("tdx.collateral_missing", f"no {kind} of evaluation {asked.evaluation}")
-    return best[1], best[2]
+        ranked.append(((_holds(fits, document), current, document.evaluation), source))
+    ranked.sort(key=lambda each: each[0], reverse=True)
+    return [source for _, source in ranked[:MAX_CANDIDATES]]
 
 
 def _holds(fits: Callable[[Document], Document], document: Document) -> bool:

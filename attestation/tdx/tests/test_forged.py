@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from typing import Any
 
 import pytest
@@ -70,6 +72,28 @@ def test_the_higher_evaluation_that_fits_is_used() -> None:
     older, newer = but(), but(info={"tcbEvaluationDataNumber": 19}, identity={"tcbEvaluationDataNumber": 19})
     found = judge(GOOD, endorsements=[older.collateral(), newer.collateral()])
     assert found.stated()["tcb_evaluation"] == {"tcb_info": 19, "qe_identity": 19}
+
+
+def test_a_set_may_bring_the_pck_chain_and_crls_in_pem() -> None:
+    stated = json.loads(GOOD.collateral())
+    for name in ("root_ca_crl", "pck_crl"):
+        body = base64.b64encode(bytes.fromhex(stated[name])).decode()
+        stated[name] = f"-----BEGIN X509 CRL-----\n{body}\n-----END X509 CRL-----\n"
+    stated["pck_certificate_chain"] = pem(*GOOD.chain()).decode()
+    without = but(certification=(1, bytes(16) + b"\5" * 16 + (11).to_bytes(2, "little") + bytes(2)))
+    assert judge(without, endorsements=[json.dumps(stated).encode()]).verdict == "affirming"
+    stated["pck_crl"] = "-----BEGIN X509 CRL-----"
+    assert judge(GOOD, endorsements=[json.dumps(stated).encode()]).reason == "tdx.collateral_malformed"
+
+
+def test_the_right_documents_are_found_among_a_fleets() -> None:
+    others = [
+        but(info={"fmspc": f"{n:012x}", "tcbEvaluationDataNumber": 30}, document_key="signer").pieces()[0]
+        for n in range(1, 30)
+    ]
+    edited = GOOD.pieces()[0].replace(b"UpToDate", b"OutOfDate")
+    assert judge(GOOD, endorsements=[*others, edited, GOOD.collateral()]).verdict == "affirming"
+    assert judge(GOOD, endorsements=[*others, *GOOD.pieces()[1:]]).reason == "tdx.fmspc_mismatch"
 
 
 def test_another_evaluation_can_be_asked_for_and_the_others_are_shown() -> None:

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from attestation.appraise import appraise_dcap
 from attestation.commands import main
 from attestation.tdx.tests import recorded
+from schemas.primitives import parse_time
 
 pytestmark = pytest.mark.skipif(not recorded.PRESENT, reason=recorded.ABSENT)
 
@@ -68,3 +70,17 @@ def stated_link(printed: dict[str, Any], name: str) -> bool | None:
         if check["check"] == f"tdx.authenticity.{LINKS[name]}":
             return {"pass": True, "fail": False}.get(check["status"])
     raise KeyError(name)
+
+
+WITH_A_COMPLETE_SET = [row for row in recorded.rows() if row["verdict"] in ("affirming", "warning")]
+
+
+@pytest.mark.parametrize("row", WITH_A_COMPLETE_SET, ids=lambda row: row["case"])
+def test_a_whole_folder_of_collateral_gives_the_same(row: dict[str, Any]) -> None:
+    """All platforms', all dates', and sets that were damaged on purpose: each piece stands for itself."""
+    offered = [file.read_bytes() for file in sorted((recorded.FOLDER / "tdx" / "collateral").iterdir())]
+    found = appraise_dcap(
+        recorded.read(row["evidence"]), tee=row["tee"], endorsements=offered, at=parse_time(row["at"]),
+        waive_revocation="revocation" in row["waive"],
+    )  # fmt: skip
+    assert found.verdict == row["verdict"]
