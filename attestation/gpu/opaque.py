@@ -48,10 +48,12 @@ class Opaque:
     """The fields by type, in the order in which they stand."""
 
     fields: Mapping[int, bytes]
+    texts: Mapping[int, str]
+    """Those that are text, without their padding."""
 
     def text(self, kind: int) -> str | None:
-        """A text field without its padding; None where it is absent."""
-        return _text(self.fields[kind]) if kind in self.fields else None
+        """A text field; None where it is absent."""
+        return self.texts.get(kind)
 
     def flag(self, kind: int) -> bool | None:
         """A one-byte switch; None where it is absent."""
@@ -69,7 +71,7 @@ class Opaque:
         if value is None:
             return None
         if self.is_switch:
-            return _text(value).lower()
+            return self.texts[VBIOS].lower()
         return ".".join(f"{value[i]:02x}" for i in (3, 2, 1, 0, 4))
 
     @property
@@ -118,7 +120,10 @@ def read_opaque(data: bytes) -> Opaque:
             raise _malformed(f"opaque field {kind}, or more than {MAX_FIELDS} fields")
         fields[kind] = data[at : at + length]
         at += length
-    found = Opaque(fields)
+    texts = {kind: _text(fields[kind]) for kind in _TEXTS & fields.keys()}
+    if DRIVER not in fields and VBIOS in fields:  # a switch
+        texts[VBIOS] = _text(fields[VBIOS])
+    found = Opaque(fields, texts)
     _check(found)
     return found
 
@@ -127,8 +132,6 @@ def _check(found: Opaque) -> None:
     for kind, value in found.fields.items():
         if kind in _LENGTHS and len(value) not in _LENGTHS[kind]:
             raise _malformed(f"opaque field {kind} has {len(value)} bytes")
-        if kind in _TEXTS or (kind == VBIOS and found.is_switch):
-            _text(value)
         if kind in (NVDEC0, PROTECTED_PCIE) and value[0] not in FLAGS:
             raise _malformed(f"opaque field {kind} is neither on nor off")
     vbios = found.fields.get(VBIOS)

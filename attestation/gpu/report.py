@@ -7,8 +7,9 @@ where the lengths say, never "at the end": some dumps carry a padding byte behin
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 from attestation.gpu.opaque import Opaque, read_opaque
 from schemas.canonical import sha256
@@ -27,22 +28,14 @@ _BLOCK: Final = struct.Struct("<BBHBH")
 """Index, specification, size; type and size of the value."""
 
 
-class Measurement(NamedTuple):
-    """One block of the measurement record. A tuple: a report has 64."""
-
-    number: int
-    """From 1; a manifest counts from 0."""
-    kind: int
-    value: bytes
-
-
 @dataclass(frozen=True, slots=True)
 class Report:
     """What one report says. Nothing in it has been verified."""
 
     nonce: bytes
     """The requester's: the challenge (32 bytes)."""
-    measurements: tuple[Measurement, ...]
+    measurements: Mapping[int, bytes]
+    """Values by index as a manifest counts, from 0: a block's own index less one."""
     responder_nonce: bytes
     opaque: Opaque
     signed: bytes
@@ -107,24 +100,26 @@ class _Reader:
         return int.from_bytes(self.take(size), "little")
 
 
-def _blocks(record: bytes, count: int) -> tuple[Measurement, ...]:
+def _blocks(record: bytes, count: int) -> dict[int, bytes]:
     """Exactly `count` blocks that fill the record, ascending (DSP0274 10.11.1, measurement block)."""
-    found: list[Measurement] = []
+    found: dict[int, bytes] = {}
+    unpack, header, end = _BLOCK.unpack_from, _BLOCK.size, len(record)
     at = last = 0
     for _ in range(count):
-        if at + _BLOCK.size > len(record):
+        if at + header > end:
             raise _malformed("the measurement record is cut short")
-        index, specification, size, kind, length = _BLOCK.unpack_from(record, at)
-        at += _BLOCK.size + length
-        if specification != _DMTF or length + 3 != size or at > len(record):
+        index, specification, size, _kind, length = unpack(record, at)
+        start = at + header
+        at = start + length
+        if specification != _DMTF or length + 3 != size or at > end:
             raise _malformed(f"measurement block {index} disagrees with itself")
         if index <= last:
             raise _malformed(f"measurement block {index} is repeated or out of order")
-        found.append(Measurement(index, kind, record[at - length : at]))
+        found[index - 1] = record[start:at]
         last = index
-    if at != len(record):
+    if at != end:
         raise _malformed("the measurement record is longer than its blocks")
-    return tuple(found)
+    return found
 
 
 def _malformed(why: str) -> Refused:

@@ -51,7 +51,7 @@ def state_report(report: Report) -> dict[str, Json]:
         "trailing_bytes": len(report.tail),
         "opaque_types": list(opaque.fields),
         "opaque": _opaque(opaque),
-        "measurements": {str(block.number - 1): block.value.hex() for block in report.measurements},
+        "measurements": {str(index): value.hex() for index, value in report.measurements.items()},
     }
 
 

@@ -133,7 +133,7 @@ def _kind(device: DeviceInput, found: DeviceAppraisal) -> list[Check]:
 
 def _numbered(check: Check, position: int) -> Check:
     """`gpu.chain.root` of the third device becomes `gpu.device2.chain.root`."""
-    return check._replace(name=f"gpu.device{position}.{check.name.removeprefix('gpu.')}")
+    return Check(f"gpu.device{position}.{check.name.removeprefix('gpu.')}", *check[1:])
 
 
 def check_tokens(

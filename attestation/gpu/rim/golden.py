@@ -32,10 +32,10 @@ class Mismatch:
 
 def compare(golden: Mapping[int, tuple[bytes, ...]], report: Report) -> list[Mismatch]:
     """Every golden value that the report lacks or shows otherwise; another size is another value."""
-    values = {block.number - 1: block.value for block in report.measurements}
+    values = report.measurements
     found = [
         Mismatch(index, values.get(index), wanted)
-        for index, wanted in sorted(golden.items())
+        for index, wanted in golden.items()
         if values.get(index) not in wanted
     ]
     if len(found) == 1 and _is_excused(found[0], report):

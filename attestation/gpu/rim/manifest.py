@@ -123,7 +123,7 @@ def _golden(payload: Any) -> dict[int, tuple[bytes, ...]]:
         seen.add(index)
         if active:
             golden[index] = values
-    return golden
+    return dict(sorted(golden.items()))
 
 
 def _resource(resource: Any) -> tuple[int, bool, tuple[bytes, ...]]:
