@@ -12,6 +12,7 @@ from pathlib import Path
 from receipts import bundle as bundles
 from receipts import render
 from receipts.verify import verify_bundle
+from receipts.verify.pinned import PinnedTrust, establish
 from receipts.verify.replayed import Rerank
 from receipts.verify.show import describe
 from receipts.verify.trust_file import TrustFile, parse
@@ -60,6 +61,10 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--trust", type=Path, metavar="FILE", help="with --folder: taken along")
     where = export.add_mutually_exclusive_group(required=True)
     where.add_argument("--out", type=Path, metavar="FILE", help="write the bundle alone")
+    where.add_argument("--sigstore", type=Path, metavar="DIR", help="write what the sigstore tool verifies")
+    export.add_argument(
+        "--authority", type=Path, metavar="DIR", help="with --sigstore: the private root, made at first use"
+    )
     where.add_argument("--folder", type=Path, metavar="DIR", help="write a folder that verifies by itself")
     export.add_argument("--json", action="store_true", help="one JSON object on stdout")
     show = commands.add_parser("show", help="print what a bundle states, without judging it")
@@ -87,12 +92,15 @@ def _export(arguments: argparse.Namespace) -> int:
     from receipts.audit import papers
     from receipts.audit.logfile import LogFile
 
-    if arguments.folder and not arguments.trust:
-        raise ConfigurationError("take.trust", "--folder needs --trust FILE: what the auditor holds as true")
+    if not arguments.out and not arguments.trust:
+        raise ConfigurationError("take.trust", "this needs --trust FILE: what the auditor holds as true")
     policies = take.read_policies(arguments.policies) if arguments.policies else {}
     with LogFile(arguments.log) as log:
         held = papers.read(arguments.papers)
         bundle = take.take(log, arguments.name, held, policies, explained=arguments.explained)
+        domain = log.domain
+    if arguments.sigstore:
+        return _sigstore(arguments, bundle, domain, establish(held, load_trust(arguments.trust)))
     if arguments.out:
         _save(arguments.out, bundles.write(bundle))
     else:
@@ -103,6 +111,24 @@ def _export(arguments: argparse.Namespace) -> int:
     written = arguments.out or arguments.folder
     text = f"{len(bundle.envelopes)} statements, {len(bundle.proofs)} proofs: {written}"
     _print(json.dumps({"exit": 0, "written": str(written)}) if arguments.json else text)
+    return 0
+
+
+def _sigstore(arguments: argparse.Namespace, bundle: bundles.Bundle, domain: str, held: PinnedTrust) -> int:
+    """Export the log's own receipts under the domain's private root."""
+    from receipts.export import files
+    from receipts.export.authority import Authority
+
+    if not arguments.authority:
+        raise ConfigurationError("export.authority", "--sigstore needs --authority DIR: your private root")
+    at = datetime.now(UTC).replace(microsecond=0)
+    authority = Authority.open(arguments.authority, domain, at)
+    commands = files.write(bundle, domain, held, authority, arguments.sigstore, at=at)
+    note = "anchor: none. The time shown is that of this export, under this domain's own private root."
+    if arguments.json:
+        _print(json.dumps({"exit": 0, "note": note, "commands": list(commands)}))
+    else:
+        _print("\n".join([*commands, note]))
     return 0
 
 

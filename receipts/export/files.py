@@ -1,0 +1,63 @@
+"""Writing an export: for each receipt a bundle and its artifact, one trust configuration, and the command."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from receipts.bundle import Bundle
+from receipts.export.authority import Authority
+from receipts.export.sigstore import Exported, export
+from receipts.statements.receipt import MODELS
+from receipts.statements.statement import commitment_file, parse_receipt, receipt_kind
+from receipts.verify.pinned import PinnedTrust
+from schemas import envelope
+from schemas.errors import ConfigurationError, Refused
+
+TRUST: Final = "trust-config.json"
+
+
+def write(
+    bundle: Bundle, domain: str, held: PinnedTrust, authority: Authority, folder: Path, *, at: datetime
+) -> list[str]:
+    """Export the domain's own receipts of a bundle; returns the commands that verify them.
+
+    Raises `Refused` (`export.nothing`) when there is none, `ConfigurationError` for the folder.
+    """
+    commands: list[str] = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for data in bundle.envelopes.values():
+            payload = envelope.read(data).payload
+            model = MODELS.get(receipt_kind(payload))
+            body = parse_receipt(payload, model) if model else None
+            if body is None or body.issuer != domain:
+                continue
+            made = _signed_by(data, domain, held, authority, at)
+            name = body.receipt_id
+            (folder / f"{name}.sigstore.json").write_bytes(made.bundle)
+            (folder / f"{name}.commitment").write_bytes(commitment_file(body.request.commitment))
+            (folder / TRUST).write_bytes(made.trust)
+            commands.append(command(folder, name, made))
+    except OSError as error:
+        raise ConfigurationError("export.folder", f"{folder}: {error.strerror}") from None
+    if not commands:
+        raise Refused("export.nothing", f"no receipt of {domain} in this bundle")
+    return commands
+
+
+def _signed_by(data: bytes, domain: str, held: PinnedTrust, authority: Authority, at: datetime) -> Exported:
+    """Under whichever of the domain's registered receipt keys made the signature. Raises `Refused`."""
+    keys = {each.entry.thumbprint: each.key for each in held.registered("receipt") if each.domain == domain}
+    verified = envelope.verify(data, envelope.STATEMENT, keys.values())
+    return export(data, keys[verified.signer], authority, at=at)
+
+
+def command(folder: Path, name: str, made: Exported) -> str:
+    """What anyone with the stock tool runs, offline."""
+    return (
+        f"sigstore --trust-config {folder / TRUST} verify identity --offline --bundle"
+        f" {folder / name}.sigstore.json --cert-identity {made.identity}"
+        f" --cert-oidc-issuer {made.issuer} {folder / name}.commitment"
+    )
