@@ -11,9 +11,11 @@ from functools import _lru_cache_wrapper
 from typing import cast
 
 from attestation import der, endorsements, narrow, x509
+from attestation.gpu import chain as devices
 from attestation.gpu import constraints
 from attestation.gpu import documents as offered
 from attestation.gpu import signature as links
+from attestation.gpu import verify as origin
 from attestation.gpu.revocation import check, ocsp
 from attestation.gpu.rim import manifest
 from attestation.snp import appraisal, chain, revocation
@@ -54,6 +56,11 @@ def caches() -> tuple[_lru_cache_wrapper[object], ...]:
             constraints.stated,
             offered.gather,
             links.verify_link,
+            devices.read_chain,
+            devices.family_of,
+            devices.leaf_fwid,
+            origin._linked,
+            origin._held,
             check._verify_crl,
             ocsp.read_response,
             ocsp._verify,

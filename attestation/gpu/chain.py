@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Literal
 
 from attestation import der
@@ -18,6 +19,7 @@ from attestation.x509 import Certificate, read_certificate
 from schemas.errors import Refused, Unreadable
 
 CHAIN_LENGTH: Final = 5
+CACHED_CHAINS: Final = 4096  # one per device, about 300 bytes beside its certificates
 MAX_CHAIN_BYTES: Final = 5120  # the driver's buffer for the attestation chain
 _SHA384: Final = encode_oid("2.16.840.1.101.3.4.2.2")
 _SAN: Final = encode_oid("2.5.29.17")
@@ -65,9 +67,9 @@ FAMILIES: Final = {
 """By the chip in the leaf's name. A switch sits below Hopper's identity."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class DeviceChain:
-    """The certificates as delivered. Nothing in them has been verified."""
+    """The certificates as delivered. Nothing in them has been verified. Compared by identity."""
 
     leaf: Certificate
     brom: Certificate
@@ -93,7 +95,8 @@ class DeviceChain:
         return (serial & (1 << 64) - 1).to_bytes(8)
 
 
-def read_chain(certificates: Sequence[bytes]) -> DeviceChain:
+@lru_cache(maxsize=CACHED_CHAINS)
+def read_chain(certificates: tuple[bytes, ...]) -> DeviceChain:
     """Five DER certificates, leaf first. Raises `Refused` (`gpu.chain_wrong_length`, `_malformed`)."""
     if len(certificates) != CHAIN_LENGTH:
         raise Refused("gpu.chain_wrong_length", f"{len(certificates)} certificates, not {CHAIN_LENGTH}")
@@ -105,6 +108,7 @@ def read_chain(certificates: Sequence[bytes]) -> DeviceChain:
         raise Refused("gpu.chain_malformed", error.text) from None
 
 
+@lru_cache(maxsize=CACHED_CHAINS)
 def family_of(chain: DeviceChain) -> Family:
     """The one family that all names speak of. Raises `Refused` (`gpu.chain_family_mismatch`)."""
     leaf = _LEAF.fullmatch(chain.leaf.common_name)
@@ -139,12 +143,13 @@ def alternative_chip(leaf: Certificate) -> str | None:
     return chip if oid == _SAN_OID and maker == "NVIDIA" else None
 
 
-def leaf_fwid(leaf: Certificate) -> bytes | None:
+@lru_cache(maxsize=CACHED_CHAINS)
+def leaf_fwid(chain: DeviceChain) -> bytes | None:
     """The firmware digest that the boot ROM certified (48 bytes); None where it names none.
 
     Raises `Refused` (`gpu.chain_malformed`) where the extension is there and cannot be read.
     """
-    values = stated(leaf.der).values
+    values = stated(chain.leaf.der).values
     try:
         if FWID_HOPPER in values:
             return _digest(der.children(values[FWID_HOPPER])[-1])  # the last member (gpu.md 4)

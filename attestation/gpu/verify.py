@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
-from attestation.gpu.chain import DeviceChain, Family, family_of, leaf_fwid, read_chain
+from attestation.gpu.chain import CACHED_CHAINS, DeviceChain, Family, family_of, leaf_fwid, read_chain
 from attestation.gpu.constraints import hold_chain
 from attestation.gpu.opaque import CHIP_INFO, DRIVER, FWID
 from attestation.gpu.report import Report, read_report
 from attestation.gpu.roots import Pin, Roots
 from attestation.gpu.signature import p384_of, verify_link, verify_raw
 from attestation.result import Check, compared, failed, not_evaluated, passed, undecided
-from attestation.x509 import Certificate
 from schemas.errors import ComityError, Refused, Undecided
 
 MAX_PADDING: Final = 16  # bytes of zero behind the signature that a policy may tolerate
@@ -119,15 +119,15 @@ def _chain(
     try:
         if certificates is None:
             raise Undecided("gpu.chain_unavailable", "no device chain was offered")
-        chain = read_chain(certificates)
+        chain = read_chain(tuple(certificates))
     except (Refused, Undecided) as error:
         rest = [not_evaluated(name, "no chain", _CHAIN) for name in names[1:]]
         return None, [from_error(names[0], error, wanted, _CHAIN), *rest]
     return chain, [
         passed(names[0], f"{chain.leaf.common_name}, {chain.ueid}", wanted, _CHAIN),
         _root(names[1], chain, roots),
-        check_links(names[2], chain.certificates, "gpu.chain_signature_invalid"),
-        check_constraints(names[3], chain.certificates, "gpu.chain_constraint_violation"),
+        _links(names[2], chain),
+        _constraints(names[3], chain),
         _validity(names[4], chain, at),
     ]
 
@@ -146,24 +146,38 @@ def _root(name: str, chain: DeviceChain, roots: Roots) -> Check:
     return passed(name, seen, "a pinned root", clause)
 
 
-def check_links(name: str, chain: Sequence[Certificate], code: str) -> Check:
-    """Each certificate is signed by the next, the root by itself (RFC 5280 6.1.3 a 1)."""
+def _links(name: str, chain: DeviceChain) -> Check:
     wanted = "each signed by the next"
     try:
-        for child, parent in zip(chain, [*chain[1:], chain[-1]], strict=True):
-            verify_link(child.der, parent.der)
+        _linked(chain)
     except Refused as error:
-        return failed(name, code, error.text, wanted, _CHAIN)
-    return passed(name, f"{len(chain)} signatures", wanted, _CHAIN)
+        return failed(name, "gpu.chain_signature_invalid", error.text, wanted, _CHAIN)
+    return passed(name, "5 signatures", wanted, _CHAIN)
 
 
-def check_constraints(name: str, chain: Sequence[Certificate], code: str) -> Check:
-    """Names, key ids, authority flags, path lengths, usages, critical extensions (RFC 5280 6.1.4)."""
+@lru_cache(maxsize=CACHED_CHAINS)
+def _linked(chain: DeviceChain) -> DeviceChain:
+    """Each certificate is signed by the next, the root by itself (RFC 5280 6.1.3 a 1)."""
+    listed = chain.certificates
+    for child, parent in zip(listed, [*listed[1:], listed[-1]], strict=True):
+        verify_link(child.der, parent.der)
+    return chain
+
+
+def _constraints(name: str, chain: DeviceChain) -> Check:
+    wanted = "a chain of issuers"
     try:
-        hold_chain(chain)
+        _held(chain)
     except Refused as error:
-        return failed(name, code, error.text, "a chain of issuers", _CHAIN)
-    return passed(name, "holds", "a chain of issuers", _CHAIN)
+        return failed(name, "gpu.chain_constraint_violation", error.text, wanted, _CHAIN)
+    return passed(name, "holds", wanted, _CHAIN)
+
+
+@lru_cache(maxsize=CACHED_CHAINS)
+def _held(chain: DeviceChain) -> DeviceChain:
+    """Names, key ids, authority flags, path lengths, usages, critical extensions (RFC 5280 6.1.4)."""
+    hold_chain(chain.certificates)
+    return chain
 
 
 def _validity(name: str, chain: DeviceChain, at: float) -> Check:
@@ -222,7 +236,7 @@ def check_fwid(report: Report | None, chain: DeviceChain | None, family: Family 
     if report is None or chain is None:
         return not_evaluated(name, "no report" if report is None else "no chain", clause)
     try:
-        certified = leaf_fwid(chain.leaf)
+        certified = leaf_fwid(chain)
     except Refused as error:
         code = "gpu.chain_constraint_violation" if error.code == "constraint" else error.code
         return failed(name, code, error.text, "a firmware id", clause)

@@ -106,6 +106,8 @@ def _check(
     subject: Subject, held: Held, foreign: frozenset[int], at: float, ends: dict[str, float], *, waived: bool
 ) -> Check:
     name, found = f"gpu.revocation.{subject.name}", _Found()
+    if waived and not held.responses and not held.crls:
+        return not_evaluated(name, "waived; gpu.revocation_unavailable: no answer was offered", _CLAUSE)
     try:
         _ask_responses(subject, held.responses, at, found)
         _ask_crls(subject, held.crls, at, found)

@@ -76,7 +76,7 @@ def test_a_damaged_report_is_never_affirmed(device: GpuForge, data: st.DataObjec
 @given(st.lists(st.binary(max_size=60), max_size=6))
 def test_random_certificates_are_no_chain(certificates: list[bytes]) -> None:
     with pytest.raises(Refused):
-        read_chain(certificates)
+        read_chain(tuple(certificates))
 
 
 @given(st.lists(st.binary(max_size=120), max_size=4))
