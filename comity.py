@@ -77,9 +77,10 @@ def policy(arguments: list[str]) -> int:
 
 def schema(arguments: list[str]) -> int:
     """print the JSON Schemas of what crosses a border"""
+    from receipts.published import PUBLISHED
     from schemas.commands import main as run
 
-    return run(arguments)
+    return run(arguments, more=PUBLISHED)
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from schemas.canonical import Wire
@@ -52,8 +52,11 @@ SCHEMAS: Final[dict[str, type[Wire]]] = {model.__name__: model for model in _PUB
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 
-def main(argv: Sequence[str]) -> int:
-    """Print one schema, or the names of all with what each is. Raises `ConfigurationError`."""
+def main(argv: Sequence[str], *, more: Sequence[type[Wire]] = ()) -> int:
+    """Print one schema, or the names of all with what each is. Raises `ConfigurationError`.
+
+    `more`: what other rooms publish.
+    """
     parser = argparse.ArgumentParser(
         prog="comity schema", description="Print the JSON Schema of a value that crosses a border."
     )
@@ -62,19 +65,20 @@ def main(argv: Sequence[str]) -> int:
         name = parser.parse_args(argv).name
     except SystemExit as stop:  # argparse has printed why
         return stop.code if isinstance(stop.code, int) else 2
-    print(listing() if name is None else schema(name))  # noqa: T201
+    known = SCHEMAS | {model.__name__: model for model in more}
+    print(listing(known) if name is None else schema(name, known))  # noqa: T201
     return 0
 
 
-def listing() -> str:
+def listing(known: Mapping[str, type[Wire]] = SCHEMAS) -> str:
     """One line per schema: its name and the first line of its meaning."""
-    lines = ((name, (model.__doc__ or "").strip().splitlines()[0]) for name, model in SCHEMAS.items())
+    lines = ((name, (model.__doc__ or "").strip().splitlines()[0]) for name, model in known.items())
     return "\n".join(f"{name:<21} {text}" for name, text in lines)
 
 
-def schema(name: str) -> str:
+def schema(name: str, known: Mapping[str, type[Wire]] = SCHEMAS) -> str:
     """The JSON Schema (2020-12) as indented text. Raises `ConfigurationError` for an unknown name."""
-    model = SCHEMAS.get(name)
+    model = known.get(name)
     if model is None:
         raise ConfigurationError("schema.unknown", f"no schema {name!r}; `comity schema` lists them")
     stated = {"$schema": DIALECT} | model.model_json_schema(by_alias=True)

@@ -173,6 +173,8 @@ class PlacementDraft(ReceiptDraft):
 
 
 class PlacementReceipt(PlacementDraft, Issuance):
+    """The consumer's broker, signed: where a request went and why there, or why nowhere."""
+
     role: Literal["broker"]
 
 
@@ -221,6 +223,8 @@ class ExecutionDraft(ReceiptDraft):
 
 
 class ExecutionReceipt(ExecutionDraft, Issuance):
+    """The executing domain, signed: what ran, on which attested nodes, at what price."""
+
     role: Literal["executor"]
 
 
@@ -240,6 +244,8 @@ class AcknowledgementDraft(ReceiptDraft):
 
 
 class AcknowledgementReceipt(AcknowledgementDraft, Issuance):
+    """The requester or its broker, signed: what arrived, and whether it agrees."""
+
     role: Literal["requester", "broker"]
 
 
