@@ -48,6 +48,8 @@ class Judged:
     current: Standing | None = None
     status: str | None = None
     """The merged status that is judged; None where no level matches or the documents cannot be used."""
+    lacking: dict[str, str] = field(default_factory=dict)
+    """Evaluation → what it falls short of the nearest level that would be accepted, where it does."""
     ends: dict[str, float] = field(default_factory=dict)
     """Until when the status is forgiven, where it is (POSIX seconds)."""
 
@@ -65,15 +67,20 @@ def judge_tcb(
     if quote.td is not None:
         checks.append(_try("tdx.tcb.module", lambda: _module_text(quote, info), "Intel's module"))
     found = {name: _stand(quote, chain, svn, info, identity) for name, svn in svns.items()}
-    checks += [
-        _standing_check(f"tdx.tcb.{name}", stand, chain, svns[name], info, policy)
+    lacking = {
+        name: _lacking(stand, chain, svns[name], info, policy)
         for name, stand in found.items()
+        if isinstance(stand, Standing)
+    }
+    checks += [
+        _standing_check(f"tdx.tcb.{name}", stand, lacking.get(name, "")) for name, stand in found.items()
     ]
+    lacking = {name: text for name, text in lacking.items() if text}
     launch, current = _level(found["launch"]), _level(found.get("current"))
     status = _status(launch, current, later="current" in found)
     if status is None or launch is None:
         checks += [not_evaluated(name, "no status", _CLAUSE) for name in _NAMES[2:]]
-        return Judged(checks, launch, current, status)
+        return Judged(checks, launch, current, status, lacking)
     end = grace_end(status, launch, svns["launch"], info, identity, policy.statuses, policy.grace)
     checks += [
         _accepted(status, end, at, policy),
@@ -82,7 +89,7 @@ def judge_tcb(
         _evaluation(info, identity, policy),
     ]
     forgiven = end is not None and at <= end and status not in policy.statuses
-    return Judged(checks, launch, current, status, {"grace": end} if forgiven and end else {})
+    return Judged(checks, launch, current, status, lacking, {"grace": end} if forgiven and end else {})
 
 
 def _svns(quote: Quote) -> dict[str, bytes | None]:
@@ -124,21 +131,14 @@ def _level(stand: Standing | Refused | None) -> Standing | None:
     return stand if isinstance(stand, Standing) else None
 
 
-def _standing_check(
-    name: str,
-    stand: Standing | Refused,
-    chain: PckChain,
-    svn: bytes | None,
-    info: TcbInfo,
-    policy: QuotePolicy,
-) -> Check:
+def _standing_check(name: str, stand: Standing | Refused, lacking: str) -> Check:
     if isinstance(stand, Refused):
         return failed(name, stand.code, stand.text, _MATCHED, _CLAUSE)
     parts = [f"platform {_text(stand.platform)}", f"QE {_text(stand.qe)}"]
     if stand.module is not None:
         parts.insert(1, f"module {_text(stand.module)}")
-    lacking = _lacking(stand, chain, svn, info, policy)
-    return passed(name, ", ".join(parts) + lacking, _MATCHED, _CLAUSE)
+    short = f"; short of an accepted level by: {lacking}" if lacking else ""
+    return passed(name, ", ".join(parts) + short, _MATCHED, _CLAUSE)
 
 
 def _text(level: Level) -> str:
@@ -155,7 +155,7 @@ def _lacking(stand: Standing, chain: PckChain, svn: bytes | None, info: TcbInfo,
     if svn is not None and stand.module is not None and stand.module.status not in policy.statuses:
         levels = [level for level in module_identity(svn, info).levels if level.status in policy.statuses]
         lacks += [f"module SVN {svn[0]}<{level.isvsvn}" for level in levels[-1:]]
-    return f"; short of an accepted level by: {', '.join(lacks)}" if lacks else ""
+    return ", ".join(lacks)
 
 
 def _status(launch: Standing | None, current: Standing | None, *, later: bool) -> str | None:

@@ -32,6 +32,7 @@ def state(
         "tcb_status": judged.status,
         "advisory_ids": list(judged.launch.advisories) if judged.launch else [],
         "tcb_parts": _parts(judged.launch),
+        "tcb_lacks": dict(judged.lacking),
         "tcb_date": judged.launch.date if judged.launch else None,
         "launch_tcb_status": judged.launch.status if judged.launch else None,
         "current_tcb_status": judged.current.status if judged.current else None,
