@@ -8,6 +8,8 @@ speaks through its own log's signature.
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +24,8 @@ from schemas.trust import FederationTrust
 
 ADD = b"add-checkpoint"
 LATEST = b"latest"
+CONVICT = b"convict"
+log = logging.getLogger("comity.witnessing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +76,32 @@ def circle(origin: str, peers: Peers) -> Circle:
     return Circle(origin, own, witnesses)
 
 
-async def answer(state: WitnessState | None, payload: bytes) -> bytes:
+async def answer(state: WitnessState | None, peers: Peers, payload: bytes) -> bytes:
     """One request to our witness. Raises `Refused` where we run none, `Undecided` when its disk fails."""
     if state is None:
         raise Refused("witness.none", "this domain runs no witness")
     word, _, body = payload.partition(b"\n")
     if word == ADD:
-        time = int(datetime.now(UTC).timestamp())
+        time, before = int(datetime.now(UTC).timestamp()), state.convicted
         said = await asyncio.to_thread(state.add_checkpoint, body, time=time)
+        if state.convicted > before:
+            await _tell_all(state.convictions()[before:], peers)
         return b"%d\n%s" % (said.status, said.body)
+    if word == CONVICT:
+        if await asyncio.to_thread(state.add_conviction, body):
+            log.warning("a log was convicted of two histories", extra={"bytes": len(body)})
+        return b""
     if word == LATEST:
         note = await asyncio.to_thread(state.latest, body.decode("utf-8", "replace"))
         return b"404\n" if note is None else b"200\n" + note
-    raise Refused("witness.operation", "neither add-checkpoint nor latest")
+    raise Refused("witness.operation", "none of add-checkpoint, latest and convict")
+
+
+async def _tell_all(documents: Sequence[bytes], peers: Peers) -> None:
+    """Whoever catches a log tells everyone: the document convinces by itself, and travels once from each."""
+    for domain in (member for member in peers.trust.members if member != peers.domain):
+        for document in documents:
+            try:
+                await peers.tell(domain, "witness", CONVICT + b"\n" + document)
+            except ComityError as error:
+                log.warning("conviction not sent", extra={"peer": domain, "code": error.code})

@@ -11,6 +11,11 @@ from federation_tests.conftest import MakeWorld
 from federation_tests.plan import CLINIC, CLOUD, HYPER
 from federation_tests.world import World, ask, until
 from receipts import note, proof
+from receipts.checkpoint import Checkpoint
+from receipts.log import Draft
+from receipts.tests.world import placement
+from receipts.witnessing import equivocation
+from receipts.witnessing.asking import request_body
 from schemas.errors import Refused
 
 
@@ -50,3 +55,25 @@ async def test_a_log_restored_from_an_old_backup_does_not_start(make_world: Make
     with pytest.raises(Refused) as refused:
         await clinic.start_broker()
     assert refused.value.code == "log.behind_witness"
+
+
+async def test_a_log_that_shows_two_histories_is_known_to_all(make_world: MakeWorld) -> None:
+    """cloud.fr's log key signs a second history and shows it to hyper.us alone: clinic.de hears of it."""
+    world = await make_world()
+    cloud = world[CLOUD].broker.parts
+    await world.client().chat.completions.create(**ask("one two", policy={"data_class": "public"}))
+    await cloud.log.issue([Draft(placement(HYPER))])
+    await cloud.log.checkpoint()
+    circle = cloud.circle
+    await until(lambda: all(witness.size > 0 for witness in circle.witnesses))
+    (hyper,) = [witness for witness in circle.witnesses if witness.operator == HYPER]
+    keys = cloud.log._writer.signer.keys
+    forged = keys.note.sign(Checkpoint(circle.origin, hyper.size, bytes(32)).text)
+    reply = await hyper.road.add_checkpoint(request_body(hyper.size, [], forged))
+    assert reply.status == 422
+    for domain in (HYPER, CLINIC):
+        state = world[domain].broker.parts.service.witness
+        assert state is not None
+        await until(lambda state=state: state.convicted)  # type: ignore[misc]
+        (document,) = state.convictions()
+        assert equivocation.convict_log(equivocation.read(document), [keys.note.key]).origin == circle.origin

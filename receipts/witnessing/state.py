@@ -96,6 +96,13 @@ class WitnessState:
             rows = self._connection.execute("SELECT document FROM conviction ORDER BY rowid").fetchall()
         return [bytes(row[0]) for row in rows]
 
+    @property
+    def convicted(self) -> int:
+        """How many convictions are kept."""
+        with self._turn:
+            (count,) = self._connection.execute("SELECT count(*) FROM conviction").fetchone()
+        return int(count)
+
     def add_conviction(self, data: bytes) -> bool:
         """Keep a document that another sent, if it convicts a log known here; True when it is new.
 
