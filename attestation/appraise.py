@@ -24,8 +24,8 @@ from attestation.result import AttestationResult, Check, Verdict, decide, undeci
 from attestation.snp.appraise import appraise_report
 from attestation.snp.forms import Evidence
 from attestation.tdx.appraise import appraise_quote
+from attestation.tdx.collateral.rollback import Marks
 from attestation.tdx.quote import Tee
-from attestation.tdx.rollback import Marks
 from schemas.errors import ConfigurationError, Refused, Unreadable
 from schemas.evidence import NodeEvidence, evidence_digest
 from schemas.keys import VerifyKey
@@ -313,7 +313,7 @@ def appraise_dcap(
     """Appraise a bare TDX or SGX quote (tdx.md 2 to 7).
 
     evaluation: judge as if this TCB evaluation data number were the newest. event_logs: of a trust domain.
-    marks: the newest collateral that was seen, for judging now (tdx/rollback.py).
+    marks: the newest collateral that was seen, for judging now (tdx/collateral/rollback.py).
     Raises `Unreadable`, or `ConfigurationError` when the expectations say nothing about this TEE.
     """
     policy = None if expectations is None else expectations.tdx if tee == "tdx" else expectations.sgx

@@ -24,10 +24,10 @@ from attestation.snp.forms import FOLDER_FILES, Evidence, from_folder, unwrap
 from attestation.snp.products import PRODUCTS
 from attestation.snp.report import read_report
 from attestation.snp.show import state, state_form
-from attestation.tdx.chain import INTEL_ROOTS
+from attestation.tdx.collateral.rollback import MAX_MARKS_BYTES, read_marks
 from attestation.tdx.log.events import MAX_LOG_BYTES
+from attestation.tdx.origin.chain import INTEL_ROOTS
 from attestation.tdx.quote import QE_VENDOR, read_quote
-from attestation.tdx.rollback import MAX_MARKS_BYTES, read_marks
 from attestation.tdx.show import state_quote
 from schemas.canonical import Json, read_json
 from schemas.errors import ComityError, ConfigurationError, Unreadable

@@ -19,10 +19,12 @@ from attestation.gpu import verify as origin
 from attestation.gpu.revocation import check, ocsp
 from attestation.gpu.rim import manifest
 from attestation.snp import appraisal, chain, revocation
-from attestation.tdx import chain as pck
-from attestation.tdx import collateral, documents, endorsed, kept, quote, signature
-from attestation.tdx import revocation as intel
-from attestation.tdx import verify as quoted
+from attestation.tdx import kept, quote
+from attestation.tdx.collateral import documents, endorsed, stated
+from attestation.tdx.origin import chain as pck
+from attestation.tdx.origin import revocation as intel
+from attestation.tdx.origin import signature
+from attestation.tdx.origin import verify as quoted
 
 
 def caches() -> tuple[_lru_cache_wrapper[object], ...]:
@@ -44,8 +46,8 @@ def caches() -> tuple[_lru_cache_wrapper[object], ...]:
             appraisal.room_of_guest,
             documents._gather,
             kept.room_of_guest,
-            collateral.read_tcb_info,
-            collateral.read_qe_identity,
+            stated.read_tcb_info,
+            stated.read_qe_identity,
             signature.read_point,
             pck.verify_pck_chain,
             endorsed._verify_body,

@@ -29,9 +29,9 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from attestation.appraise import appraise_dcap
 from attestation.expected import Expectations
 from attestation.memory import forget
-from attestation.tdx import verify
+from attestation.tdx.origin import verify
+from attestation.tdx.origin.signature import read_point
 from attestation.tdx.quote import read_quote
-from attestation.tdx.signature import read_point
 from attestation.testing.intel import IntelForge
 from attestation.testing.intel_documents import NOW
 from bench.attestation import interleaved

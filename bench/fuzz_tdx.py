@@ -22,11 +22,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from attestation.appraise import appraise_dcap
 from attestation.endorsements import MAX_DOCUMENT_BYTES
 from attestation.expected import Expectations
-from attestation.tdx.chain import split_pem
-from attestation.tdx.collateral import read_qe_identity, read_tcb_info
-from attestation.tdx.documents import gather
+from attestation.tdx.collateral.documents import gather
+from attestation.tdx.collateral.stated import read_qe_identity, read_tcb_info
 from attestation.tdx.log.replay import read_log
-from attestation.tdx.pck import read_pck
+from attestation.tdx.origin.chain import split_pem
+from attestation.tdx.origin.pck import read_pck
 from attestation.tdx.quote import Tee, read_quote
 from attestation.testing.intel import IntelForge, pem
 from attestation.testing.intel_documents import NOW

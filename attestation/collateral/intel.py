@@ -15,14 +15,14 @@ from urllib.parse import unquote_to_bytes
 from attestation.collateral.pieces import Pieces
 from attestation.collateral.service import Answer, Service
 from attestation.endorsements import recognise
-from attestation.tdx.chain import PckChain, Roots
-from attestation.tdx.collateral import QeIdentity, TcbInfo, read_qe_identity, read_tcb_info
-from attestation.tdx.documents import Kind, Signed, gather
-from attestation.tdx.endorsed import fits_identity, fits_tcb_info, verify_document
+from attestation.tdx.collateral.documents import Kind, Signed, gather
+from attestation.tdx.collateral.endorsed import fits_identity, fits_tcb_info, verify_document
+from attestation.tdx.collateral.rollback import name_of
+from attestation.tdx.collateral.stated import QeIdentity, TcbInfo, read_qe_identity, read_tcb_info
+from attestation.tdx.origin.chain import PckChain, Roots
+from attestation.tdx.origin.revocation import verify_crl
+from attestation.tdx.origin.verify import authenticate
 from attestation.tdx.quote import Quote, read_quote
-from attestation.tdx.revocation import verify_crl
-from attestation.tdx.rollback import name_of
-from attestation.tdx.verify import authenticate
 from attestation.x509 import Certificate, read_crl
 from schemas.errors import Refused, Undecided, Unreadable
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from attestation.tdx.rollback import Mark, raised, read_marks, write_marks
+from attestation.tdx.collateral.rollback import Mark, raised, read_marks, write_marks
 from schemas.canonical import sha256
 from schemas.errors import ConfigurationError, Unreadable
 

@@ -14,20 +14,20 @@ from math import inf
 from typing import Final, NamedTuple
 
 from attestation.result import AttestationResult, Check, Verdict, decide, failed
-from attestation.tdx.documents import NOTHING, Offered, gather, memorable
-from attestation.tdx.endorsed import Endorsed, endorse
+from attestation.tdx.collateral.documents import NOTHING, Offered, gather, memorable
+from attestation.tdx.collateral.endorsed import Endorsed, endorse
+from attestation.tdx.collateral.rollback import Marks, check_rollback
 from attestation.tdx.expected import DEFAULT, QuotePolicy
-from attestation.tdx.judge import Judged, judge_tcb
 from attestation.tdx.kept import room_of_guest, standing_of
 from attestation.tdx.log.replay import Replay, check_logs, state_logs
+from attestation.tdx.origin.revocation import begins, check_revocation
+from attestation.tdx.origin.verify import Origin, authenticate, check_signatures
 from attestation.tdx.platforms import check_platform
 from attestation.tdx.policy import check_debug, check_demands, check_nonce, check_report_data
 from attestation.tdx.quote import Quote, Tee, check_quote, read_quote
-from attestation.tdx.revocation import begins, check_revocation
-from attestation.tdx.rollback import Marks, check_rollback
 from attestation.tdx.show import state
-from attestation.tdx.verify import Origin, authenticate, check_signatures
-from attestation.tdx.whatif import Asked, other_evaluations
+from attestation.tdx.tcb.judge import Judged, judge_tcb
+from attestation.tdx.tcb.whatif import Asked, other_evaluations
 from attestation.x509 import Crl
 from schemas.canonical import Json, sha256
 from schemas.errors import Unreadable

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from attestation.tdx.chain import INTEL_ROOT, INTEL_ROOTS, Roots
-from attestation.tdx.collateral import STATUSES
-from attestation.tdx.grace import Grace, read_grace
+from attestation.tdx.collateral.stated import STATUSES
 from attestation.tdx.log.events import REGISTERS
+from attestation.tdx.origin.chain import INTEL_ROOT, INTEL_ROOTS, Roots
 from attestation.tdx.platforms import NO_RULES, PlatformRules, read_rules
-from attestation.tdx.tcb import RELAUNCH_STATUSES
+from attestation.tdx.tcb.grace import Grace, read_grace
+from attestation.tdx.tcb.levels import RELAUNCH_STATUSES
 from attestation.toml import ANY, Table, is_integer
 from schemas.errors import Unreadable
 from schemas.primitives import parse_time

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from attestation.result import Check, compared, not_evaluated
-from attestation.tdx.pck import SGX_TYPES, PckClaims
+from attestation.tdx.origin.pck import SGX_TYPES, PckClaims
 from attestation.toml import Table
 from schemas.canonical import sha256
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from attestation.tdx.body import TD_ATTRIBUTES, SgxReport, TdReport
-from attestation.tdx.chain import PckChain
-from attestation.tdx.endorsed import Endorsed
-from attestation.tdx.judge import Judged
-from attestation.tdx.pck import SGX_TYPES
+from attestation.tdx.collateral.endorsed import Endorsed
+from attestation.tdx.origin.chain import PckChain
+from attestation.tdx.origin.pck import SGX_TYPES
+from attestation.tdx.origin.verify import date
 from attestation.tdx.quote import Quote
-from attestation.tdx.tcb import Standing
-from attestation.tdx.verify import date
+from attestation.tdx.tcb.judge import Judged
+from attestation.tdx.tcb.levels import Standing
 from schemas.canonical import Json
 
 

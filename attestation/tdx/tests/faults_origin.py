@@ -6,7 +6,7 @@ import struct
 from dataclasses import replace
 from typing import Any
 
-from attestation.tdx.signature import ORDER
+from attestation.tdx.origin.signature import ORDER
 from attestation.tdx.tests.faults import fault, made, turned
 from attestation.tdx.tests.judging import GOOD, SGX, TD15, but, judge
 from attestation.testing.der import integer, sequence, tlv

@@ -11,8 +11,8 @@ from typing import Any, cast
 from attestation.appraise import appraise_dcap
 from attestation.expected import Expectations
 from attestation.result import AttestationResult
+from attestation.tdx.collateral.rollback import Marks
 from attestation.tdx.quote import Tee
-from attestation.tdx.rollback import Marks
 from attestation.testing.intel import IntelForge
 from attestation.testing.intel_documents import NOW
 from attestation.testing.intel_quote import GOOD_TD

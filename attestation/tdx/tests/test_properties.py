@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attestation.tdx.chain import split_pem
-from attestation.tdx.collateral import read_qe_identity, read_tcb_info
-from attestation.tdx.documents import gather
-from attestation.tdx.pck import read_pck
+from attestation.tdx.collateral.documents import gather
+from attestation.tdx.collateral.stated import read_qe_identity, read_tcb_info
+from attestation.tdx.origin.chain import split_pem
+from attestation.tdx.origin.pck import read_pck
 from attestation.tdx.quote import read_quote
 from attestation.tdx.tests.judging import GOOD, judge
 from attestation.testing.intel import pem

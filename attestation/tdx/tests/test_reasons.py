@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from attestation.tdx.collateral import STATUSES
+from attestation.tdx.collateral.stated import STATUSES
 from attestation.tdx.tests import faults_collateral, faults_judgement, faults_origin
 from attestation.tdx.tests.faults import FAULTS, Fault
 from attestation.tdx.tests.judging import codes
@@ -39,7 +39,8 @@ ELSEWHERE = {
 def codes_in_source() -> set[str]:
     """Every literal reason code of the room: checks have names with a further dot."""
     folder = Path(__file__).parents[1]
-    text = "\n".join(file.read_text() for file in (*folder.glob("*.py"), *folder.glob("log/*.py")))
+    files = [file for file in folder.rglob("*.py") if "tests" not in file.parts]
+    text = "\n".join(file.read_text() for file in files)
     return set(re.findall(r'"tdx\.([a-z_]+)"', text))
 
 

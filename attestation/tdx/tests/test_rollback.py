@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attestation.tdx.rollback import Mark, raised, read_marks, write_marks
+from attestation.tdx.collateral.rollback import Mark, raised, read_marks, write_marks
 from schemas.errors import Refused, Unreadable
 
 MARK = Mark(18, datetime(2026, 3, 1, tzinfo=UTC).timestamp(), "ab" * 32)

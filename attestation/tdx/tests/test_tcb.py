@@ -7,9 +7,9 @@ from itertools import product
 
 import pytest
 
-from attestation.tdx.collateral import STATUSES
-from attestation.tdx.grace import AGED
-from attestation.tdx.tcb import merge, relaunched
+from attestation.tdx.collateral.stated import STATUSES
+from attestation.tdx.tcb.grace import AGED
+from attestation.tdx.tcb.levels import merge, relaunched
 from attestation.tdx.tests.judging import GOOD, TD15, but, judge
 from attestation.testing.intel_documents import platform_level, svn_level
 from schemas.errors import ConfigurationError

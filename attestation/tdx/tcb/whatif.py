@@ -10,13 +10,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from attestation.tdx.chain import PckChain
-from attestation.tdx.collateral import QeIdentity, TcbInfo, read_qe_identity, read_tcb_info
-from attestation.tdx.documents import Kind, Offered
-from attestation.tdx.endorsed import Document, Endorsed, fits_identity, fits_tcb_info, verify_document
+from attestation.tdx.collateral.documents import Kind, Offered
+from attestation.tdx.collateral.endorsed import (
+    Document,
+    Endorsed,
+    fits_identity,
+    fits_tcb_info,
+    verify_document,
+)
+from attestation.tdx.collateral.stated import QeIdentity, TcbInfo, read_qe_identity, read_tcb_info
 from attestation.tdx.expected import QuotePolicy
-from attestation.tdx.judge import judge_tcb
+from attestation.tdx.origin.chain import PckChain
 from attestation.tdx.quote import Quote
+from attestation.tdx.tcb.judge import judge_tcb
 from schemas.canonical import Json
 from schemas.errors import Refused, Undecided
 

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from attestation.result import Check, compared, downranked, failed, not_evaluated, passed
-from attestation.tdx.chain import PckChain
-from attestation.tdx.collateral import Level, QeIdentity, TcbInfo
-from attestation.tdx.endorsed import Endorsed
+from attestation.tdx.collateral.endorsed import Endorsed
+from attestation.tdx.collateral.stated import Level, QeIdentity, TcbInfo
 from attestation.tdx.expected import QuotePolicy
-from attestation.tdx.grace import grace_end
+from attestation.tdx.origin.chain import PckChain
+from attestation.tdx.origin.verify import date
 from attestation.tdx.quote import Quote
-from attestation.tdx.tcb import (
+from attestation.tdx.tcb.grace import grace_end
+from attestation.tdx.tcb.levels import (
     Standing,
     evaluate,
     hold_module,
@@ -27,7 +28,6 @@ from attestation.tdx.tcb import (
     relaunched,
     shortfall,
 )
-from attestation.tdx.verify import date
 from schemas.errors import Refused
 from schemas.primitives import parse_time
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, TypeVar, cast
 
-from attestation.tdx.pck import COMPONENTS
+from attestation.tdx.origin.pck import COMPONENTS
 from schemas.canonical import Json, read_json
 from schemas.errors import Refused, Unreadable
 from schemas.primitives import parse_time
@@ -26,7 +26,7 @@ STATUSES: Final = (
     "OutOfDateConfigurationNeeded",
     "Revoked",
 )
-"""Statuses that a document may state; relaunch statuses follow from two evaluations (tcb.py)."""
+"""Statuses that a document may state; relaunch statuses follow from two evaluations (tcb/levels.py)."""
 
 Object = dict[str, Json]
 _T = TypeVar("_T")

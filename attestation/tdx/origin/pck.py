@@ -1,7 +1,7 @@
 """What a PCK certificate says about its platform: Intel's SGX extension, 1.2.840.113741.1.13.1.
 
 Read strictly (X.690 10.1: minimal lengths, each member once, nothing behind the last), and only for
-certificates whose chain is held elsewhere (tdx/chain.py).
+certificates whose chain is held elsewhere (tdx/origin/chain.py).
 """
 
 from __future__ import annotations

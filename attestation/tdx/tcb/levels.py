@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from attestation.tdx.body import SgxReport, TdReport
-from attestation.tdx.collateral import Level, QeIdentity, SeamIdentity, TcbInfo
-from attestation.tdx.pck import PckClaims
+from attestation.tdx.collateral.stated import Level, QeIdentity, SeamIdentity, TcbInfo
+from attestation.tdx.origin.pck import PckClaims
 from schemas.errors import Refused
 
 RELAUNCH_STATUSES: Final = ("TDRelaunchAdvised", "TDRelaunchAdvisedConfigurationNeeded")

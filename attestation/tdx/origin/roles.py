@@ -10,7 +10,7 @@ from typing import Final
 
 from attestation import der
 from attestation.der import encode_oid
-from attestation.tdx.pck import SGX_EXTENSION
+from attestation.tdx.origin.pck import SGX_EXTENSION
 from attestation.x509 import Certificate, extensions_of
 from schemas.errors import Refused, Unreadable
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from attestation.tdx.collateral import Level, QeIdentity, TcbInfo
-from attestation.tdx.tcb import RELAUNCH_STATUSES, Standing, module_identity
+from attestation.tdx.collateral.stated import Level, QeIdentity, TcbInfo
+from attestation.tdx.tcb.levels import RELAUNCH_STATUSES, Standing, module_identity
 from attestation.toml import Table
 from schemas.errors import ConfigurationError, Unreadable
 from schemas.primitives import parse_time

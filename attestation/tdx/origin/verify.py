@@ -1,7 +1,7 @@
 """Is this quote genuine: from the pinned root to the signature over header and body (DCAP quote formats).
 
 No I/O, no clock. What a relying party wants is tdx/policy.py; whether the platform is up to date is
-tdx/tcb.py. Every link is checked, whatever the others say, so that each failure has its own name.
+tdx/tcb. Every link is checked, whatever the others say, so that each failure has its own name.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Final
 
 from attestation.endorsements import recognise
 from attestation.result import Check, failed, not_evaluated, passed, undecided
-from attestation.tdx.chain import PckChain, Pin, Roots, split_pem, verify_pck_chain
+from attestation.tdx.origin.chain import PckChain, Pin, Roots, split_pem, verify_pck_chain
+from attestation.tdx.origin.roles import PCK, PCK_CA, ROOT
+from attestation.tdx.origin.signature import read_point, verify_raw
 from attestation.tdx.quote import Quote
-from attestation.tdx.roles import PCK, PCK_CA, ROOT
-from attestation.tdx.signature import read_point, verify_raw
 from attestation.x509 import read_certificate
 from schemas.canonical import sha256
 from schemas.errors import ComityError, Refused, Undecided, Unreadable

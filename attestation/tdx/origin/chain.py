@@ -16,9 +16,9 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from attestation.tdx.pck import SGX_EXTENSION, PckClaims, read_pck
-from attestation.tdx.roles import PCK, PCK_CA, ROOT, TCB_SIGNER, hold_role
-from attestation.tdx.signature import p256_of, verify_signed
+from attestation.tdx.origin.pck import SGX_EXTENSION, PckClaims, read_pck
+from attestation.tdx.origin.roles import PCK, PCK_CA, ROOT, TCB_SIGNER, hold_role
+from attestation.tdx.origin.signature import p256_of, verify_signed
 from attestation.x509 import Certificate, read_certificate
 from schemas.errors import Refused, Unreadable
 

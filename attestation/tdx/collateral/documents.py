@@ -3,7 +3,7 @@
 TCB info and QE identity arrive as a set of nine members with their issuer chains (and the PCK's own, as a
 tenth), or one by one as the service answers them. Each piece proves itself by its own signature, so it
 does not matter who brought it. Here they are only cut out and sorted; nothing is believed before
-tdx/endorsed.py has verified it.
+tdx/collateral/endorsed.py has verified it.
 """
 
 from __future__ import annotations

@@ -11,10 +11,10 @@ from functools import lru_cache
 from typing import Final
 
 from attestation.result import Check, failed, not_evaluated, passed, undecided
-from attestation.tdx.chain import PckChain
-from attestation.tdx.roles import PCK_CA, ROOT
-from attestation.tdx.signature import verify_signed
-from attestation.tdx.verify import date
+from attestation.tdx.origin.chain import PckChain
+from attestation.tdx.origin.roles import PCK_CA, ROOT
+from attestation.tdx.origin.signature import verify_signed
+from attestation.tdx.origin.verify import date
 from attestation.x509 import Certificate, Crl, read_certificate, read_crl
 from schemas.errors import Refused, Unreadable
 

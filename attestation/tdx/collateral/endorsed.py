@@ -12,13 +12,13 @@ from functools import lru_cache
 from typing import Final, TypeVar
 
 from attestation.result import Check, not_evaluated, passed, undecided
-from attestation.tdx.chain import PckChain, Roots, verify_signer
-from attestation.tdx.collateral import QeIdentity, TcbInfo, read_qe_identity, read_tcb_info
-from attestation.tdx.documents import Kind, Offered, Signed
+from attestation.tdx.collateral.documents import Kind, Offered, Signed
+from attestation.tdx.collateral.stated import QeIdentity, TcbInfo, read_qe_identity, read_tcb_info
+from attestation.tdx.origin.chain import PckChain, Roots, verify_signer
+from attestation.tdx.origin.roles import TCB_SIGNER
+from attestation.tdx.origin.signature import p256_of, verify_raw
+from attestation.tdx.origin.verify import date, from_error
 from attestation.tdx.quote import Tee
-from attestation.tdx.roles import TCB_SIGNER
-from attestation.tdx.signature import p256_of, verify_raw
-from attestation.tdx.verify import date, from_error
 from attestation.x509 import Certificate, read_certificate
 from schemas.canonical import sha256
 from schemas.errors import Refused, Undecided, Unreadable

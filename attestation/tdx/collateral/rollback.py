@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from typing import Final
 
 from attestation.result import Check, failed, not_evaluated, passed
-from attestation.tdx.collateral import QeIdentity, TcbInfo
-from attestation.tdx.endorsed import Endorsed
+from attestation.tdx.collateral.endorsed import Endorsed
+from attestation.tdx.collateral.stated import QeIdentity, TcbInfo
 from schemas.canonical import Json, read_json, write_json
 from schemas.errors import Refused, Unreadable
 from schemas.primitives import format_time, parse_time
