@@ -9,6 +9,7 @@ import pytest
 
 from federation_tests.conftest import MakeWorld
 from federation_tests.plan import CLINIC, CLOUD, HYPER
+from federation_tests.receipts import fetch, verify
 from federation_tests.world import World, ask, until
 from receipts import note, proof
 from receipts.checkpoint import Checkpoint
@@ -35,6 +36,24 @@ async def test_every_other_domain_cosigns(calm: World) -> None:
             await asyncio.sleep(0.05)  # nobody announces a cosignature
     assert sorted(names) == [f"{CLINIC}/log", f"{CLOUD}/witness", f"{HYPER}/witness"]
     assert parts.circle.status == "witnesses: 2/2"
+
+
+async def test_a_quorum_of_two_proves_both_receipts(calm: World) -> None:
+    """2 of 2: an auditor who demands both other operators finds both receipts witnessed, and on time."""
+    answer = await calm.client().chat.completions.create(
+        **ask("one two three", policy={"data_class": "personal", "residency": ["EU"]})
+    )
+    member = answer.model_extra["comity"] if answer.model_extra else {}
+    trust = calm.trust_file().with_name("trust-witnessed.toml")
+    trust.write_text(calm.trust_file().read_text().replace('quorum = "none"', "quorum = 2"))
+    async with asyncio.timeout(10):
+        while (found := verify(calm, await fetch(calm.http(), member["receipt"]), trust=trust)).exit_code:  # noqa: ASYNC110 - cosignatures gather after the answer
+            await asyncio.sleep(0.1)
+    assert found.report["status"] == "anchor: none, witnesses: 2/2"
+    for kind in ("placement", "execution"):
+        assert found.verdicts(kind, "witnessed") == ["proved"]
+        assert "one outage stalls it" in found.claims(kind, "witnessed")[0]["text"]
+        assert found.verdicts(kind, "time") == ["proved"]
 
 
 async def test_a_log_restored_from_an_old_backup_does_not_start(make_world: MakeWorld) -> None:
