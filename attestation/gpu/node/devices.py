@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Final, Literal
 
 from attestation.gpu.appraise import DeviceAppraisal, appraise_device
-from attestation.gpu.documents import gather
+from attestation.gpu.documents import MAX_TOKENS, gather
 from attestation.gpu.expected import DEFAULT, GpuPolicy
 from attestation.gpu.node.batch import check_batch
 from attestation.gpu.node.fabric import check_fabric
@@ -141,17 +141,17 @@ def check_tokens(
 ) -> list[Check]:
     """Service tokens that came along: a hint beside our own verdict, unless policy demands one (gpu.md 9)."""
     policy = asked.policy or DEFAULT
-    offered = gather(tuple(dict.fromkeys((*common, *(each for one in inputs for each in one.endorsements)))))
-    if not offered.tokens:
+    offered = [gather((*one.endorsements, *common)) for one in inputs]  # as each device's were: kept
+    tokens = list(dict.fromkeys(token for each in offered for token in each.tokens))
+    keys = list(dict.fromkeys(data for each in offered for data in each.key_sets))
+    if not tokens:
         if policy.token != "required":  # noqa: S105 - a word, not a secret
             return []
         return [undecided("gpu.nras.form", "gpu.nras_unavailable", "none", "a service token", "gpu.md 9")]
     ours = [each for each in map(known_device, devices) if each is not None]
     checks: list[Check] = []
-    for token in offered.tokens:
-        found = check_token(
-            token, offered.key_sets, ours, policy.roots, asked.at.timestamp(), nonce=asked.nonce
-        )
+    for token in tokens[:MAX_TOKENS]:
+        found = check_token(token, keys, ours, policy.roots, asked.at.timestamp(), nonce=asked.nonce)
         checks += found.checks if policy.token == "required" else _as_hint(found.checks)  # noqa: S105
     return checks
 

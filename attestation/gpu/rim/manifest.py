@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from attestation.gpu.constraints import hold_chain
-from attestation.gpu.rim.document import malformed, read_document
+from attestation.gpu.rim.document import MAX_DOCUMENT_BYTES, malformed, read_document
 from attestation.gpu.rim.signature import verify_document
 from attestation.gpu.signature import verify_link
 from attestation.x509 import Certificate
@@ -31,8 +31,10 @@ _RIM: Final = (
     "{https://trustedcomputinggroup.org/resource/tcg-reference-integrity-manifest-rim-information-model/}"
 )
 _HASH: Final = "{http://www.w3.org/2001/04/xmlenc#sha384}Hash"
-_NUMBER: Final = re.compile(r"0|[1-9]\d{0,2}")
-_HEX: Final = re.compile(r"[0-9a-fA-F]+")
+_NUMBERS: Final = {str(number): number for number in range(256)}
+_ACTIVE: Final = {"True": True, "False": False}
+_HASHES: Final = tuple(f"{_HASH}{n}" for n in range(MAX_ALTERNATIVES))
+_VERSION: Final = re.compile(rb"\scolloquialVersion=\"([0-9A-Za-z.]{1,64})\"")
 _RESOURCE: Final = frozenset(("type", "index", "active", "alternatives", "name", "size"))
 
 
@@ -73,12 +75,12 @@ def verify_manifest(data: bytes) -> Manifest:
 
 @lru_cache(maxsize=CACHED_MANIFESTS)
 def stated_version(data: bytes) -> str | None:
-    """The version that a document claims before anything is verified; None where it cannot be told."""
-    try:
-        version: str | None = _one(read_document(data), "Meta").get("colloquialVersion")
-    except Refused:
-        return None
-    return version
+    """The version that a document claims before anything is verified; None where it cannot be told.
+
+    A look at the text: it only says for which report the document is tried, and believes nothing.
+    """
+    found = _VERSION.findall(data[:MAX_DOCUMENT_BYTES])
+    return str(found[0].decode("ascii")) if len(found) == 1 else None
 
 
 def _read(root: Any, digest: str, chain: tuple[Certificate, ...]) -> Manifest:
@@ -128,25 +130,32 @@ def _golden(payload: Any) -> dict[int, tuple[bytes, ...]]:
 
 def _resource(resource: Any) -> tuple[int, bool, tuple[bytes, ...]]:
     """(index, active, accepted values) of one measurement."""
-    if resource.tag != f"{_SWID}Resource" or len(resource) or resource.get("type") != "Measurement":
+    said: dict[str, str] = dict(resource.attrib)
+    if resource.tag != f"{_SWID}Resource" or len(resource) or said.get("type") != "Measurement":
         raise malformed("a payload of something other than measurements")
-    index, size = _number(resource, "index", MAX_INDEX), _number(resource, "size", MAX_VALUE_BYTES)
-    count = _number(resource, "alternatives", MAX_ALTERNATIVES)
-    active = {"True": True, "False": False}.get(resource.get("active", ""))
-    hashes = [f"{_HASH}{n}" for n in range(count)]
-    if active is None or not count or set(resource.attrib) - _RESOURCE != set(hashes):
+    index, size = _number(said, "index", MAX_INDEX), _number(said, "size", MAX_VALUE_BYTES)
+    count = _number(said, "alternatives", MAX_ALTERNATIVES)
+    active = _ACTIVE.get(said.get("active", ""))
+    names = _HASHES[:count]
+    if active is None or not count or said.keys() - _RESOURCE != set(names):
         raise malformed(f"measurement {index} disagrees with itself")
-    return index, active, tuple(_value(resource.get(name), size) for name in hashes)
+    return index, active, tuple(_value(said[name], size) for name in names)
 
 
-def _number(resource: Any, name: str, most: int) -> int:
-    text = resource.get(name, "")
-    if not _NUMBER.fullmatch(text) or int(text) > most:
+def _number(said: Mapping[str, str], name: str, most: int) -> int:
+    """A number in its one spelling."""
+    number = _NUMBERS.get(said.get(name, ""))
+    if number is None or number > most:
         raise malformed(f"{name} is not between 0 and {most}")
-    return int(text)
+    return number
 
 
 def _value(text: str, size: int) -> bytes:
-    if len(text) != 2 * size or not _HEX.fullmatch(text):
+    """Hex in either case. `fromhex` passes over white space, so both lengths are looked at."""
+    try:
+        value = bytes.fromhex(text)
+    except ValueError:
+        value = b""
+    if len(text) != 2 * size or len(value) != size:
         raise malformed(f"a value that is not {size} bytes in hex")
-    return bytes.fromhex(text)
+    return value
