@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 
+from attestation.appraise import appraise_dcap
 from attestation.expected import Expectations
+from attestation.tdx.tests import recorded
 from attestation.tdx.tests.judging import GOOD, SGX, SGX_KEYS, TD15, TDX_KEYS, but, judge, toml
 from attestation.testing.intel import IntelForge
 from attestation.testing.intel_documents import NOW
 from schemas.canonical import sha256
 from schemas.errors import ConfigurationError
+from schemas.primitives import parse_time
 
 PARAVISOR = but(body={"td_attributes": bytes(8)})
 SERVED = but(TD15, body={"mrservicetd": b"\1" * 48})
@@ -36,8 +39,6 @@ def test_a_service_td_is_a_choice_by_name_and_by_digest() -> None:
 
 
 def test_without_expectations_a_service_td_and_a_paravisor_are_shown_not_judged() -> None:
-    from attestation.appraise import appraise_dcap
-
     for forge in (SERVED, PARAVISOR):
         found = appraise_dcap(forge.quote(), tee="tdx", endorsements=[forge.collateral()], at=NOW)
         assert [check.code for check in found.checks if check.effect == "contraindicated"] == [
@@ -117,3 +118,25 @@ def test_an_adjacent_evaluation_is_shown_and_may_be_allowed() -> None:
 
 def test_a_nonce_is_the_whole_report_data() -> None:
     assert judge(GOOD, nonce=b"\x33" * 64).verdict == "affirming"
+
+
+@pytest.mark.skipif(not recorded.PRESENT, reason=recorded.ABSENT)
+@pytest.mark.parametrize(
+    ("profile", "verdict", "reason"),
+    [
+        ("guest", "contraindicated", "tdx.td_attributes_not_allowed"),
+        ("azure-paravisor", "warning", "tdx.OutOfDate"),
+    ],
+)
+def test_a_genuine_paravisor(profile: str, verdict: str, reason: str) -> None:
+    """A cloud's TD whose SEPT_VE_DISABLE is clear, under a TCB that these expectations accept."""
+    (row,) = [each for each in recorded.rows() if "a187b0-eval17" in each["case"]]
+    keys = "\n".join(f'{key} = "any"' for key in TDX_KEYS)
+    text = f'[tdx]\n{keys}\nprofile = "{profile}"\ntcb_status = ["UpToDate", "OutOfDate"]\n'
+    found = appraise_dcap(
+        recorded.read(row["evidence"]), tee="tdx", expectations=Expectations.parse(text.encode()),
+        endorsements=[recorded.read(each) for each in row["endorsements"]], at=parse_time(row["at"]),
+    )  # fmt: skip
+    assert found.verdict == verdict
+    assert reason in {check.code for check in found.checks}
+    assert found.check("tdx.policy.profile").seen.startswith("SEPT_VE_DISABLE clear")
