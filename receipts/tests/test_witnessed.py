@@ -13,7 +13,7 @@ import pytest
 from receipts import bundle as bundles
 from receipts import checkpoint, note, proof
 from receipts.bundle import Bundle
-from receipts.cosignature import SUBTREE, Cosigner
+from receipts.cosignature import SUBTREE, Cosigner, CosignerKey
 from receipts.log import TransparencyLog
 from receipts.note import Note, Signature
 from receipts.statements.fields import Times
@@ -21,8 +21,8 @@ from receipts.tests.world import NOW, Domain, Federation, Run, platform
 from receipts.verify import Report
 from receipts.verify.witnessed import tolerance
 from receipts.witnessing import quorum
-from schemas.errors import ConfigurationError
-from schemas.manifest import RevokedKey
+from schemas.errors import ConfigurationError, Unreadable
+from schemas.manifest import DomainManifest, RevokedKey, WitnessKey
 from schemas.primitives import format_time
 
 
@@ -290,3 +290,17 @@ async def test_a_log_with_two_kinds_of_key_needs_both(tmp_path: Path) -> None:
 
     report = circle.verify(with_lines(data, strip))
     assert claim(report, "logged")[:2] == ("failed", "verify.beside")
+
+
+def test_one_note_key_has_one_role() -> None:
+    """A log's key that also witnesses, or one witness key under two names, is no manifest."""
+    domain = Domain.make("clinic.de").watching()
+    manifest, witness = domain.manifest, domain.witness
+    assert witness is not None
+    own = CosignerKey.of("clinic.de/witness", domain.keys.note.key.raw)
+    twice = CosignerKey.of("clinic.de/other", witness.key.raw)
+    for vkeys in ([own.vkey], [witness.key.vkey, twice.vkey]):
+        listed = [WitnessKey(name=f"w{number}", vkey=vkey) for number, vkey in enumerate(vkeys)]
+        changed = manifest.model_copy(update={"witnesses": listed})
+        with pytest.raises(Unreadable, match="one note key stands in two roles"):
+            DomainManifest.read(changed.write())
