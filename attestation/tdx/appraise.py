@@ -49,7 +49,7 @@ class QuoteAppraisal(NamedTuple):
     result: AttestationResult
     quote: Quote
     ppid: bytes | None
-    """16 bytes that name the platform, as its PCK certificate states them; None where no chain holds."""
+    """16 bytes that name the platform, as its PCK certificate states them; None where its origin fails."""
     found: Found
 
 
@@ -75,7 +75,7 @@ def appraise_quote(
     event_logs: what a trust domain measured after MRTD, in either form (tdx/log).
     marks: the newest collateral that was seen; None when a past moment is judged, or nothing is remembered.
 
-    1. read; 2. sort the collateral; 3. origin; 4. collateral and revocation; 5. TCB; 6. demands; 7. logs.
+    What holds is kept for the same guest's next quote (tdx/kept.py).
     """
     quote = read_quote(evidence)
     if quote.tee != tee:
@@ -117,7 +117,10 @@ def _appraise(
     event_logs: Sequence[bytes] = (),
     marks: Marks | None = None,
 ) -> tuple[QuoteAppraisal, float]:
-    """The appraisal, and when something offered begins that could change it (POSIX seconds)."""
+    """The appraisal, and when something offered begins that could change it (POSIX seconds).
+
+    1. format; 2. sort the collateral; 3. origin; 4. collateral and revocation; 5. TCB; 6. demands; 7. logs.
+    """
     moment, rules, policy = at.timestamp(), asked.policy or DEFAULT, asked.policy
     checks = check_quote(quote)
     offered = _gather(asked.endorsements, checks)
@@ -149,7 +152,8 @@ def _appraise(
     begin = min(
         [*endorsed.begins, *begins(offered.crls, moment)] if result.exit_code == 0 else [], default=inf
     )
-    return QuoteAppraisal(result, quote, chain.claims.ppid if chain and origin.pin else None, found), begin
+    proven = chain is not None and all(check.status == "pass" for check in origin.checks)
+    return QuoteAppraisal(result, quote, chain.claims.ppid if chain and proven else None, found), begin
 
 
 def _next(
@@ -159,6 +163,7 @@ def _next(
     found, result = known.found, known.result
     assert found.origin.chain is not None
     differing = [*check_signatures(quote, found.origin.chain)]
+    ppid = known.ppid if all(check.status == "pass" for check in differing) else None
     if policy is not None:
         differing.append(check_report_data(quote, policy))
     if nonce is not None:
@@ -173,7 +178,7 @@ def _next(
         result, verdict=verdict, reason=reason, checks=listed, at=at, identity=quote.identity,
         stated=partial(found.stated, quote, listed, at),
     )  # fmt: skip
-    return QuoteAppraisal(changed, quote, known.ppid, found)
+    return QuoteAppraisal(changed, quote, ppid, found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from attestation.appraise import IssuedChallenge, NodeAppraisal, appraise_node, 
 from attestation.expected import Expectations
 from attestation.narrow import narrow
 from attestation.tdx.log.tests.logs import ccel, record, register
+from attestation.tdx.tests.faults import turned
 from attestation.tdx.tests.judging import GOOD, TDX_KEYS, but, toml
 from attestation.testing.intel import IntelForge
 from attestation.testing.intel_documents import NOW
@@ -78,6 +79,15 @@ def test_the_quote_must_be_over_what_the_node_states() -> None:
 )
 def test_the_platform_is_enrolled_by_its_domain_alone(enrolled: dict[str, frozenset[str]], code: str) -> None:
     assert ask(node_in(GOOD), enrolled=enrolled).reason == code
+
+
+def test_an_unsigned_quote_names_no_platform() -> None:
+    stated = node_in(GOOD)
+    assert ask(stated).platform_digest is not None
+    damaged = stated.cpu.model_copy(update={"report": turned(stated.cpu.report, 48 + 584 + 4)})
+    found = ask(stated.model_copy(update={"cpu": damaged}))
+    assert found.status == "contraindicated"
+    assert found.platform_digest is None
 
 
 def test_expectations_that_say_nothing_of_tdx_decide_nothing() -> None:
