@@ -14,6 +14,8 @@ from attestation import der, endorsements, narrow, x509
 from attestation.gpu import chain as devices
 from attestation.gpu import constraints
 from attestation.gpu import documents as offered
+from attestation.gpu import opaque as fields
+from attestation.gpu import report as reports
 from attestation.gpu import signature as links
 from attestation.gpu import verify as origin
 from attestation.gpu.revocation import check, ocsp
@@ -59,6 +61,8 @@ def caches() -> tuple[_lru_cache_wrapper[object], ...]:
             offered.gather,
             links.verify_link,
             devices.read_chain,
+            fields.read_opaque,
+            reports._blocks,
             devices.family_of,
             devices.leaf_fwid,
             origin._linked,

@@ -9,10 +9,12 @@ import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from schemas.errors import Refused
 
+CACHED_FIELDS: Final = 1024  # devices whose fields are kept, about 2 KiB each
 MAX_FIELDS: Final = 64  # about 40 types exist, each at most once
 
 DRIVER, GPU_INFO, VBIOS, NVDEC0, COUNTERS = 3, 4, 6, 11, 12
@@ -103,8 +105,12 @@ class Opaque:
         return tuple(value[i : i + 8] for i in range(0, 64, 8)), value[64:]
 
 
+@lru_cache(maxsize=CACHED_FIELDS)
 def read_opaque(data: bytes) -> Opaque:
-    """Read the fields. Raises `Refused` (`gpu.report_malformed`, `gpu.report_duplicate_field`)."""
+    """Read the fields, which a device says again in every report.
+
+    Raises `Refused` (`gpu.report_malformed`, `gpu.report_duplicate_field`).
+    """
     fields: dict[int, bytes] = {}
     at = 0
     while at < len(data):

@@ -9,12 +9,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from attestation.gpu.opaque import Opaque, read_opaque
 from schemas.canonical import sha256
 from schemas.errors import Refused, Unreadable
 
+CACHED_RECORDS: Final = 512  # devices of one firmware show the same; about 12 KiB each
 MAX_REPORT_BYTES: Final = 8192  # the buffer of the driver's interface
 REQUEST_HEADER: Final = bytes.fromhex("11e001ff")
 """SPDM 1.1 GET_MEASUREMENTS, signature requested, all blocks (DSP0274 10.11.1)."""
@@ -100,7 +102,8 @@ class _Reader:
         return int.from_bytes(self.take(size), "little")
 
 
-def _blocks(record: bytes, count: int) -> dict[int, bytes]:
+@lru_cache(maxsize=CACHED_RECORDS)
+def _blocks(record: bytes, count: int) -> Mapping[int, bytes]:
     """Exactly `count` blocks that fill the record, ascending (DSP0274 10.11.1, measurement block)."""
     found: dict[int, bytes] = {}
     unpack, header, end = _BLOCK.unpack_from, _BLOCK.size, len(record)

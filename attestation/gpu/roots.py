@@ -62,12 +62,8 @@ class Roots:
 
     def pin_of(self, root: Certificate, anchor: Anchor) -> Pin:
         """The pin of this certificate's key. Raises `Refused` (`root`): a name proves nothing."""
-        pins: dict[Anchor, Mapping[str, Pin]] = {
-            "device": self.device,
-            "manifest": self.manifest,
-            "service": self.service,
-        }
-        pin = pins[anchor].get(root.spki_fingerprint)
+        pins = self.device if anchor == "device" else self.manifest if anchor == "manifest" else self.service
+        pin = pins.get(root.spki_fingerprint)
         if pin is None:
             raise Refused("root", f"{root.common_name}, key {root.spki_fingerprint}, is no {anchor} root")
         return pin
