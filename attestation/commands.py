@@ -16,9 +16,9 @@ from attestation.expected import Expectations
 from attestation.gpu.expected import GpuPolicy
 from attestation.gpu.forms import Devices, TokenFile, devices_in
 from attestation.gpu.forms import unwrap as unwrap_gpu
-from attestation.gpu.report import is_report
-from attestation.gpu.report import read_report as read_gpu_report
 from attestation.gpu.show import state_report
+from attestation.gpu.spdm.report import is_report
+from attestation.gpu.spdm.report import read_report as read_gpu_report
 from attestation.result import AttestationResult
 from attestation.snp.forms import FOLDER_FILES, Evidence, from_folder, unwrap
 from attestation.snp.products import PRODUCTS

@@ -11,15 +11,15 @@ from functools import _lru_cache_wrapper
 from typing import cast
 
 from attestation import der, endorsements, narrow, x509
-from attestation.gpu import chain as devices
-from attestation.gpu import constraints
 from attestation.gpu import documents as offered
-from attestation.gpu import opaque as fields
-from attestation.gpu import report as reports
-from attestation.gpu import signature as links
 from attestation.gpu import verify as origin
+from attestation.gpu.pki import chain as devices
+from attestation.gpu.pki import constraints
+from attestation.gpu.pki import signature as links
 from attestation.gpu.revocation import check, ocsp
 from attestation.gpu.rim import manifest
+from attestation.gpu.spdm import opaque as fields
+from attestation.gpu.spdm import report as reports
 from attestation.snp import appraisal, chain, revocation
 from attestation.tdx import kept, quote
 from attestation.tdx.collateral import documents, endorsed, stated
@@ -48,8 +48,8 @@ def caches() -> tuple[_lru_cache_wrapper[object], ...]:
             appraisal.room_of_guest,
             documents._gather,
             kept.room_of_guest,
-            stated.read_tcb_info,
-            stated.read_qe_identity,
+            stated._tcb_info,
+            stated._qe_identity,
             signature.read_point,
             pck.verify_pck_chain,
             endorsed._verify_body,

@@ -29,11 +29,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from attestation.appraise import appraise_nvidia
 from attestation.expected import Expectations
-from attestation.gpu import signature as checks_of
 from attestation.gpu.forms import Devices
 from attestation.gpu.node.devices import DeviceInput
+from attestation.gpu.pki import signature as checks_of
+from attestation.gpu.pki.signature import verify_link
 from attestation.gpu.rim.manifest import verify_manifest
-from attestation.gpu.signature import verify_link
 from attestation.memory import forget
 from attestation.testing.nvidia import NOW, GpuForge, root_toml
 from attestation.testing.nvidia_manifest import manifests_for

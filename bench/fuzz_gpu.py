@@ -25,10 +25,10 @@ from attestation.expected import Expectations
 from attestation.gpu.documents import gather
 from attestation.gpu.forms import unwrap
 from attestation.gpu.nras.check import check_token
-from attestation.gpu.report import read_report
+from attestation.gpu.pki.roots import NVIDIA_ROOTS
 from attestation.gpu.revocation.ocsp import read_response
 from attestation.gpu.rim.manifest import verify_manifest
-from attestation.gpu.roots import NVIDIA_ROOTS
+from attestation.gpu.spdm.report import read_report
 from attestation.testing.nvidia import NOW, GpuForge, root_toml
 from attestation.testing.nvidia_manifest import manifests_for
 from attestation.testing.nvidia_node import SWITCH_VBIOS, VBIOS

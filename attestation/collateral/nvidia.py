@@ -20,18 +20,18 @@ from cryptography.x509 import ocsp
 
 from attestation.collateral.pieces import Pieces
 from attestation.collateral.service import Service
-from attestation.gpu.chain import Family
 from attestation.gpu.documents import gather
 from attestation.gpu.expected import GpuPolicy
 from attestation.gpu.forms import TokenFile
 from attestation.gpu.node.devices import DeviceInput
 from attestation.gpu.nras.keys import find_key
 from attestation.gpu.nras.token import read_token
-from attestation.gpu.report import Report
+from attestation.gpu.pki.chain import Family
 from attestation.gpu.revocation.check import Held, Subject, check_revocation
 from attestation.gpu.revocation.ocsp import answers_about, read_response
 from attestation.gpu.rim.issues import Slot, hold_issue, slots_of
 from attestation.gpu.rim.manifest import Manifest, verify_manifest
+from attestation.gpu.spdm.report import Report
 from attestation.gpu.verify import authenticate
 from attestation.x509 import Certificate
 from schemas.errors import Refused, Undecided

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from attestation.gpu.chain import DeviceChain, Family
 from attestation.gpu.documents import Offered, gather
 from attestation.gpu.expected import DEFAULT, GpuPolicy
+from attestation.gpu.pki.chain import DeviceChain, Family
+from attestation.gpu.pki.signature import p384_of, verify_raw
 from attestation.gpu.policy import check_demands
-from attestation.gpu.report import Report, is_report, read_report
 from attestation.gpu.revocation.check import Held, Subject, check_revocation, read_offered
 from attestation.gpu.rim.check import check_manifests
 from attestation.gpu.rim.issues import Chosen
 from attestation.gpu.show import state_device
-from attestation.gpu.signature import p384_of, verify_raw
+from attestation.gpu.spdm.report import Report, is_report, read_report
 from attestation.gpu.verify import Origin, authenticate
 from attestation.result import AttestationResult, Check, decide, failed
 from attestation.x509 import read_certificate

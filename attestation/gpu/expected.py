@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from attestation.gpu.chain import FAMILIES
 from attestation.gpu.node.binding import BINDING_MODES, OWN_MODE
+from attestation.gpu.pki.chain import FAMILIES
+from attestation.gpu.pki.roots import NVIDIA_DEVICE_ROOT, NVIDIA_MANIFEST_ROOT, NVIDIA_ROOTS, Anchor, Roots
 from attestation.gpu.rim.issues import Rules
-from attestation.gpu.roots import NVIDIA_DEVICE_ROOT, NVIDIA_MANIFEST_ROOT, NVIDIA_ROOTS, Anchor, Roots
 from attestation.gpu.verify import version_of
 from attestation.toml import ANY, Table
 from schemas.errors import Unreadable

@@ -11,7 +11,7 @@ from typing import Final
 
 from attestation.gpu.documents import read_devices
 from attestation.gpu.node.devices import DeviceInput
-from attestation.gpu.report import is_report
+from attestation.gpu.spdm.report import is_report
 from schemas.canonical import read_json
 from schemas.errors import Refused, Unreadable
 

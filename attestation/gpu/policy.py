@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from attestation.gpu.chain import Family
 from attestation.gpu.expected import GpuPolicy
-from attestation.gpu.opaque import DRIVER, PROTECTED_PCIE, Opaque
-from attestation.gpu.report import Report
+from attestation.gpu.pki.chain import Family
+from attestation.gpu.spdm.opaque import DRIVER, PROTECTED_PCIE, Opaque
+from attestation.gpu.spdm.report import Report
 from attestation.gpu.verify import version_of
 from attestation.result import Check, compared, failed, not_evaluated, passed, undecided
 from attestation.toml import ANY

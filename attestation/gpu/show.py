@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from attestation.gpu.chain import DeviceChain, Family
-from attestation.gpu.opaque import COUNTERS, DRIVER, FWID, NAMES, NVDEC0, PROTECTED_PCIE, Opaque
+from attestation.gpu.pki.chain import DeviceChain, Family
 from attestation.gpu.policy import mode_of
-from attestation.gpu.report import Report
 from attestation.gpu.rim.issues import Chosen
+from attestation.gpu.spdm.opaque import COUNTERS, DRIVER, FWID, NAMES, NVDEC0, PROTECTED_PCIE, Opaque
+from attestation.gpu.spdm.report import Report
 from attestation.gpu.verify import date
 from schemas.canonical import Json
 

@@ -12,12 +12,12 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
 
-from attestation.gpu.chain import CACHED_CHAINS, DeviceChain, Family, family_of, leaf_fwid, read_chain
-from attestation.gpu.constraints import hold_chain
-from attestation.gpu.opaque import CHIP_INFO, DRIVER, FWID
-from attestation.gpu.report import Report, read_report
-from attestation.gpu.roots import Pin, Roots
-from attestation.gpu.signature import p384_of, verify_link, verify_raw
+from attestation.gpu.pki.chain import CACHED_CHAINS, DeviceChain, Family, family_of, leaf_fwid, read_chain
+from attestation.gpu.pki.constraints import hold_chain
+from attestation.gpu.pki.roots import Pin, Roots
+from attestation.gpu.pki.signature import p384_of, verify_link, verify_raw
+from attestation.gpu.spdm.opaque import CHIP_INFO, DRIVER, FWID
+from attestation.gpu.spdm.report import Report, read_report
 from attestation.result import Check, compared, failed, not_evaluated, passed, undecided
 from schemas.errors import ComityError, Refused, Undecided
 

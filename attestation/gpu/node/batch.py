@@ -7,7 +7,7 @@ from typing import Final
 
 from attestation.gpu.appraise import DeviceAppraisal
 from attestation.gpu.expected import GpuPolicy
-from attestation.gpu.opaque import DRIVER, PROTECTED_PCIE
+from attestation.gpu.spdm.opaque import DRIVER, PROTECTED_PCIE
 from attestation.result import Check, compared, failed, not_evaluated
 
 CLAUSE: Final = "gpu.md 11"

@@ -17,7 +17,7 @@ from attestation.gpu.expected import DEFAULT, GpuPolicy
 from attestation.gpu.node.batch import check_batch
 from attestation.gpu.node.fabric import check_fabric
 from attestation.gpu.nras.check import Device, check_token
-from attestation.gpu.opaque import DRIVER
+from attestation.gpu.spdm.opaque import DRIVER
 from attestation.result import Check, compared, failed, not_evaluated, undecided
 from schemas.canonical import Json
 from schemas.errors import Unreadable

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from attestation.gpu.appraise import DeviceAppraisal
-from attestation.gpu.chain import DeviceChain
 from attestation.gpu.expected import FabricRules
 from attestation.gpu.node.batch import CLAUSE
-from attestation.gpu.opaque import FEATURE, LOCK, POSITION, PROTECTED_PCIE, Opaque
+from attestation.gpu.pki.chain import DeviceChain
+from attestation.gpu.spdm.opaque import FEATURE, LOCK, POSITION, PROTECTED_PCIE, Opaque
 from attestation.result import Check, compared, failed, not_evaluated, passed
 
 LOCKED: Final = 1

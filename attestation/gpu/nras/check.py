@@ -13,8 +13,8 @@ from typing import Final
 
 from attestation.gpu.nras.keys import ServiceKey, find_key
 from attestation.gpu.nras.token import Jwt, ServiceToken, read_token
-from attestation.gpu.roots import Roots
-from attestation.gpu.signature import verify_raw
+from attestation.gpu.pki.roots import Roots
+from attestation.gpu.pki.signature import verify_raw
 from attestation.gpu.verify import from_error
 from attestation.result import Check, Verdict, compared, failed, not_evaluated, passed, undecided
 from schemas.canonical import Json, sha256

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from attestation.gpu.signature import RAW_BYTES
+from attestation.gpu.pki.signature import RAW_BYTES
 from schemas.canonical import Json, read_json
 from schemas.errors import Refused, Unreadable
 

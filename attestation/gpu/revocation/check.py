@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
-from attestation.gpu.constraints import stated
+from attestation.gpu.pki.constraints import stated
+from attestation.gpu.pki.signature import verify_signed
 from attestation.gpu.revocation.ocsp import Response, answers_about, cert_ids, read_response, verify_response
-from attestation.gpu.signature import verify_signed
 from attestation.gpu.verify import date
 from attestation.result import Check, failed, not_evaluated, passed, undecided
 from attestation.x509 import Certificate, Crl, read_certificate, read_crl

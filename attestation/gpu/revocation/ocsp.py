@@ -22,8 +22,8 @@ from cryptography.x509 import ocsp
 
 from attestation import der
 from attestation.der import encode_oid
-from attestation.gpu.constraints import stated
-from attestation.gpu.signature import verify_link
+from attestation.gpu.pki.constraints import stated
+from attestation.gpu.pki.signature import verify_link
 from attestation.x509 import Certificate, read_certificate
 from schemas.errors import Refused, Unreadable
 

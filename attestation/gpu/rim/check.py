@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from attestation.gpu.chain import Family
-from attestation.gpu.report import Report
+from attestation.gpu.pki.chain import Family
 from attestation.gpu.rim.golden import Mismatch, holds
 from attestation.gpu.rim.issues import Chosen, Offer, Rules, choose, slots_of
+from attestation.gpu.spdm.report import Report
 from attestation.result import Check, failed, not_evaluated, passed, undecided
 
 _RIM: Final = "gpu.md 6; ISO 19770-2; xmldsig-core1"

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from attestation.gpu.opaque import NVDEC0
-from attestation.gpu.report import Report
+from attestation.gpu.spdm.opaque import NVDEC0
+from attestation.gpu.spdm.report import Report
 
 NVDEC_INDEX: Final = 35  # has no fixed value while the video decoder is off
 

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from attestation.gpu.chain import Family
-from attestation.gpu.opaque import CHIP_INFO, CHIP_SKU, DRIVER, PROJECT, PROJECT_SKU
-from attestation.gpu.report import Report
+from attestation.gpu.pki.chain import Family
+from attestation.gpu.pki.roots import Pin, Roots
 from attestation.gpu.rim.golden import Mismatch, compare, holds
 from attestation.gpu.rim.manifest import NVIDIA_ID, Manifest, stated_version, verify_manifest
-from attestation.gpu.roots import Pin, Roots
+from attestation.gpu.spdm.opaque import CHIP_INFO, CHIP_SKU, DRIVER, PROJECT, PROJECT_SKU
+from attestation.gpu.spdm.report import Report
 from schemas.canonical import sha256
 from schemas.errors import Refused
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
-from attestation.gpu.constraints import hold_chain
+from attestation.gpu.pki.constraints import hold_chain
+from attestation.gpu.pki.signature import verify_link
 from attestation.gpu.rim.document import MAX_DOCUMENT_BYTES, malformed, read_document
 from attestation.gpu.rim.signature import verify_document
-from attestation.gpu.signature import verify_link
 from attestation.x509 import Certificate
 from schemas.canonical import sha256
 from schemas.errors import Refused

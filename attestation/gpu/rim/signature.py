@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from lxml import etree
 
+from attestation.gpu.pki.signature import RAW_BYTES, p384_of, verify_raw
 from attestation.gpu.rim.document import malformed, read_document
-from attestation.gpu.signature import RAW_BYTES, p384_of, verify_raw
 from attestation.x509 import Certificate, read_certificate
 from schemas.errors import Refused, Unreadable
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
+from attestation.gpu.pki.roots import Roots
 from attestation.gpu.rim.manifest import verify_manifest
-from attestation.gpu.roots import Roots
 from attestation.gpu.tests.judging import DRIVER_MANIFEST, GOOD, SWITCH, expect, toml
 from attestation.gpu.verify import authenticate
 from attestation.testing.nvidia import NOW, GpuForge

@@ -11,7 +11,7 @@ import pytest
 from attestation.appraise import appraise_nvidia
 from attestation.gpu.forms import Devices
 from attestation.gpu.node.devices import MAX_DEVICES, DeviceInput
-from attestation.gpu.signature import verify_link
+from attestation.gpu.pki.signature import verify_link
 from attestation.gpu.tests.judging import codes, expect, manifests_of, toml
 from attestation.memory import forget
 from attestation.result import AttestationResult

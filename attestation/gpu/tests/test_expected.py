@@ -10,7 +10,7 @@ import pytest
 
 from attestation.appraise import appraise_nvidia
 from attestation.expected import Expectations
-from attestation.gpu.roots import NVIDIA_DEVICE_ROOT, NVIDIA_MANIFEST_ROOT
+from attestation.gpu.pki.roots import NVIDIA_DEVICE_ROOT, NVIDIA_MANIFEST_ROOT
 from attestation.gpu.tests.judging import GOOD, KEYS, but, codes, expect, judge, toml
 from attestation.narrow import check_roots
 from attestation.testing.nvidia import NOW, spki_digest

@@ -10,9 +10,9 @@ import pytest
 from attestation.appraise import appraise_nvidia
 from attestation.commands import main
 from attestation.expected import Expectations
+from attestation.gpu.pki.roots import NVIDIA_ROOTS
 from attestation.gpu.rim.issues import Rules, hold_root
 from attestation.gpu.rim.manifest import verify_manifest
-from attestation.gpu.roots import NVIDIA_ROOTS
 from attestation.gpu.tests import recorded
 from schemas.errors import Refused
 from schemas.primitives import parse_time

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attestation.gpu.chain import read_chain
 from attestation.gpu.documents import gather
 from attestation.gpu.forms import unwrap
-from attestation.gpu.opaque import read_opaque
-from attestation.gpu.report import REQUEST_HEADER, read_report
+from attestation.gpu.pki.chain import read_chain
 from attestation.gpu.revocation.ocsp import read_response
+from attestation.gpu.spdm.opaque import read_opaque
+from attestation.gpu.spdm.report import REQUEST_HEADER, read_report
 from attestation.gpu.tests.judging import GB100, GB202, GOOD, SWITCH, collateral, judge
 from attestation.testing.nvidia import GpuForge
 from attestation.testing.nvidia_status import answers

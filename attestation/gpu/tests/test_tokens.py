@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from attestation.appraise import appraise_nvidia
 from attestation.gpu.nras.check import check_token
-from attestation.gpu.roots import NVIDIA_ROOTS
+from attestation.gpu.pki.roots import NVIDIA_ROOTS
 from attestation.gpu.tests.judging import GOOD, codes, collateral, expect, judge, toml
 from attestation.result import AttestationResult
 from attestation.testing.nvidia import NOW, GpuForge

@@ -14,7 +14,7 @@ from attestation.appraise import appraise_nvidia
 from attestation.expected import Expectations
 from attestation.gpu.forms import Devices
 from attestation.gpu.node.devices import DeviceInput
-from attestation.gpu.report import read_report
+from attestation.gpu.spdm.report import read_report
 from attestation.testing.nvidia import NOW, GpuForge, root_toml
 from attestation.testing.nvidia_manifest import manifests_for
 from attestation.testing.nvidia_node import VBIOS

@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 from attestation import der
 from attestation.der import encode_oid
-from attestation.gpu.constraints import FWID_HOPPER, TCB_INFO, stated
+from attestation.gpu.pki.constraints import FWID_HOPPER, TCB_INFO, stated
 from attestation.x509 import Certificate, read_certificate
 from schemas.errors import Refused, Unreadable
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from attestation.gpu.opaque import Opaque, read_opaque
+from attestation.gpu.spdm.opaque import Opaque, read_opaque
 from schemas.canonical import sha256
 from schemas.errors import Refused, Unreadable
 
