@@ -68,6 +68,13 @@ def audit(arguments: list[str]) -> int:
     return run(arguments)
 
 
+def witness(arguments: list[str]) -> int:
+    """watch other domains' logs, over HTTP"""
+    from receipts.witnessing.commands import main as run
+
+    return run(arguments)
+
+
 def policy(arguments: list[str]) -> int:
     """check and explain policies"""
     from schemas.policy.commands import main as run
@@ -85,7 +92,7 @@ def schema(arguments: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     command.__name__: command
-    for command in (federation, broker, agent, node, attest, receipt, log, audit, policy, schema)
+    for command in (federation, broker, agent, node, attest, receipt, log, audit, witness, policy, schema)
 }
 
 

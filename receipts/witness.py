@@ -14,13 +14,14 @@ from typing import Final
 
 from receipts import checkpoint, note
 from receipts.checkpoint import Checkpoint, SignedCheckpoint
-from receipts.cosignature import MAX_TIME, Cosigner, CosignerKey, cosignature_message
+from receipts.cosignature import COSIGNATURE, MAX_TIME, Cosigner, CosignerKey, cosignature_message
 from receipts.merkle import verify_consistency
-from receipts.note import NoteKey
+from receipts.note import Note, NoteKey
 from schemas.errors import ComityError, Refused, Unreadable
 from schemas.primitives import decode_base64
 
 __all__ = [
+    "COSIGNATURE",
     "MAX_TIME",
     "Answer",
     "Cosigner",
@@ -100,15 +101,11 @@ def judge(
         request = read_request(body)
     except Unreadable as error:
         return _refusal(400, error)
-    except Refused as error:  # size 0 with a root that is not the empty one
-        return _refusal(422, error)
-    stated = request.signed.checkpoint
-    if stated.origin not in logs:
-        return _refusal(404, Refused("witness.unknown_log", f"no log {stated.origin} is known here"))
-    try:
-        note.verify(request.signed.note, logs[stated.origin])
     except Refused as error:
-        return _refusal(403, error)
+        return _impossible(body, logs, error)
+    stated = request.signed.checkpoint
+    if (refused := _unauthorised(stated.origin, request.signed.note, logs)) is not None:
+        return refused
     if request.old_size > stated.size:
         return _refusal(400, Refused("witness.old_size", "the old size exceeds the checkpoint's"))
     before = last.get(stated.origin)
@@ -124,6 +121,26 @@ def judge(
     signers = (signer, *(each for each in also if not stated.extensions))
     lines = [note.format_signature(each.sign(text, time)) for each in signers]
     return Answer(200, "".join(lines).encode(), stated)
+
+
+def _unauthorised(origin: str, signed: Note, logs: dict[str, Sequence[NoteKey]]) -> Answer | None:
+    """404 for a log that nobody here knows, 403 for a note that its trusted keys did not sign."""
+    if origin not in logs:
+        return _refusal(404, Refused("witness.unknown_log", f"no log {origin} is known here"))
+    try:
+        note.verify(signed, logs[origin])
+    except Refused as error:
+        return _refusal(403, error)
+    return None
+
+
+def _impossible(body: bytes, logs: dict[str, Sequence[NoteKey]], error: Refused) -> Answer:
+    """A checkpoint that no log can have. Size 0 with another root is 422, but only where the log signed it."""
+    if error.code != "checkpoint.empty_root":
+        return _refusal(400, error)
+    signed = note.read(body.partition(b"\n\n")[2])
+    origin = signed.text.partition("\n")[0]
+    return _unauthorised(origin, signed, logs) or _refusal(422, error)
 
 
 def check_continues(before: Checkpoint | None, stated: Checkpoint, hashes: Iterable[bytes]) -> Checkpoint:

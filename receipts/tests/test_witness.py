@@ -73,6 +73,12 @@ REFUSED: list[tuple[str, bytes, Checkpoint | None, int, str]] = [
     ("another-history", body(3, tree(7, OTHER)), tree(3), 422, "merkle.consistency"),
     ("no-proof", body(3, tree(7), []), tree(3), 422, "merkle.proof_length"),
     ("proof-from-nothing", body(0, tree(7), [LEAVES[0]]), None, 422, "merkle.proof_length"),
+    ("empty-root-of-a-stranger", body(0, Checkpoint("other/log", 0, LEAVES[0]), []), None, 404,
+     "witness.unknown_log"),
+    ("empty-root-unsigned", body(0, Checkpoint(ORIGIN, 0, LEAVES[0]), [], STRANGER), None, 403,
+     "note.no_known_signer"),
+    ("size-beyond-the-format", body(0, Checkpoint(ORIGIN, 2**63, LEAVES[0]), []), None, 400,
+     "checkpoint.size_range"),
     ("empty-root-trap", body(0, Checkpoint(ORIGIN, 0, LEAVES[0]), []), None, 422, "checkpoint.empty_root"),
 ]  # fmt: skip
 

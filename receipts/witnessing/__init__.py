@@ -2,5 +2,5 @@
 
 `quorum` whose word is enough, and since when · `equivocation` a log that was caught, for any court ·
 `state` what a witness must remember · `server` tlog-witness over HTTP · `asking` how a log asks its
-witnesses. The judgement itself is `receipts.witness`, pure.
+witnesses · `commands` the program. The judgement itself is `receipts.witness`, pure.
 """
