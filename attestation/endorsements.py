@@ -1,7 +1,7 @@
 """Endorsements recognised by their content: certificates, CRLs, AMD certificate tables.
 
 The host, a peer or a folder may offer anything: a document is recognised by what it is, never by
-its name, and nothing in it is believed before a chain holds. Pure; fetching is in collateral.py.
+its name, and nothing in it is believed before a chain holds. Pure; fetching is in collateral/.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ MAX_JSON_BYTES: Final = 1024 * 1024  # genuine documents have under 32 KiB
 MAX_LEVELS: Final = 256  # genuine documents have under 30
 MAX_ADVISORIES: Final = 256
 CACHED_READINGS: Final = 128
+REMEMBERED_BYTES: Final = 64 * 1024  # per entry: whoever offers a document decides its size
 
 STATUSES: Final = (
     "UpToDate",
@@ -88,9 +89,18 @@ class QeIdentity:
     levels: tuple[Level, ...]
 
 
-@lru_cache(maxsize=CACHED_READINGS)
 def read_tcb_info(body: bytes) -> TcbInfo:
     """Read TCB info of version 3, or 2 for SGX. Raises `Refused` (`tdx.collateral_malformed`)."""
+    return _tcb_info(body) if len(body) <= REMEMBERED_BYTES else _tcb_info.__wrapped__(body)
+
+
+def read_qe_identity(body: bytes) -> QeIdentity:
+    """Read a QE identity of version 2. Raises `Refused` (`tdx.collateral_malformed`)."""
+    return _qe_identity(body) if len(body) <= REMEMBERED_BYTES else _qe_identity.__wrapped__(body)
+
+
+@lru_cache(maxsize=CACHED_READINGS)
+def _tcb_info(body: bytes) -> TcbInfo:
     stated = _read(body)
     version = _number(stated, "version", 3)
     if version not in (2, 3):
@@ -118,8 +128,7 @@ def read_tcb_info(body: bytes) -> TcbInfo:
 
 
 @lru_cache(maxsize=CACHED_READINGS)
-def read_qe_identity(body: bytes) -> QeIdentity:
-    """Read a QE identity of version 2. Raises `Refused` (`tdx.collateral_malformed`)."""
+def _qe_identity(body: bytes) -> QeIdentity:
     stated = _read(body)
     version = _number(stated, "version", 255)
     if version != 2:

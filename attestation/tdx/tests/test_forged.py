@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from attestation.appraise import appraise_dcap
+from attestation.tdx.collateral import stated
 from attestation.tdx.tests.judging import GOOD, SGX, TD15, but, codes, judge
 from attestation.testing.intel import IntelForge, pem
 from attestation.testing.intel_documents import NOW, platform_level
@@ -94,6 +95,18 @@ def test_the_right_documents_are_found_among_a_fleets() -> None:
     edited = GOOD.pieces()[0].replace(b"UpToDate", b"OutOfDate")
     assert judge(GOOD, endorsements=[*others, edited, GOOD.collateral()]).verdict == "affirming"
     assert judge(GOOD, endorsements=[*others, *GOOD.pieces()[1:]]).reason == "tdx.fmspc_mismatch"
+
+
+def test_a_large_document_is_read_and_not_remembered() -> None:
+    before = stated._tcb_info.cache_info().currsize
+    levels = [
+        platform_level(5, 5, "UpToDate", f"2025-05-{day:02}T00:00:00Z", ["X" * 64] * 12)
+        for day in range(1, 29)
+    ]
+    large = but(info={"tcbLevels": levels * 2})
+    assert len(large.documents()[0]) > stated.REMEMBERED_BYTES
+    assert judge(large).verdict == "affirming"
+    assert stated._tcb_info.cache_info().currsize == before
 
 
 def test_another_evaluation_can_be_asked_for_and_the_others_are_shown() -> None:
