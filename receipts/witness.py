@@ -135,7 +135,7 @@ def _unauthorised(origin: str, signed: Note, logs: dict[str, Sequence[NoteKey]])
 
 
 def _impossible(body: bytes, logs: dict[str, Sequence[NoteKey]], error: Refused) -> Answer:
-    """A checkpoint that no log can have. Size 0 with another root is 422, but only where the log signed it."""
+    """A checkpoint that no log can have: size 0 with another root is 422, where the log itself signed it."""
     if error.code != "checkpoint.empty_root":
         return _refusal(400, error)
     signed = note.read(body.partition(b"\n\n")[2])
