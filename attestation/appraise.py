@@ -231,7 +231,7 @@ def _appraise_devices(
     return appraise_node_devices(
         stated,
         cpu.report_data,
-        common=extra,
+        common=(*stated.cpu.endorsements, *extra),  # a node sends what serves all of its devices once
         policy=policy,
         judged=expectations is None or policy is not None,
         asked=asked,

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Final, Self
 
 from attestation.gpu.expected import GpuPolicy, read_nvidia
-from attestation.snp.chain import AMD_ROOTS, Roots
 from attestation.snp.deny import Denial, read_denials
 from attestation.snp.expected import SnpPolicy, read_snp
+from attestation.snp.origin.chain import AMD_ROOTS, Roots
 from attestation.snp.products import PRODUCTS, Pin
 from attestation.tdx.expected import QuotePolicy, read_sgx, read_tdx
 from attestation.toml import ANY, Table

@@ -20,7 +20,8 @@ from attestation.gpu.revocation import check, ocsp
 from attestation.gpu.rim import manifest
 from attestation.gpu.spdm import opaque as fields
 from attestation.gpu.spdm import report as reports
-from attestation.snp import appraisal, chain, revocation
+from attestation.snp import appraisal
+from attestation.snp.origin import chain, revocation
 from attestation.tdx import kept, quote
 from attestation.tdx.collateral import documents, endorsed, stated
 from attestation.tdx.origin import chain as pck

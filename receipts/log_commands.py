@@ -1,17 +1,18 @@
-"""`comity log fsck DATABASE`: check a transparency log where it lies. Reads only."""
+"""`comity log fsck | tiles`: check a transparency log where it lies, or write it as static files. Reads only."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sqlite3
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from receipts.log import fsck
+from receipts.log import fsck, static, store
 from receipts.log.fsck import Findings
 from receipts.note import NoteKey
-from schemas.errors import ComityError
+from schemas.errors import ComityError, ConfigurationError, Unreadable
 
 
 def main(argv: Sequence[str]) -> int:
@@ -20,6 +21,8 @@ def main(argv: Sequence[str]) -> int:
         arguments = _parser().parse_args(argv)
     except SystemExit as stop:  # argparse has printed why
         return stop.code if isinstance(stop.code, int) else 2
+    if arguments.command == "tiles":
+        return _tiles(arguments.database, arguments.folder)
     try:
         key = NoteKey.read(arguments.vkey) if arguments.vkey else None
         findings = fsck.check(arguments.database, key=key)
@@ -41,7 +44,31 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("database", type=Path, metavar="DATABASE")
     check.add_argument("--vkey", metavar="VKEY", help="verify checkpoint signatures under this key too")
     check.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    tiles = commands.add_parser("tiles", help="write the log as static files that tlog tools read")
+    tiles.add_argument("database", type=Path, metavar="DATABASE")
+    tiles.add_argument("folder", type=Path, metavar="FOLDER", help="what is there already is written over")
     return parser
+
+
+def _tiles(database: Path, folder: Path) -> int:
+    """C2SP tlog-tiles as of the newest checkpoint, which is written last. Raises `ComityError`."""
+    connection = store.connect(database, read_only=True)
+    count = 0
+    try:
+        connection.execute("BEGIN")  # one state of the log, even while its holder goes on writing
+        for name, data in static.resources(connection):
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+            count += 1
+    except sqlite3.Error as error:
+        raise Unreadable("log.not_a_log", f"{database}: {error}") from None
+    except OSError as error:
+        raise ConfigurationError("log.tiles", f"{folder}: {error.strerror}") from None
+    finally:
+        connection.close()
+    sys.stdout.write(f"{count} files: {folder}\n")
+    return 0
 
 
 def _text(findings: Findings) -> str:

@@ -20,11 +20,11 @@ from attestation.endorsements import recognise
 from attestation.expected import Expectations
 from attestation.result import AttestationResult
 from attestation.snp.appraise import appraise_report
-from attestation.snp.chain import AMD_ROOTS, verify_issuers
+from attestation.snp.origin.chain import AMD_ROOTS, verify_issuers
+from attestation.snp.origin.revocation import is_fresh, verify_crl
+from attestation.snp.origin.verify import NAMES
 from attestation.snp.products import PRODUCTS, Product, product_of_cpuid
 from attestation.snp.report import SIGNING_KEYS, Report, read_report
-from attestation.snp.revocation import is_fresh, verify_crl
-from attestation.snp.verify import NAMES
 from attestation.x509 import Certificate, Crl, read_certificate, read_crl
 from schemas.errors import ConfigurationError, Refused, Undecided, Unreadable
 

@@ -14,13 +14,13 @@ from typing import Final
 
 from attestation.expected import Expectations
 from attestation.result import AttestationResult, Check, decide
-from attestation.snp.chain import Chain
 from attestation.snp.expected import SnpPolicy
 from attestation.snp.format import check_encoding
+from attestation.snp.origin.chain import Chain
+from attestation.snp.origin.verify import check_signature
 from attestation.snp.policy import check_nonce, check_report_data
 from attestation.snp.report import Report, read_next
 from attestation.snp.show import state
-from attestation.snp.verify import check_signature
 
 KEPT_RESULTS: Final = 512  # about 4 KiB each with the evidence
 KEPT_GUESTS: Final = 1024  # about 16 KiB each

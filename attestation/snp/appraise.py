@@ -11,11 +11,12 @@ from attestation.expected import Expectations
 from attestation.result import AttestationResult, Check, decide, failed, not_evaluated, passed
 from attestation.snp.appraisal import SnpAppraisal, bounds, next_report, room_of_guest, room_of_report
 from attestation.snp.azure import check_azure
-from attestation.snp.chain import AMD_ROOTS
 from attestation.snp.deny import check_denials
 from attestation.snp.expected import SnpPolicy
 from attestation.snp.format import check_encoding, check_layout
 from attestation.snp.forms import Evidence, unwrap
+from attestation.snp.origin.chain import AMD_ROOTS
+from attestation.snp.origin.verify import Authentication, authenticate, unreached
 from attestation.snp.policy import (
     advisories,
     check_debug,
@@ -26,7 +27,6 @@ from attestation.snp.policy import (
 from attestation.snp.products import PRODUCTS, Product, product_of_cpuid
 from attestation.snp.report import Report, read_report, standing_of
 from attestation.snp.show import state
-from attestation.snp.verify import Authentication, authenticate, unreached
 from schemas.errors import Unreadable
 
 _ALL_PRODUCTS: Final = frozenset(PRODUCTS)

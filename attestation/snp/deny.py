@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from attestation.result import Check, downranked, failed, passed, undecided
-from attestation.snp.chain import Chain
-from attestation.snp.leaf import LeafClaims
+from attestation.snp.origin.chain import Chain
+from attestation.snp.origin.leaf import LeafClaims
 from attestation.snp.products import CHIP_ID_BYTES, PRODUCTS
 from attestation.snp.report import Report
 from attestation.toml import Table

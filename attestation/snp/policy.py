@@ -12,9 +12,9 @@ from functools import lru_cache
 from typing import Final
 
 from attestation.result import Check, compared, downranked, failed, not_evaluated, passed
-from attestation.snp.chain import Chain
 from attestation.snp.expected import Digests, Floor, SnpPolicy
-from attestation.snp.leaf import tcb_text
+from attestation.snp.origin.chain import Chain
+from attestation.snp.origin.leaf import tcb_text
 from attestation.snp.report import (
     HOST_REQUESTED_VMPL,
     KNOWN_PLATFORM_MASK,

@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
-from attestation.snp import leaf, report
-from attestation.snp.chain import Roots
+from attestation.snp import report
+from attestation.snp.origin import leaf
+from attestation.snp.origin.chain import Roots
 from attestation.snp.products import FIVE_PARTS, PRODUCTS, Pin, Product
 from attestation.testing import der
 from schemas.canonical import sha256

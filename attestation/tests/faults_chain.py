@@ -8,7 +8,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from attestation.result import AttestationResult
-from attestation.snp import leaf
+from attestation.snp.origin import leaf
 from attestation.testing import der
 from attestation.testing.forge import Forge, ec_key, ia5, level, rsa_key
 from attestation.tests.faults import FAULTS, GENOA, MILAN, TURIN, VLEK, Fault, fault, stating

@@ -12,9 +12,9 @@ from attestation import x509
 from attestation.appraise import appraise_snp
 from attestation.memory import forget
 from attestation.result import AttestationResult
-from attestation.snp import verify
 from attestation.snp.appraisal import SnpAppraisal
 from attestation.snp.appraise import appraise_report
+from attestation.snp.origin import verify
 from attestation.testing.forge import NOW, Forge, ec_key, sign_report
 from attestation.tests.faults_policy import denial
 from attestation.tests.judging import demanding
@@ -38,10 +38,10 @@ def signatures(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         made.append("certificate")
         return pss(*arguments)
 
-    for module in ("verify", "appraisal"):
+    for module in ("origin.verify", "appraisal"):
         monkeypatch.setattr(f"attestation.snp.{module}.check_signature", count_report)
     for module in ("chain", "revocation"):
-        monkeypatch.setattr(f"attestation.snp.{module}.verify_pss", count_pss)
+        monkeypatch.setattr(f"attestation.snp.origin.{module}.verify_pss", count_pss)
     forget()
     return made
 

@@ -181,7 +181,7 @@ NOT_REACHED_HERE = {
 def codes_in_source() -> set[str]:
     """Every literal reason code of the SNP rooms."""
     folder = Path(__file__).parents[1] / "snp"
-    text = "\n".join(file.read_text() for file in folder.glob("*.py"))
+    text = "\n".join(file.read_text() for file in folder.rglob("*.py"))
     groups = "report|signature|endorsement|chain|cert|crl|policy|platform|tcb|vmpl|measurement|guest_svn|deny"
     found = set(re.findall(rf'"(snp\.(?:{groups})\.[a-z_]+)"', text))
     return found - set(CHECK_NAMES)

@@ -82,3 +82,21 @@ def test_entry_bundles(records: list[bytes], noise: bytes) -> None:
         static.read_entry_bundle(noise)
     except (Unreadable, Refused) as error:
         assert error.code == "static.entries"  # noqa: PT017
+
+
+async def test_the_log_as_files(clinic: Domain, tmp_path: Path) -> None:
+    """Written by `comity log tiles`, read back by their paths alone, and they give the signed root."""
+    log = await clinic.open(tmp_path)
+    await log.issue(drafts(3))
+    await log.close()
+    folder = tmp_path / "static"
+    assert main(["tiles", str(tmp_path / f"{clinic.name}.db"), str(folder)]) == 0
+    signed = checkpoint.verify(read(folder, "checkpoint"), [clinic.keys.note.key], origin=clinic.origin)
+    records = static.read_entry_bundle(read(folder, "tile/entries/000.p/3"))
+    assert merkle.root([merkle.leaf_hash(record) for record in records]) == signed.checkpoint.root
+    with pytest.raises(ComityError):
+        main(["tiles", str(tmp_path / "absent.db"), str(folder)])
+
+
+def read(folder: Path, name: str) -> bytes:
+    return (folder / name).read_bytes()

@@ -17,6 +17,7 @@ from attestation.appraise import (
 )
 from attestation.expected import Expectations
 from attestation.gpu.node.composite import device_digest
+from attestation.gpu.tests.judging import manifests_of
 from attestation.gpu.tests.judging import toml as nvidia_toml
 from attestation.tdx.tests.judging import toml as tdx_toml
 from attestation.testing.chip import SimulatedChip, SimulatedVendor
@@ -24,6 +25,7 @@ from attestation.testing.expectations import simulated_toml
 from attestation.testing.intel import IntelForge
 from attestation.testing.nvidia import NOW
 from attestation.testing.nvidia_node import PRODUCTION, BoardForge, board_manifests
+from attestation.testing.nvidia_status import answers
 from schemas.binding import ChallengeTree, device_nonce
 from schemas.evidence import (
     ChallengeProof,
@@ -152,6 +154,22 @@ def test_a_composite_node_holds(quote: Callable[[bytes], CpuEvidence]) -> None:
     devices = found.result.stated()["devices"]
     assert isinstance(devices, list)
     assert len(devices) == 3
+
+
+@pytest.mark.parametrize("quote", [quote_snp, quote_tdx], ids=["snp", "tdx"])
+def test_a_node_sends_its_devices_collateral_once(quote: Callable[[bytes], CpuEvidence]) -> None:
+    """Manifests and answers beside the CPU's certificates: each room takes what is its own."""
+
+    def quoted(report_data: bytes) -> CpuEvidence:
+        cpu = quote(report_data)
+        devices = list(BOARD.devices().values())
+        status = [answer for each in devices for answer in answers(each, manifests_of(each))]
+        documents = list(dict.fromkeys([*cpu.endorsements, *board_manifests(), *status]))
+        return cpu.model_copy(update={"endorsements": documents})
+
+    demanded = expectations(FABRIC, revocation='"required"')
+    found = ask(node(quote=quoted), wanted=demanded, manifests=[])
+    assert (found.status, codes(found)) == ("affirming", [])
 
 
 def test_a_composite_node_of_real_vendors_would_be_worth_four() -> None:

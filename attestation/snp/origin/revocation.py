@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Final
 
 from attestation.result import Check, failed, not_evaluated, passed, undecided
-from attestation.snp.chain import Chain
+from attestation.snp.origin.chain import Chain
 from attestation.snp.products import PRODUCTS
 from attestation.x509 import Crl, check_pss, read_certificate, read_crl, verify_pss
 from schemas.errors import Refused, Unreadable

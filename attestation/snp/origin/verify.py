@@ -18,11 +18,11 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from attestation.endorsements import Endorsements
 from attestation.result import Check, compared, failed, not_evaluated, passed, undecided
-from attestation.snp.chain import Chain, Roots, check_root, choose, leaf_claims, verify_chain
-from attestation.snp.leaf import LeafClaims, tcb_text
+from attestation.snp.origin.chain import Chain, Roots, check_root, choose, leaf_claims, verify_chain
+from attestation.snp.origin.leaf import LeafClaims, tcb_text
+from attestation.snp.origin.revocation import check_revocation
 from attestation.snp.products import Pin, product_of_cpuid
 from attestation.snp.report import SIGNING_KEYS, Report
-from attestation.snp.revocation import check_revocation
 from schemas.errors import ComityError, Refused, Undecided
 
 NAMES: Final = (

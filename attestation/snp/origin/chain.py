@@ -15,7 +15,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from attestation.endorsements import Endorsements
-from attestation.snp.leaf import LeafClaims, read_leaf
+from attestation.snp.origin.leaf import LeafClaims, read_leaf
 from attestation.snp.products import PRODUCTS, Pin, Product, product_of_intermediate
 from attestation.snp.report import SIGNING_KEYS, Report
 from attestation.x509 import Certificate, check_pss, read_certificate, verify_pss
