@@ -1,4 +1,4 @@
-"""`comity log fsck | tiles`: check a transparency log where it lies, or write it as static files. Reads only."""
+"""`comity log fsck | tiles`: check a transparency log where it lies, or write it as files. Reads only."""
 
 from __future__ import annotations
 

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from receipts import checkpoint, merkle
 from receipts.log import static, store
 from receipts.log.tiles import WIDTH
+from receipts.log_commands import main
 from receipts.tests.conftest import code_of
 from receipts.tests.world import CLINIC, Domain, drafts
-from schemas.errors import Refused, Unreadable
+from schemas.errors import ComityError, Refused, Unreadable
 
 
 @pytest.mark.parametrize("size", [0, 1, 255, 256, 257, 600])
