@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
@@ -24,17 +24,29 @@ from attestation.commands import main
 from attestation.gpu.expected import GpuPolicy
 from attestation.gpu.forms import TokenFile
 from attestation.gpu.node.devices import DeviceInput
-from attestation.gpu.tests.judging import DRIVER_MANIFEST, GOOD, VBIOS_MANIFEST, expect, toml
-from attestation.testing.nvidia import NOW, GpuForge
+from attestation.gpu.revocation.ocsp import CertId, cert_ids
+from attestation.gpu.tests import test_composite as composite
+from attestation.gpu.tests.judging import (
+    DRIVER_MANIFEST,
+    GOOD,
+    SWITCH,
+    VBIOS_MANIFEST,
+    expect,
+    manifests_of,
+    toml,
+)
+from attestation.testing.nvidia import NOW, GpuForge, pem
 from attestation.testing.nvidia_report import NONCE
 from attestation.testing.nvidia_status import Answer, asked
 from attestation.testing.nvidia_token import TokenForge
+from attestation.x509 import read_certificate
 from schemas.errors import ComityError, Refused, Undecided
 
 MANIFESTS = {
     "NV_GPU_DRIVER_GH100_550.90.07": DRIVER_MANIFEST,
     "NV_GPU_VBIOS_G520_0280_895_96009F0001": VBIOS_MANIFEST,
 }
+SWITCH_ID = "NV_SWITCH_BIOS_5612_0002_890_9610550001"
 DRIVER = "/v1/rim/NV_GPU_DRIVER_GH100_550.90.07"
 
 
@@ -48,6 +60,7 @@ class Mirror:
     """Start of a path → statuses before the first good answer."""
     answer: Mapping[str, Any] = field(default_factory=dict)
     """What OCSP answers say differently."""
+    devices: Sequence[GpuForge] = (GOOD,)
     now: float = NOW.timestamp()
     seen: list[str] = field(default_factory=list)
 
@@ -69,15 +82,19 @@ class Mirror:
         return httpx.Response(404)
 
     def _manifest(self, name: str) -> httpx.Response:
-        if name not in MANIFESTS:
+        manifests = {**MANIFESTS, SWITCH_ID: manifests_of(SWITCH)[0]}
+        if name not in manifests:
             return httpx.Response(404)
-        document = base64.b64encode(MANIFESTS[name].document()).decode()
+        document = base64.b64encode(manifests[name].document()).decode()
         return httpx.Response(200, content=json.dumps({"id": name, "rim": document, "request_id": "x"}))
 
     def _status(self, request: bytes) -> httpx.Response:
-        serial = ocsp.load_der_ocsp_request(request).serial_number
-        for about, issuer in asked(GOOD, list(MANIFESTS.values())):
-            if about.serial == serial:
+        said = ocsp.load_der_ocsp_request(request)
+        question = CertId(
+            said.hash_algorithm.name, said.issuer_name_hash, said.issuer_key_hash, said.serial_number
+        )
+        for about, issuer in [pair for each in self.devices for pair in asked(each, manifests_of(each))]:
+            if question in cert_ids(read_certificate(about.der()), read_certificate(issuer.der())):
                 return httpx.Response(200, content=replace(Answer(about, issuer), **self.answer).der())
         return httpx.Response(404)
 
@@ -230,4 +247,38 @@ def test_the_command_collects_for_a_folder_of_a_device(
         str(expected),
     ]
     assert main([*verify, "--at", "2026-03-01T12:00:00Z", "--nonce", NONCE.hex()]) == 0
+    assert capsys.readouterr().out.startswith("affirming")
+
+
+def test_the_command_collects_for_a_nodes_cpu_and_devices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it leaves is all that the node's evidence needs, for both."""
+    evidence, bundle, expected = tmp_path / "node.json", tmp_path / "bundle", tmp_path / "expected.toml"
+    evidence.write_bytes(composite.node().write())
+    expected.write_text(composite.text(revocation='"required"'))
+    ark, ask, vcek, crl = composite.chip().endorsements
+    bodies = {
+        "/vcek/v1/Milan/cert_chain": pem(ask, ark),
+        "/vcek/v1/Milan/crl": crl,
+        f"/vcek/v1/Milan/{composite.chip().chip_id.hex()}": vcek,
+    }
+    transport = httpx.MockTransport(Mirror(bodies, devices=list(composite.BOARD.devices().values())))
+    real = httpx.AsyncClient
+    monkeypatch.setattr(httpx, "AsyncClient", lambda: real(transport=transport))
+    monkeypatch.setattr("attestation.collateral.service.Service", partial(Service, clock=NOW.timestamp))
+    arguments = [str(evidence), "--out", str(bundle), "--from", "http://mirror", "--expect", str(expected)]
+    assert main(["fetch", *arguments]) == 0
+    verify = [
+        "verify",
+        "--tee",
+        "node",
+        str(evidence),
+        "--endorsements",
+        str(bundle),
+        "--expect",
+        str(expected),
+    ]
+    capsys.readouterr()
+    assert main([*verify, "--at", "2026-03-01T12:00:00Z", "--nonce", composite.CHALLENGE.hex()]) == 0
     assert capsys.readouterr().out.startswith("affirming")

@@ -105,13 +105,18 @@ def node(
 
 
 @lru_cache
-def expectations(more: str = "", tee: str = "snp", **changes: str) -> Expectations:
+def expectations(more: str = "", **changes: str) -> Expectations:
+    return Expectations.parse(text(more, **changes).encode())
+
+
+def text(more: str = "", **changes: str) -> str:
+    """Complete expectations for CPU, engine and devices."""
     values: dict[str, Any] = {
         "confidential": '"required"', "devtools": '"refuse"', "revocation": '"any"', **changes,
     }  # fmt: skip
     devices = nvidia_toml(more, **values)
     cpu = simulated_toml(vendor().root_toml(), engine_digests=["ab" * 32])
-    return Expectations.parse("\n".join([cpu, devices, tdx_toml(IntelForge())]).encode())
+    return "\n".join([cpu, devices, tdx_toml(IntelForge())])
 
 
 def enrolled(*, platform: bool = True, devices: bool = True) -> dict[str, frozenset[str]]:
