@@ -14,9 +14,8 @@ from attestation import appraise, render
 from attestation.endorsements import MAX_DOCUMENT_BYTES, recognise
 from attestation.expected import Expectations
 from attestation.gpu.expected import GpuPolicy
-from attestation.gpu.forms import Devices, TokenFile, devices_in
+from attestation.gpu.forms import Devices, TokenFile, devices_in, devices_of
 from attestation.gpu.forms import unwrap as unwrap_gpu
-from attestation.gpu.node.devices import DeviceInput
 from attestation.gpu.show import state_report
 from attestation.gpu.spdm.report import is_report
 from attestation.gpu.spdm.report import read_report as read_gpu_report
@@ -271,8 +270,8 @@ def _fetch(arguments: argparse.Namespace) -> int:
                 found = await _from_intel(arguments, client, quote, expectations)
             else:
                 found = await _from_amd(arguments, client, _report(evidence), expectations)
-            attached = _attached(evidence)
-            if attached is not None:
+            if isinstance(evidence, bytes) and _is_node(evidence):
+                attached = devices_of(NodeEvidence.read(evidence))
                 found += await _from_nvidia(arguments, client, attached, expectations)
             return found
 
@@ -331,15 +330,6 @@ async def _from_nvidia(
     if isinstance(devices, TokenFile):
         return await services.archive_keys(devices)
     return await services.endorse(devices.inputs)
-
-
-def _attached(evidence: bytes | Evidence) -> Devices | None:
-    """The devices of a node's evidence; None where it has none."""
-    if isinstance(evidence, Evidence) or not _is_node(evidence):
-        return None
-    listed = NodeEvidence.read(evidence).devices
-    inputs = tuple(DeviceInput(each.report, tuple(each.endorsements), each.kind) for each in listed)
-    return Devices(inputs, together=True) if inputs else None
 
 
 def _gpu_evidence(path: Path) -> Devices | TokenFile | None:

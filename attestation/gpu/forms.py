@@ -14,6 +14,7 @@ from attestation.gpu.node.devices import DeviceInput
 from attestation.gpu.spdm.report import is_report
 from schemas.canonical import read_json
 from schemas.errors import Refused, Unreadable
+from schemas.evidence import NodeEvidence
 
 MAX_REQUEST_BYTES: Final = 1024 * 1024  # 64 devices with their chains
 REPORT_FILE: Final = "report.bin"
@@ -75,6 +76,12 @@ def devices_in(files: Mapping[str, Mapping[str, bytes]]) -> Devices:
     if not inputs:
         raise _no(f"no {REPORT_FILE} in the folder, nor in a folder of it")
     return Devices(inputs, together=len(inputs) > 1)
+
+
+def devices_of(node: NodeEvidence) -> Devices:
+    """The devices of a node's evidence, of which there may be none."""
+    inputs = tuple(DeviceInput(each.report, tuple(each.endorsements), each.kind) for each in node.devices)
+    return Devices(inputs, together=True)
 
 
 def _no(why: str) -> Unreadable:
