@@ -88,12 +88,15 @@ def range_root(begin: int, end: int, node: NodeAt) -> bytes:
     return node_hash(range_root(begin, cut, node), range_root(cut, end, node))
 
 
-def inclusion_proof(index: int, size: int, node: NodeAt) -> list[bytes]:
-    """Sibling hashes from the leaf up (RFC 6962 2.1.1). Raises `Refused` outside the tree."""
+def inclusion_proof(index: int, size: int, node: NodeAt, *, above: int = 1) -> list[bytes]:
+    """Sibling hashes from the leaf up (RFC 6962 2.1.1). Raises `Refused` outside the tree.
+
+    `above`: only those above the perfect subtree of so many leaves that the leaf stands in.
+    """
     if not 0 <= index < size:
         raise Refused("merkle.index", "the index is outside the tree")
     begin, end, siblings = 0, size, list[bytes]()
-    while end - begin > 1:
+    while end - begin > above:
         cut = begin + (1 << ((end - begin - 1).bit_length() - 1))
         if index < cut:
             siblings.append(range_root(cut, end, node))

@@ -15,7 +15,7 @@ from receipts.bundle import Bundle, Disclosures
 from receipts.log.draft import Documents, Issued, Recorded
 from receipts.log.tiles import TileSource
 from receipts.log.writing.batch import Signer, moment
-from receipts.merkle import EMPTY_ROOT, consistency_proof, inclusion_proof, leaf_hash, range_root
+from receipts.merkle import EMPTY_ROOT, consistency_proof, leaf_hash, range_root
 from receipts.proof import Proof
 from receipts.statements.fields import RECORD
 from schemas import envelope
@@ -186,7 +186,7 @@ class Reader:
         if row is None or index >= row[0]:
             return None
         salt = self.connection.execute("SELECT salt FROM leaf WHERE idx = ?", (index,)).fetchone()[0]
-        path = inclusion_proof(index, row[0], self.tiles.node)
+        path = self.tiles.inclusion(index, row[0])
         return proof.write(Proof(index, tuple(path), row[1], salt))
 
     def _cosigned(self, index: int) -> tuple[int, bytes] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from receipts import checkpoint, merkle
 from receipts.log import static, store
-from receipts.log.tiles import WIDTH
+from receipts.log.tiles import WIDTH, TileSource, Tree
 from receipts.log_commands import main
 from receipts.tests.conftest import code_of
 from receipts.tests.world import CLINIC, Domain, drafts
@@ -101,3 +102,43 @@ async def test_the_log_as_files(clinic: Domain, tmp_path: Path) -> None:
 
 def read(folder: Path, name: str) -> bytes:
     return (folder / name).read_bytes()
+
+
+@pytest.mark.parametrize("size", [1, 2, 255, 256, 257, 511, 512, 513, 600])
+async def test_proofs_from_whole_tiles_are_the_same(clinic: Domain, tmp_path: Path, size: int) -> None:
+    """Eight hashes at a time or one by one: the proof is one and leads to the root."""
+    log = await clinic.open(tmp_path)
+    await log.issue(drafts(600))
+    await log.close()
+    with closing(store.connect(tmp_path / f"{CLINIC}.db", read_only=True)) as connection:
+        source = TileSource(connection)
+        root = merkle.range_root(0, size, source.node)
+        for index in {each for each in (0, 1, size // 2, size - 1, 255, 256) if each < size}:
+            path = source.inclusion(index, size)
+            assert path == merkle.inclusion_proof(index, size, source.node)
+            assert merkle.verify_inclusion(source.node(0, index), index, size, path, root) == root
+        with pytest.raises(Refused):
+            source.inclusion(size, size)
+
+
+def test_proofs_across_the_second_level_of_tiles() -> None:
+    """65,536 leaves fill a tile of tiles; beside it begins the next."""
+    leaves = [merkle.leaf_hash(number.to_bytes(4)) for number in range(65_537 + 300)]
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("CREATE TABLE leaf (idx INTEGER PRIMARY KEY, record BLOB)")
+        connection.execute(
+            "CREATE TABLE tile (level INT, n INT, hashes BLOB, root BLOB, PRIMARY KEY (level, n))"
+        )
+        connection.executemany(
+            "INSERT INTO leaf VALUES (?, ?)", [(n, n.to_bytes(4)) for n in range(len(leaves))]
+        )
+        filled = Tree().append(leaves)
+        connection.executemany(
+            "INSERT INTO tile VALUES (?, ?, ?, ?)",
+            [(tile.level, tile.n, tile.hashes, tile.root) for tile in filled],
+        )
+        source = TileSource(connection)
+        for size in (65_535, 65_536, 65_537, len(leaves)):
+            for index in (0, 255, 256, 65_279, 65_280, 65_534, size - 1):
+                path = source.inclusion(index, size)
+                assert path == merkle.inclusion_proof(index, size, source.node)
