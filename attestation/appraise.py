@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Literal
 
 from attestation import node
+from attestation.cpu import CpuAppraisal, appraise_cpu
 from attestation.expected import Expectations
 from attestation.foreign import appraise_tinfoil
 from attestation.gpu.forms import Devices
@@ -20,7 +21,7 @@ from attestation.gpu.node.composite import NodeDevices, appraise_node_devices, c
 from attestation.gpu.node.devices import Asked
 from attestation.gpu.node.tinfoil import is_tinfoil
 from attestation.node import IssuedChallenge, platform_digest
-from attestation.result import AttestationResult, Check, Verdict, decide, undecided
+from attestation.result import AttestationResult, Check, Verdict, decide
 from attestation.snp.appraise import appraise_report
 from attestation.snp.forms import Evidence
 from attestation.tdx.appraise import appraise_quote
@@ -78,6 +79,8 @@ class NodeAppraisal:
     models: Mapping[str, str]
     """Capability → model digest, as the node hashed it and the hardware bound it."""
     engine_in_tee: bool
+    confidential_gpus: int = 0
+    """GPUs that are proven, bound to the CPU and in confidential mode."""
 
 
 def appraise_node(
@@ -101,7 +104,7 @@ def appraise_node(
     """
     stated = read_node_evidence(evidence)
     sign_key = _sign_key(stated)
-    cpu = _appraise_cpu(stated, expectations, extra_endorsements, waive_revocation=False, at=at)
+    cpu = appraise_cpu(stated, expectations, extra_endorsements, waive_revocation=False, at=at)
     freshness, challenged_at = node.check_challenge(stated, challenges, expectations.node, at.timestamp())
     digest = platform_digest(cpu.chip_id) if cpu.chip_id is not None else None
     devices = _appraise_devices(stated, cpu, expectations, extra_endorsements, waive_revocation=False, at=at)
@@ -137,6 +140,7 @@ def appraise_node(
         expires_at=node.expiry(result.valid_until, challenged_at, expectations.node, at.timestamp()),
         models={model.capability: model.digest for model in stated.configuration.models},
         engine_in_tee=node.runs_inside(stated.configuration),
+        confidential_gpus=devices.confidential_gpus,
     )
 
 
@@ -152,67 +156,9 @@ def _sign_key(stated: NodeEvidence) -> VerifyKey:
         raise Unreadable("node.sign_key", error.text) from None
 
 
-@dataclass(frozen=True, slots=True)
-class _Cpu:
-    """What a CPU's report contributes."""
-
-    result: AttestationResult
-    report_data: bytes | None
-    chip_id: bytes | None
-
-
-def _appraise_cpu(
-    stated: NodeEvidence,
-    expectations: Expectations | None,
-    extra: Sequence[bytes],
-    *,
-    waive_revocation: bool,
-    at: datetime,
-) -> _Cpu:
-    if stated.cpu.tee == "tdx":
-        return _appraise_tdx(stated, expectations, extra, waive_revocation=waive_revocation, at=at)
-    appraisal = appraise_report(
-        stated.cpu.report,
-        endorsements=(*stated.cpu.endorsements, *extra),
-        expectations=expectations,
-        nonce=None,
-        waive_revocation=waive_revocation,
-        at=at,
-    )
-    return _Cpu(appraisal.result, appraisal.report.report_data, appraisal.chip_id)
-
-
-def _appraise_tdx(
-    stated: NodeEvidence,
-    expectations: Expectations | None,
-    extra: Sequence[bytes],
-    *,
-    waive_revocation: bool,
-    at: datetime,
-) -> _Cpu:
-    """A trust domain's quote. Its platform is named by the PPID of the PCK certificate."""
-    if expectations is not None and expectations.tdx is None:
-        check = undecided("node.tee", "node.tee_unset", "tdx", "a [tdx] table", "DESIGN 14")
-        return _Cpu(AttestationResult("tdx", "none", check.code, (check,), at, b""), None, None)
-    appraisal = appraise_quote(
-        stated.cpu.report,
-        tee="tdx",
-        endorsements=(*stated.cpu.endorsements, *extra),
-        policy=expectations.tdx if expectations else None,
-        expectations_digest=expectations.digest if expectations else None,
-        waived=expectations.waived if expectations else (),
-        nonce=None,
-        waive_revocation=waive_revocation,
-        at=at,
-        event_logs=() if stated.event_log is None else (stated.event_log,),
-    )
-    ppid = appraisal.ppid
-    return _Cpu(appraisal.result, appraisal.quote.body.report_data, ppid if ppid and any(ppid) else None)
-
-
 def _appraise_devices(
     stated: NodeEvidence,
-    cpu: _Cpu,
+    cpu: CpuAppraisal,
     expectations: Expectations | None,
     extra: Sequence[bytes],
     *,
@@ -232,6 +178,7 @@ def _appraise_devices(
         stated,
         cpu.report_data,
         common=(*stated.cpu.endorsements, *extra),  # a node sends what serves all of its devices once
+        image=cpu.image,
         policy=policy,
         judged=expectations is None or policy is not None,
         asked=asked,
@@ -390,7 +337,7 @@ def appraise_node_offline(
         )  # fmt: skip
     stated = read_node_evidence(evidence)
     _sign_key(stated)
-    cpu = _appraise_cpu(stated, expectations, endorsements, waive_revocation=waive_revocation, at=at)
+    cpu = appraise_cpu(stated, expectations, endorsements, waive_revocation=waive_revocation, at=at)
     devices = _appraise_devices(
         stated, cpu, expectations, endorsements, waive_revocation=waive_revocation, at=at
     )

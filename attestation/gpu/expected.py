@@ -6,7 +6,9 @@ Floors, allow lists and modes have no default: they are stated, or waived with "
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from attestation.gpu.node.binding import BINDING_MODES, OWN_MODE
@@ -57,6 +59,8 @@ class GpuPolicy:
     """`required`: a service token must come along and hold."""
     bindings: frozenset[str] = frozenset(BINDING_MODES)
     fabric: FabricRules = FabricRules()
+    images: Mapping[bytes, int] = field(default_factory=dict)
+    """Measurement of a guest image → how many GPUs a node that runs it must prove."""
     rim_signer_min: float | None = None
     rim_expired_days: int = 0
     roots: Roots = NVIDIA_ROOTS
@@ -87,11 +91,12 @@ def read_nvidia(table: Table) -> GpuPolicy:
         token=table.choice("token", ("hint", "required"), "hint"),
         bindings=_bindings(table),
         fabric=_fabric(table),
+        images=_images(table),
         rim_signer_min=_date(table),
         rim_expired_days=MAX_EXPIRED_DAYS if expired is None else expired,
         roots=_roots(table),
     )
-    table.finish(except_for={"fabric"})
+    table.finish(except_for={"fabric", "images"})
     return policy
 
 
@@ -130,6 +135,18 @@ def _fabric(table: Table) -> FabricRules:
     )
     inside.finish()
     return rules
+
+
+def _images(table: Table) -> dict[bytes, int]:
+    """`[nvidia.images]`: a guest image that works with GPUs is no such node without them (gpu.md 11)."""
+    inside = table.child("images")
+    images: dict[bytes, int] = {}
+    for name in inside.values:
+        count = inside.integer(name, 0, MAX_DEVICES)
+        if not re.fullmatch(r"[0-9a-f]{96}", name) or count is None:
+            raise inside.error(name, "is no measurement with a number", f'"{"ab" * 48}" = 1')
+        images[bytes.fromhex(name)] = count
+    return images
 
 
 def _date(table: Table) -> float | None:

@@ -39,6 +39,7 @@ TCBS: dict[str, dict[str, int]] = {
     "Venice": {"fmc": 1, "bl": 1, "tee": 1, "snp": 1, "ucode": 200},
 }
 MEASUREMENT = sha256(b"a simulated guest")[:24] * 2
+GPU_MEASUREMENT = sha256(b"a simulated guest that works with a GPU")[:24] * 2
 CSP_ID = "CN=cc-test-1.example.com"
 GOOD_POLICY = 1 << 17 | 1 << 16 | 31
 GOOD_PLATFORM = 0x25  # SMT, ECC, alias check complete

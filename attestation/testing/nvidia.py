@@ -38,7 +38,7 @@ SHAPES: Final = {
 """Chip → leaf and boot ROM, provisioner, identity, kind."""
 
 
-@lru_cache
+@lru_cache(maxsize=4096)
 def key(name: str) -> ec.EllipticCurvePrivateKey:
     """The P-384 key of that name, the same throughout one process."""
     del name

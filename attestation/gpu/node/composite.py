@@ -31,6 +31,9 @@ class NodeDevices:
     """`cpu-only` where none was appraised."""
     appraisal: DevicesAppraisal | None = None
 
+    confidential_gpus: int = 0
+    """Bound GPUs whose guest says that confidential mode is on and devtools are off."""
+
     @property
     def bound(self) -> bool:
         """Whether the CPU's hardware vouches for the devices."""
@@ -57,23 +60,26 @@ def appraise_node_devices(
     report_data: bytes | None,
     *,
     common: Sequence[bytes],
+    image: bytes | None,
     policy: GpuPolicy | None,
     judged: bool,
     asked: Asked,
 ) -> NodeDevices:
-    """Appraise them. report_data: what the CPU signed. judged: False = no expectations for devices.
+    """Appraise them. report_data: what the CPU signed. image: the guest's measurement, as the CPU signed it.
 
+    judged: False = no expectations for devices.
     1. each and together, for the nonce that this node's keys make; 2. the nonce; 3. the mode of binding.
     """
+    wanted = [] if policy is None else _check_number(stated, image, policy)
     clause = "session.md 1"
     if not stated.devices:
-        wanted = policy is not None and bool(policy.fabric.gpus or policy.fabric.switches)
+        board = policy is not None and bool(policy.fabric.gpus or policy.fabric.switches)
         check = (
             failed("gpu.batch.gpu_count", "gpu.topology_incomplete", "no devices", "devices", clause)
-            if wanted
+            if board
             else not_evaluated("node.devices", "no devices", clause)
         )
-        return NodeDevices([check], CPU_ONLY)
+        return NodeDevices([*wanted, check], CPU_ONLY)
     if not judged:
         seen = f"{len(stated.devices)} devices, not appraised: no [nvidia] in the expectations"
         return NodeDevices([not_evaluated("node.devices", seen, clause)], CPU_ONLY)
@@ -82,8 +88,31 @@ def appraise_node_devices(
     mode = binding_of(stated, found.nonces, report_data_holds=holds)
     tied = [check_nonces(stated, found.nonces)] if stated.device_challenge_root is not None else []
     bindings = None if policy is None else policy.bindings
-    checks = [*found.checks, *tied, _freshness(stated), check_binding(mode, bindings)]
-    return NodeDevices(checks, mode, found)
+    checks = [*wanted, *found.checks, *tied, _freshness(stated), check_binding(mode, bindings)]
+    confidential = _confidential(stated, found) if BINDING_MODES[mode].strong else 0
+    return NodeDevices(checks, mode, found, confidential)
+
+
+def _confidential(stated: NodeEvidence, found: DevicesAppraisal) -> int:
+    """How many of these bound devices are GPUs in confidential mode, by their chains and the guest's word."""
+    pairs = zip(stated.devices, found.devices, strict=True)
+    return sum(
+        1 for each, device in pairs
+        if device is not None and device.family is not None and device.family.kind == "gpu"
+        and each.state is not None and each.state.confidential and not each.state.devtools
+    )  # fmt: skip
+
+
+def _check_number(stated: NodeEvidence, image: bytes | None, policy: GpuPolicy) -> list[Check]:
+    """A guest image that works with GPUs shows them all: evidence that was left out is not passed over."""
+    if not policy.images:
+        return []
+    name, clause = "gpu.devices", "[nvidia.images]"
+    if image is None or image not in policy.images:
+        return [not_evaluated(name, "no number is demanded of this image", clause)]
+    number, wanted = sum(1 for each in stated.devices if each.kind == "gpu"), policy.images[image]
+    seen = f"{number} GPUs in the evidence"
+    return [compared(name, "gpu.device_count", number == wanted, seen, f"{wanted} for this image", clause)]
 
 
 def _inputs(stated: NodeEvidence, *, trusted: bool) -> list[DeviceInput]:

@@ -19,9 +19,11 @@ from attestation.expected import Expectations
 from attestation.gpu.node.composite import device_digest
 from attestation.gpu.tests.judging import manifests_of
 from attestation.gpu.tests.judging import toml as nvidia_toml
+from attestation.tdx.quote import read_quote
 from attestation.tdx.tests.judging import toml as tdx_toml
 from attestation.testing.chip import SimulatedChip, SimulatedVendor
 from attestation.testing.expectations import simulated_toml
+from attestation.testing.forge import MEASUREMENT
 from attestation.testing.intel import IntelForge
 from attestation.testing.nvidia import NOW
 from attestation.testing.nvidia_node import PRODUCTION, BoardForge, board_manifests
@@ -252,6 +254,39 @@ def test_a_node_without_the_devices_that_are_wanted_is_refused() -> None:
     assert codes(ask(bare, wanted=expectations(FABRIC))) == ["gpu.topology_incomplete"]
     found = ask(bare)
     assert (found.status, found.binding_mode) == ("affirming", "cpu-only")
+
+
+@pytest.mark.parametrize("quote", [quote_snp, quote_tdx], ids=["snp", "tdx"])
+def test_an_image_that_works_with_gpus_shows_them_all(quote: Callable[[bytes], CpuEvidence]) -> None:
+    """Which image runs is the CPU's own word, so that devices cannot be left out by choosing another."""
+    measured = {quote_snp: MEASUREMENT, quote_tdx: read_quote(quote_tdx(bytes(64)).report).body[7]}[quote]
+    assert isinstance(measured, bytes)
+
+    def wanted(number: int, image: bytes = measured) -> Expectations:
+        return expectations(f'[nvidia.images]\n"{image.hex()}" = {number}\n')
+
+    bare = node(board=BoardForge(gpus=0, switches=0, links=()), device_root=None, quote=quote)
+    found = ask(bare, wanted=wanted(2))
+    assert (found.status, found.reason, found.confidential_gpus) == ("contraindicated", "gpu.device_count", 0)
+    assert ask(bare, wanted=wanted(0)).status == "affirming"
+    assert ask(bare, wanted=wanted(2, bytes(48))).status == "affirming"  # nothing is asked of this image
+    assert codes(ask(node(quote=quote), wanted=wanted(2))) == []
+    assert codes(ask(node(quote=quote), wanted=wanted(1))) == ["gpu.device_count"]
+    assert codes(ask(node(quote=quote), wanted=wanted(3))) == ["gpu.device_count"]
+
+
+def test_a_gpu_counts_as_confidential_only_where_it_is_proven_bound_and_in_that_mode() -> None:
+    assert ask(node()).confidential_gpus == 2
+    waived = expectations(confidential='"any"', devtools='"any"')
+    unknown = ask(node(state=None), wanted=waived)
+    assert (unknown.status, unknown.confidential_gpus) == ("affirming", 0)
+    tools = DeviceState(confidential=True, environment="production", devtools=True)
+    assert ask(node(state=tools), wanted=waived).confidential_gpus == 0
+    plain = simulated_toml(vendor().root_toml(), engine_digests=["ab" * 32])
+    assert ask(node(), wanted=Expectations.parse(plain.encode())).confidential_gpus == 0
+    relayed = node(nonce=bytes.fromhex(node().challenge_root), after=lambda devices: devices[::-1])
+    shared = ask(relayed)
+    assert (shared.binding_mode, shared.confidential_gpus) == ("shared-nonce", 0)
 
 
 def test_without_expectations_for_devices_they_add_nothing() -> None:

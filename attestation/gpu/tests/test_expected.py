@@ -121,3 +121,11 @@ def test_every_made_up_root_must_stand_in_the_charter(missing: str) -> None:
     check_roots(expect(toml()), trust(names))
     with pytest.raises(ConfigurationError, match="not listed in the charter"):
         check_roots(expect(toml()), trust([name for name in names if name != missing]))
+
+
+@pytest.mark.parametrize(
+    "entry", ['"ab" = 1', f'"{"AB" * 48}" = 1', f'"{"ab" * 48}" = "any"', f'"{"ab" * 48}" = 65']
+)
+def test_an_image_is_a_measurement_with_a_number(entry: str) -> None:
+    with pytest.raises(ConfigurationError):
+        Expectations.parse(toml(f"[nvidia.images]\n{entry}\n").encode())

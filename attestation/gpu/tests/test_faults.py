@@ -265,10 +265,10 @@ def test_the_worst_is_told_with_everything_else() -> None:
 ROOM = Path(__file__).parents[1]
 ELSEWHERE = (
     "nras_", "binding_", "topology_", "rim_", "mode_mixed", "device_duplicate", "batch_", "driver_mixed",
-    "challenge_", "devtools_on", "too_many_devices", "composite_",
+    "challenge_", "devtools_on", "device_count", "too_many_devices", "composite_",
 )  # fmt: skip
 """Reached by the tests of manifests, tokens and nodes."""
-CHECKS = {"binding", "nonce", "measurements", "fwid", "challenge", "kind", "rim", "documents"}
+CHECKS = {"binding", "nonce", "measurements", "fwid", "challenge", "kind", "rim", "documents", "devices"}
 
 
 def test_every_reason_in_the_source_is_reached() -> None:
