@@ -64,6 +64,7 @@ def _check_depth(data: bytes) -> None:
         raise Unreadable("json.depth", f"nested deeper than {MAX_DEPTH} levels")
 
 
+_compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 _sorting = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
 _MAYBE_NUMBER = re.compile(r"\d{16}|(?:^|[\[:,])-?\d+[.eE]")  # too long for 2^53−1 to be sure, or no integer
 _decoder = json.JSONDecoder(
@@ -89,7 +90,7 @@ def read_json(data: bytes, *, limit: int = MAX_JSON_BYTES) -> Json:
 
 def write_json(value: Json) -> bytes:
     """Compact JSON in the order given: for bytes that are written once and then kept as they are."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8")
+    return _compact.encode(value).encode("utf-8")
 
 
 def jcs(value: Json) -> bytes:
