@@ -63,9 +63,10 @@ def log(arguments: list[str]) -> int:
 
 def audit(arguments: list[str]) -> int:
     """audit whole logs, or two against each other, offline"""
+    from broker.select.replayed import rerank
     from receipts.audit.commands import main as run
 
-    return run(arguments)
+    return run(arguments, rerank=rerank)
 
 
 def witness(arguments: list[str]) -> int:

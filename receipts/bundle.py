@@ -63,6 +63,8 @@ class Disclosures(Camel):
         default_factory=list, max_length=MAX_LISTED
     )
     """Salted fields of `sd` that are revealed (receipts.disclosure)."""
+    considered: Digest | None = None
+    """SHA-256 of the salted list of candidates behind a Placement; an explained bundle holds the list."""
 
 
 @dataclass(frozen=True, slots=True)

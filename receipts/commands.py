@@ -13,7 +13,7 @@ from receipts import bundle as bundles
 from receipts import render
 from receipts.verify import verify_bundle
 from receipts.verify.pinned import PinnedTrust, establish
-from receipts.verify.replayed import Rerank
+from receipts.verify.replay.choice import Rerank
 from receipts.verify.show import describe
 from receipts.verify.trust_file import TrustFile, parse
 from schemas.errors import ComityError, ConfigurationError

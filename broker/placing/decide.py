@@ -13,12 +13,13 @@ from typing import Final
 
 from attestation.appraise import NodeAppraisal
 from broker.edge.exchange import Accepted
+from receipts.statements.decided import by_offer
 from schemas.charter import Charter
 from schemas.descriptors.profile import DomainProfile
 from schemas.errors import ConfigurationError
 from schemas.messages.negotiation import CallForOffers, Offer
 from schemas.policy.facts import AttestedFacts, DomainFacts, RequestContext, Subject, Unusable
-from schemas.policy.layers import ELSEWHERE, Decision, Layers, LayerVerdict
+from schemas.policy.layers import ELSEWHERE, Decision, Layers
 from schemas.policy.policy_set import PolicySet
 from schemas.policy.replay import facts_only
 
@@ -95,7 +96,7 @@ class ConsumerPolicy:
         decision = layers.decide(context, subject)
         if isinstance(subject, Subject) and decision.verdict == "allow":
             decision = replace(decision, record=facts_only(layers, context, subject, decision))
-        return decision if local else decision.joined(_by_offer(offer))
+        return decision if local else decision.joined(by_offer(offer.iss, offer.policy_digest))
 
 
 @dataclass(slots=True)
@@ -129,7 +130,11 @@ class ProviderPolicy:
         facts = DomainFacts.of(self.profile, self.profile.domain, now)
         if isinstance(facts, Unusable):
             return self.layers.decide(context, facts)
-        return self.layers.decide(context, Subject(facts, facts_of(appraisal, now), price))
+        subject = Subject(facts, facts_of(appraisal, now), price)
+        decision = self.layers.decide(context, subject)
+        if decision.verdict == "allow":
+            decision = replace(decision, record=facts_only(self.layers, context, subject, decision))
+        return decision
 
     def retention_s(self) -> int:
         """The shortest retention that we promise, seconds."""
@@ -144,14 +149,9 @@ def facts_of(appraisal: NodeAppraisal, now: datetime) -> AttestedFacts:
         assurance=appraisal.assurance,
         simulated=appraisal.simulated,
         debug_allowed=appraisal.debug,
-        confidential_gpu=any(device.kind == "gpu" for device in appraisal.evidence.devices),
+        confidential_gpu=appraisal.confidential_gpus > 0,
         engine_in_tee=appraisal.engine_in_tee,
         binding_mode=appraisal.binding_mode,
         enrolled=appraisal.platform_digest is not None,
         age_s=max(0, int(age)),
     )
-
-
-def _by_offer(offer: Offer) -> LayerVerdict:
-    """The provider's own verdict: its signed offer is an allow, or it would have refused."""
-    return LayerVerdict("provider", offer.iss, offer.policy_digest, "allow", ("OFFERED",))

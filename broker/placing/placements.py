@@ -11,7 +11,6 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from decimal import Decimal
 
 from attestation.appraise import NodeAppraisal
 from broker.journey import Journey
@@ -19,13 +18,14 @@ from broker.placing.appraisals import ChallengeBook
 from broker.placing.attempt import new_commitment
 from broker.placing.negotiate import Offered
 from broker.placing.policy_block import Refusal, node_record, policy_block, refusal_block
-from broker.select import cost
 from broker.select.candidates import Feasibility, Rejected
 from broker.select.rank import Plan, RankRecord
+from broker.select.replayed import objective
 from broker.shelf import INTENT, REQUEST, Intent
 from receipts.log import Draft, Issued, Keep, Recorded, TransparencyLog
 from receipts.log.draft import ChallengeDisclosure, Disclosures
 from receipts.statements import fields, receipt
+from receipts.statements.decided import plan_digest
 from schemas import merkle
 from schemas.canonical import Json, jcs, sha256, write_json
 from schemas.policy.layers import Decision
@@ -78,8 +78,9 @@ class Placements:
         """Make the choice durable. Only afterwards may the Execute header that names it be sent."""
         salted = _salted(choice.considered.entries())
         body = self._draft(journey, choice, _root(salted), len(salted))
-        draft = Draft(body, disclosures=self._disclosures(choice.appraisal))
-        kept = [write_json({"considered": [item.decode() for item in salted]})]
+        listing = write_json({"considered": [item.decode() for item in salted]})
+        draft = Draft(body, disclosures=self._disclosures(choice.appraisal, listing))
+        kept = [listing]
         kept += [choice.considered.ranking.write(), choice.decision.record, *([evidence] if evidence else [])]
         (issued,) = await self.log.issue(
             [draft], keep=Keep(journey.wire_id, evidence=kept), record=self._ahead(journey, choice)
@@ -105,7 +106,7 @@ class Placements:
         )
         tenant = journey.accepted.tenant.name.encode()
         (issued,) = await self.log.issue(
-            [Draft(body)],
+            [Draft(body, Disclosures(considered=sha256(listing).hex()))],
             keep=Keep(journey.wire_id, evidence=[listing]),
             record=[] if journey.recorded else [Recorded(REQUEST, journey.wire_id, tenant)],
         )
@@ -137,9 +138,7 @@ class Placements:
             trace=journey.trace_id,
             links=self._links(journey),
             plan=receipt.Plan(
-                digest=sha256(
-                    jcs({"plan": plan.candidate.key, "node": node, "model": offer.model_digest})
-                ).hex(),
+                digest=plan_digest(plan.candidate.key, node, offer.model_digest),
                 id=offer.nid,
                 domain=offer.iss,
                 nodes=[node],
@@ -151,7 +150,7 @@ class Placements:
                 count=count,
                 selected_index=choice.considered.plans.index(plan),
             ),
-            objective=_objective(plan),
+            objective=objective(plan.terms, plan.score),
             capability=fields.Capability(name=offer.capability, artifact_digest=offer.model_digest),
             policy=policy_block(choice.decision, input_commitment=journey.descriptor.policy_digest.hex()),
             inputs=receipt.Inputs(
@@ -176,9 +175,10 @@ class Placements:
         price = None if bound is None else fields.Price(micro=bound, currency=self.trust.charter.currency)
         return receipt.Budget(max_price=price, max_output_tokens=journey.descriptor.max_output_tokens)
 
-    def _disclosures(self, appraisal: NodeAppraisal) -> Disclosures:
-        """The challenge that the evidence answers, so that an auditor can judge `attested` again."""
+    def _disclosures(self, appraisal: NodeAppraisal, listing: bytes) -> Disclosures:
+        """The challenge that the evidence answers, and where the candidates are listed: for an auditor."""
         return Disclosures(
+            considered=sha256(listing).hex(),
             challenges=[
                 ChallengeDisclosure(
                     domain=self.domain,
@@ -187,7 +187,7 @@ class Placements:
                 )
                 for issued in self.challenges.issued()
                 if issued.issued_at == appraisal.challenged_at
-            ]
+            ],
         )
 
 
@@ -198,27 +198,3 @@ def _salted(entries: Sequence[Json]) -> list[bytes]:
 
 def _root(salted: Sequence[bytes]) -> bytes:
     return merkle.root([merkle.leaf_hash(item) for item in salted])
-
-
-def _objective(plan: Plan) -> receipt.Objective:
-    parts = plan.terms
-    return receipt.Objective(
-        name=cost.NAME,
-        version=cost.VERSION,
-        digest=sha256(jcs({"name": cost.NAME, "version": cost.VERSION})).hex(),
-        score=_text(plan.score),
-        terms=receipt.Terms(
-            net=_text(parts.network),
-            queue=_text(parts.queue),
-            exec=_text(parts.execution),
-            state=_text(parts.state),
-            load=_text(parts.load),
-            policy=_text(parts.policy),
-            money=_text(parts.money),
-        ),
-    )
-
-
-def _text(value: Decimal) -> str:
-    """Plain decimal notation, as receipts allow it."""
-    return f"{value.normalize():f}" if value else "0"

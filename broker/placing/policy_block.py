@@ -4,52 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, cast
 
 from attestation.appraise import NodeAppraisal
+from receipts.statements import decided
+from receipts.statements.decided import VERIFIER
 from receipts.statements.fields import (
-    RECORD,
+    MAX_LISTED,
     Attestation,
-    Layer,
     NodeRecord,
     PolicyDecision,
     PolicyFile,
     Verifier,
 )
-from schemas.canonical import sha256
 from schemas.policy.cedar import ENGINE, engine_version, schema_digest
 from schemas.policy.layers import Decision, Layers
 from schemas.primitives import format_time
 
-VERIFIER: Final = "https://comity.invalid/policy"  # a name, not an address
-MAX_LISTED: Final = 64  # the receipt's own bound
-
 
 def policy_block(decision: Decision, *, input_commitment: str) -> PolicyDecision:
-    """The decision as a receipt states it: engine, schema, every layer's digest, verdict and rules."""
-    return PolicyDecision(
-        verifier=Verifier(id=f"{VERIFIER}/{decision.engine}@{decision.engine_version}"),
-        policies=[
-            PolicyFile(name=name, sha256=digest) for name, digest in sorted(decision.policy_digests.items())
-        ][:MAX_LISTED],
-        time_created=format_time(datetime.now(UTC)),
-        properties=[
-            f"schema:{decision.schema_digest}",
-            *([f"{RECORD}{sha256(decision.record).hex()}"] if decision.record else []),
-        ],
-        verdict=decision.verdict,
-        layers=[
-            Layer(
-                layer=cast(object, each.layer),  # type: ignore[arg-type]
-                digest=each.digest,
-                verdict=each.verdict,
-                rules=list(each.rules)[:MAX_LISTED],
-            )
-            for each in decision.layer_verdicts
-        ],
-        errors=[error[:256] for error in decision.errors][:MAX_LISTED],
-        input_commitment=input_commitment,
-    )
+    """The decision as a receipt states it, now (receipts.statements.decided)."""
+    return decided.policy_block(decision, input_commitment=input_commitment, at=datetime.now(UTC))
 
 
 @dataclass(frozen=True, slots=True)

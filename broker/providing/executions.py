@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from broker.placing.policy_block import policy_block
 from broker.shelf import INTENT, Intent
-from receipts.log import Draft, Issued, Keep, TransparencyLog
+from receipts.log import Draft, Issued, Keep, Recorded, TransparencyLog
 from receipts.statements.fields import (
     Attestation,
     Capability,
@@ -99,7 +99,9 @@ class Executions:
         """
         if run.order.body.iss == self.domain:
             return
-        await self.log.record(COMMITMENT, run.order.body.nid, self._pessimistic(run).write())
+        row = Recorded(COMMITMENT, run.order.body.nid, self._pessimistic(run).write())
+        kept = Keep(run.order.body.request_id, evidence=_facts(run.decision))
+        await self.log.issue([], keep=kept, record=[row])
 
     async def abandon(self, run: Run) -> None:
         """Nothing left for the node: the commitment is void."""
@@ -113,7 +115,8 @@ class Executions:
         if run.statement is not None:
             changes |= self._stated(run, run.statement)
         draft = self._pessimistic(run).model_copy(update=changes)
-        kept = Keep(execute.request_id, envelopes=[run.statement.envelope]) if run.statement else None
+        said = [run.statement.envelope] if run.statement else []
+        kept = Keep(execute.request_id, envelopes=said, evidence=_facts(run.decision))
         own = execute.iss == self.domain
         settled = (INTENT, execute.input_commitment) if own else (COMMITMENT, execute.nid)
         (issued,) = await self.log.issue([Draft(draft)], keep=kept, settle=[settled])
@@ -218,6 +221,11 @@ class Executions:
                 issued=format_time(datetime.now(UTC)),
             ),
         }
+
+
+def _facts(decision: Decision) -> list[bytes]:
+    """What our own policy decided over: kept, so that an auditor of our log can decide again."""
+    return [decision.record] if decision.record else []
 
 
 def _crashed(digest: str, placement: PlacementReceipt) -> ExecutionDraft:

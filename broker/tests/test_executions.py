@@ -17,10 +17,13 @@ from broker.shelf import INTENT, Intent, Shelf
 from broker.tests.logs import opened
 from broker.tests.parties import CONSUMER, PROVIDER, Parties
 from broker.tests.test_attempt import sealed_order, statement
+from receipts import bundle as bundles
 from receipts.log import Recorded
+from receipts.statements.fields import RECORD
 from receipts.statements.receipt import ExecutionReceipt
 from receipts.statements.statement import read_receipt
 from schemas import envelope
+from schemas.canonical import sha256
 from schemas.errors import Refused
 from schemas.keys import SigningKey
 from schemas.messages.answer import ReceiptDelivery
@@ -114,6 +117,19 @@ async def test_an_execution_states_what_the_node_stated(parties: Parties, tmp_pa
         assert body.price is not None
         assert body.price.micro == 1  # (3 × 1 + 3 × 2) / 1000, rounded up once
         assert await log.unsettled(COMMITMENT) == []
+
+
+async def test_what_the_policy_decided_over_is_kept_before_the_run(parties: Parties, tmp_path: Path) -> None:
+    """An auditor of the provider's log can decide again, also about a run that a crash cut off."""
+    run, _ = order(parties)
+    run.decision = replace(run.decision, record=b"facts")
+    async with opened(tmp_path, parties, PROVIDER) as log:
+        await Executions(PROVIDER, "EUR", log).commit(run)
+    async with opened(tmp_path, parties, PROVIDER) as log:
+        (issued,) = await Executions(PROVIDER, "EUR", log).recover()
+        bundle = bundles.read(await log.bundle(issued.receipt_id))
+    assert f"{RECORD}{sha256(b'facts').hex()}" in read(parties, issued.envelope).policy.properties
+    assert bundle.blobs[sha256(b"facts")] == b"facts"
 
 
 async def test_a_run_without_a_statement_is_failed_never_ok(parties: Parties, tmp_path: Path) -> None:

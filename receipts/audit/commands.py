@@ -20,22 +20,29 @@ from receipts.audit.pair import audit_pair
 from receipts.audit.whole import Progress as Report
 from receipts.audit.whole import audit_log
 from receipts.commands import load_trust
+from receipts.take import read_policies
 from receipts.verify.pinned import establish
+from receipts.verify.replay.choice import Rerank
 from schemas.errors import ComityError, ConfigurationError
 from schemas.primitives import parse_time
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run `comity audit`; returns its exit code (DESIGN 7). Raises `ComityError`."""
+def main(argv: Sequence[str], *, rerank: Rerank | None = None) -> int:
+    """Run `comity audit`; returns its exit code (DESIGN 7). Raises `ComityError`.
+
+    `rerank`: the broker's ranking, to make its choices again.
+    """
     parser = _parser()
     try:
         arguments = parser.parse_args(argv)
         if bool(arguments.log) == bool(arguments.pair):
             parser.error("one LOG, or --pair A B")
+        if arguments.policies and not arguments.log:
+            parser.error("--policies replays the decisions of one LOG")
     except SystemExit as stop:  # argparse has printed why
         return stop.code if isinstance(stop.code, int) else 2
     try:
-        result = _audit(arguments)
+        result = _audit(arguments, rerank)
         _write(arguments, result)
     except ComityError as error:
         if not arguments.json:
@@ -62,17 +69,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--proofs", type=Path, metavar="FOLDER", help="with --pair: write a bundle for each missing exchange"
     )
+    parser.add_argument(
+        "--policies", type=Path, metavar="FOLDER", help="Cedar files: make every decision of LOG again"
+    )
     return parser
 
 
-def _audit(arguments: argparse.Namespace) -> Audit:
+def _audit(arguments: argparse.Namespace, rerank: Rerank | None) -> Audit:
     trust, held_papers = load_trust(arguments.trust), papers.read(arguments.papers)
     held = establish(held_papers, trust)
     at = parse_time(arguments.at) if arguments.at else datetime.now(UTC)
     with ExitStack() as stack:
         report = _progress(stack)
         if arguments.log:
-            return audit_log(stack.enter_context(LogFile(arguments.log)), held, progress=report)
+            log = stack.enter_context(LogFile(arguments.log))
+            policies = read_policies(arguments.policies) if arguments.policies else None
+            return audit_log(log, held, progress=report, policies=policies, rerank=rerank)
         first, second = (stack.enter_context(LogFile(path)) for path in arguments.pair)
         keep = Folder(arguments.proofs).keep if arguments.proofs else None
         return audit_pair(first, second, held, held_papers, at=at, keep=keep, progress=report)

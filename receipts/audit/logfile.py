@@ -10,10 +10,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from receipts import proof
+from receipts.bundle import Disclosures
 from receipts.log import store
 from receipts.log.tiles import TileSource
 from receipts.merkle import inclusion_proof
 from receipts.proof import Proof
+from schemas.canonical import sha256
 from schemas.errors import Unreadable
 
 
@@ -100,6 +102,18 @@ class LogFile:
         yield from self.connection.execute(
             "SELECT digest, envelope, proof FROM foreign_statement ORDER BY digest"
         )
+
+    def blob(self, digest: bytes) -> bytes | None:
+        """What the log keeps under this SHA-256; None for what is not there, or is something else."""
+        row = self.connection.execute("SELECT data FROM blob WHERE digest = ?", (digest,)).fetchone()
+        data = None if row is None else _blob(row[0])
+        return data if data is not None and sha256(data) == digest else None
+
+    def disclosures(self, index: int) -> Disclosures | None:
+        """What the domain discloses beside one of its receipts. Raises `Unreadable`."""
+        row = self.connection.execute("SELECT disclosures FROM statement WHERE idx = ?", (index,)).fetchone()
+        data = None if row is None else _blob(row[0])
+        return None if data is None else Disclosures.read(data)
 
     def checkpoint(self) -> bytes | None:
         """The newest signed checkpoint."""

@@ -7,7 +7,7 @@ inclusion for every receipt and consistency for every pair of checkpoints at onc
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -16,11 +16,13 @@ from typing import Final
 from receipts import leaf
 from receipts.audit.findings import Audit, Finding, Severity
 from receipts.audit.logfile import LogFile, Row
+from receipts.audit.replayed import Replay
 from receipts.log import fsck
 from receipts.statements.receipt import FIRST, MODELS, Receipt
 from receipts.statements.receipt import KINDS as RECEIPT_KINDS
 from receipts.statements.statement import parse_receipt
 from receipts.verify.pinned import PinnedTrust, Registered
+from receipts.verify.replay.choice import Rerank
 from schemas import envelope
 from schemas.canonical import Json
 from schemas.errors import ComityError, Refused
@@ -54,8 +56,18 @@ class Checked:
     error: ComityError | None = None
 
 
-def audit_log(log: LogFile, held: PinnedTrust, *, progress: Progress = silent) -> Audit:
-    """Audit one log under the auditor's pin. Raises `Unreadable` when the database cannot be read."""
+def audit_log(
+    log: LogFile,
+    held: PinnedTrust,
+    *,
+    progress: Progress = silent,
+    policies: Mapping[str, bytes] | None = None,
+    rerank: Rerank | None = None,
+) -> Audit:
+    """Audit one log under the auditor's pin. Raises `Unreadable` when the database cannot be read.
+
+    `policies`: digest → text of policy sets; where given, every decision is made again.
+    """
     result = Audit(f"Log {log.origin} of {log.domain}", limits=list(LIMITS))
     if log.domain not in held.manifests:
         text = f"{log.domain} has no manifest under the pin"
@@ -63,13 +75,18 @@ def audit_log(log: LogFile, held: PinnedTrust, *, progress: Progress = silent) -
         return result
     _tree(log, held, result)
     walk = Walk(log.domain, result)
+    replay = None if policies is None else Replay.of(log, held, policies, rerank, result)
     total = log.size
     for checked in check(log.rows(), log.domain, held):
         walk.take(checked)
+        if replay is not None and checked.body is not None:
+            replay.take(checked.row, checked.body)
         if walk.seen % 1000 == 0:
             progress(walk.seen, total)
     progress(walk.seen, total)
     result.counts |= walk.counts()
+    if replay is not None:
+        result.counts |= replay.counts()
     return result
 
 

@@ -17,6 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from receipts.bundle import Disclosures
 from receipts.retention import check_erasable
 from receipts.statements.fields import RECORD, Camel
 from receipts.statements.receipt import MODELS, PREDICATES, AcknowledgementReceipt, PlacementReceipt, Receipt
@@ -108,7 +109,7 @@ def wipe(connection: sqlite3.Connection, request_id: str, envelopes: Sequence[by
     connection.execute("PRAGMA secure_delete = ON")
     bodies = [_read(data) for data in envelopes]
     commitments = {each for body in bodies for each in _commitments(body)}
-    reasons = {each for body in bodies for each in _reasons(body)}
+    reasons = {each for body in bodies for each in _reasons(body)} | _candidates(connection, request_id)
     connection.executemany("DELETE FROM blob WHERE digest = ?", [(each,) for each in reasons])
     connection.executemany(
         "DELETE FROM commitment_key WHERE commitment = ?", [(each,) for each in commitments]
@@ -135,6 +136,15 @@ def _reasons(body: Receipt) -> list[bytes]:
     named = [each.removeprefix(RECORD) for each in body.policy.properties if each.startswith(RECORD)]
     named += [body.inputs.costs] if isinstance(body, PlacementReceipt) and body.inputs.costs else []
     return [bytes.fromhex(each) for each in named if re.fullmatch(r"[0-9a-f]{64}", each)]
+
+
+def _candidates(connection: sqlite3.Connection, request_id: str) -> set[bytes]:
+    """Lists of the candidates behind its Placements."""
+    rows = connection.execute(
+        "SELECT disclosures FROM statement WHERE request_id = ? AND disclosures IS NOT NULL", (request_id,)
+    ).fetchall()
+    named = [Disclosures.read(data).considered for (data,) in rows]
+    return {bytes.fromhex(each) for each in named if each}
 
 
 def _commitments(body: Receipt) -> list[bytes]:

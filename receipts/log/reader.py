@@ -130,6 +130,8 @@ class Reader:
         wanted = {digest for disclosed in disclosures.values() for digest in disclosed.collateral}
         wanted |= {digest for data in envelopes.values() for digest in evidence_digests(data)}
         wanted |= {digest for stored in own for digest in reasons(stored.envelope, ranking=explained)}
+        if explained:
+            wanted |= {each.considered for each in disclosures.values() if each.considered}
         return Bundle(
             envelopes=dict(sorted(envelopes.items())),
             proofs=proofs,

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receipts import checkpoint, disclosure, merkle
+from receipts.bundle import Disclosures
 from receipts.disclosure import commit, conceal, open_commitment, reveal
 from receipts.log import Draft, Keep, TransparencyLog, fsck, static
 from receipts.log.erasure import TOMBSTONE, Tombstone, erase_again, ledger_of
@@ -26,6 +27,7 @@ from receipts.statements.statement import parse_payload
 from receipts.tests.conftest import code_of
 from receipts.tests.world import CLINIC, NOW, Domain, placement
 from schemas import envelope
+from schemas.canonical import sha256
 from schemas.errors import Refused, Unreadable
 
 # Commitments and salted fields.
@@ -86,11 +88,12 @@ def test_retention_classes_are_data() -> None:
 
 
 async def issue(log: TransparencyLog, **changes: Any) -> tuple[str, str]:
-    """(request id, receipt id) of one receipt with a commitment key and a peer's statement beside it."""
+    """(request id, receipt id) of one receipt with a commitment key, candidates, and a peer's statement."""
     body = placement(**changes)
-    (issued,) = await log.issue([Draft(body)])
+    listing = f"candidates {body.request.id}".encode()
+    (issued,) = await log.issue([Draft(body, Disclosures(considered=sha256(listing).hex()))])
     await log.keep_commitment_keys([(bytes.fromhex(body.request.commitment), b"k" * 32)])
-    await log.keep(Keep(body.request.id, envelopes=[issued.promise]))
+    await log.keep(Keep(body.request.id, envelopes=[issued.promise], evidence=[listing]))
     return body.request.id, issued.receipt_id
 
 
@@ -111,7 +114,8 @@ async def test_what_is_erased_is_gone_and_the_proofs_hold(clinic: Domain, tmp_pa
     said_then = (await log.of_request(request))[0][200:600]
     assert on_disk(tmp_path, said_then)
     await erase(log, request)
-    assert not on_disk(tmp_path, said_then), "overwritten on disk as well"
+    for part in (said_then, f"candidates {request}".encode()):
+        assert not on_disk(tmp_path, part), "overwritten on disk as well"
     (stone,) = await log.tombstones(request)
     verified = envelope.verify(stone, envelope.STATEMENT, [clinic.keys.receipt.public])
     _, _, said = parse_payload(verified.payload, TOMBSTONE, Tombstone)

@@ -92,6 +92,7 @@ def test_simulated_hardware_is_named_in_every_form(federation: Federation, good:
         (claim,) = [claim for claim in receipt.claims if claim.name == "attested"]
         assert "SIMULATED" in claim.text
         assert "simulated-snp-milan" in claim.text
+        assert "no devices" in claim.text
 
 
 def test_both_forms_say_the_same(federation: Federation, good: bytes) -> None:
@@ -330,6 +331,13 @@ async def test_a_receipt_that_misstates_simulated_hardware(federation: Federatio
     run = Run(node, execution={"nodes": [node.record(simulated=False)]})
     report = federation.verify(await play(federation, tmp_path, run))
     assert verdict(report, "execution", "attested") == ("failed", "verify.simulated")
+
+
+async def test_a_receipt_that_misstates_how_devices_are_bound(federation: Federation, tmp_path: Path) -> None:
+    node = Node()
+    run = Run(node, execution={"nodes": [node.record(binding_mode="derived-nonce+evidence-hash")]})
+    report = federation.verify(await play(federation, tmp_path, run))
+    assert verdict(report, "execution", "attested") == ("failed", "verify.binding_mode")
 
 
 async def test_another_node_s_evidence_proves_nothing(federation: Federation, tmp_path: Path) -> None:

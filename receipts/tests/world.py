@@ -72,6 +72,7 @@ END: Final = int((NOW + timedelta(days=365)).timestamp())
 ENGINE: Final = "ab" * 32
 MODEL: Final = "cd" * 32
 MODEL_NAME: Final = "chat.small/smollm2"
+TAGS: Final = "5" * 64  # digest of the policy tags: the same on both sides of a request
 CHALLENGE: Final = bytes([7]) * 32
 
 
@@ -430,7 +431,7 @@ def policy(**changes: Any) -> PolicyDecision:
         "time_created": format_time(NOW),
         "verdict": "allow",
         "layers": [Layer(layer="charter", digest=digest(), verdict="allow", rules=["FED-001-member"])],
-        "input_commitment": digest(),
+        "input_commitment": TAGS,
     }
     return PolicyDecision(**(values | changes))
 

@@ -2,7 +2,7 @@
 
 `trust_file` what the auditor pins · `pinned` keys under that pin · `authentic` signature, schema,
 key, log · `witnessed` who else saw it, and since when · `attested` the evidence again · `links` do
-the statements belong together · `replayed` policy and ranking decided again · `content` and
+the statements belong together · `replay` policy and ranking decided again · `content` and
 `convicted` what was opened, and who was caught · `said` what rests on somebody's word · `claim` and
 `report` what may be said of it. No file here does I/O.
 """
@@ -20,7 +20,8 @@ from receipts.verify.content import content_claim
 from receipts.verify.convicted import convictions
 from receipts.verify.links import Context, links, sequence
 from receipts.verify.pinned import PinnedTrust, establish
-from receipts.verify.replayed import Rerank, plan_choice_claim, policy_claim
+from receipts.verify.replay.choice import Rerank
+from receipts.verify.replay.claims import plan_choice_claim, policy_claim
 from receipts.verify.report import ReceiptReport, Report, receipt_report
 from receipts.verify.said import said
 from receipts.verify.trust_file import TrustFile

@@ -12,6 +12,7 @@ from datetime import datetime
 
 from attestation.appraise import IssuedChallenge, NodeAppraisal, appraise_node
 from attestation.expected import Expectations
+from attestation.gpu.node.composite import CPU_ONLY
 from receipts.bundle import Bundle, Disclosures
 from receipts.statements.fields import NodeRecord
 from receipts.statements.receipt import ExecutionReceipt, PlacementReceipt
@@ -75,10 +76,14 @@ def _appraise(
         extra_endorsements=collateral,
     )
     _check_bound(node, owner, appraisal, case.held)
+    if appraisal.evidence.devices and expectations.nvidia is None:
+        raise Undecided("verify.devices_unset", "the node has GPUs; your expectations have no [nvidia] table")
     if appraisal.status == "none":
         raise Undecided(appraisal.reason or "verify.undecided", "the evidence leaves it undecided")
     if appraisal.status == "contraindicated":
         raise Refused(appraisal.reason or "verify.contraindicated", "the evidence speaks against the node")
+    if node.attestation.binding_mode != appraisal.binding_mode:
+        raise Refused("verify.binding_mode", "the receipt misstates how CPU and GPUs are tied together")
     return appraisal
 
 
@@ -129,8 +134,15 @@ def _placement(receipt: Authentic, all_receipts: Sequence[Authentic]) -> Placeme
 def _describe(nodes: Sequence[NodeAppraisal]) -> str:
     """What was proved. A simulated root is never passed over in silence (DESIGN 15)."""
     parts = [
-        f"{node.platform} of {node.evidence.domain}: {node.status}"
+        f"{node.platform} of {node.evidence.domain}: {node.status}, {_bound(node)}"
         + (" (SIMULATED hardware)" if node.simulated else "")
         for node in nodes
     ]
     return "; ".join(parts)
+
+
+def _bound(node: NodeAppraisal) -> str:
+    """How the node's devices are tied to its CPU, by the name of the mode (gpu.md 10)."""
+    if node.binding_mode == CPU_ONLY:
+        return "no devices"
+    return f"{len(node.evidence.devices)} devices bound by {node.binding_mode}"

@@ -83,6 +83,8 @@ def check_pair(body: Receipt, other: Receipt, model: type[Receipt]) -> Receipt:
             raise Refused("verify.link_executor", f"{expected} was to execute, not {body.issuer}")
         if body.peer != other.issuer:
             raise Refused("verify.link_peer", f"executed for {body.peer}, placed by {other.issuer}")
+        if body.policy.input_commitment != other.policy.input_commitment:
+            raise Refused("verify.link_policy", "decided over other policy tags than it was placed with")
     return other
 
 

@@ -11,6 +11,7 @@ from receipts.cosignature import CosignerKey
 from receipts.note import NoteKey
 from receipts.verify.trust_file import TrustFile
 from schemas import envelope
+from schemas.descriptors.profile import DomainProfile
 from schemas.errors import Refused, Undecided
 from schemas.keys import VerifyKey
 from schemas.manifest import DomainManifest, RevokedKey, Role, RoleKey, verify_manifest
@@ -41,6 +42,8 @@ class PinnedTrust:
     """POSIX seconds at which the charter ends; None when root keys were pinned."""
     policy_digest: str | None = None
     """The rules that the charter names; None when root keys were pinned."""
+    profiles: Mapping[str, DomainProfile] = field(default_factory=dict, repr=False)
+    """What the charter endorses of each member; none when root keys were pinned."""
     _registered: Mapping[Role, tuple[Registered, ...]] = field(init=False, repr=False)
     _witnesses: Mapping[str, tuple[CosignerKey, ...]] = field(init=False, repr=False)
 
@@ -114,7 +117,13 @@ def establish(bundle: Bundle, trust: TrustFile) -> PinnedTrust:
     digests = {domain: held.manifest_digests[domain] for domain in held.manifests}
     pin = f"charter {trust.charter.hex()}"
     return PinnedTrust(
-        held.federation, pin, held.manifests, digests, held.charter.expires, held.charter.policy_digest
+        held.federation,
+        pin,
+        held.manifests,
+        digests,
+        expires=held.charter.expires,
+        policy_digest=held.charter.policy_digest,
+        profiles={member.domain: member.endorsed.profile for member in held.charter.members},
     )
 
 

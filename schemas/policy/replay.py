@@ -150,7 +150,7 @@ def record(layers: Layers, request: RequestContext, subject: Subject, decision: 
         engine_version=decision.engine_version,
         schema_digest=decision.schema_digest,
         request=RequestRecord(**_plain(request)),
-        domain=DomainRecord(**_plain(subject.domain)),
+        domain=domain_record(subject.domain),
         attested=AttestedRecord(**_plain(subject.attested)),
         price=subject.price,
         sets=[
@@ -197,6 +197,11 @@ def replay(stored: DecisionRecord, *, texts: Mapping[str, str] | None = None) ->
     ):
         raise Refused("policy.replay_differs", f"{decision.verdict} now, {stored.verdict} on record")
     return decision
+
+
+def domain_record(facts: DomainFacts) -> DomainRecord:
+    """A domain's facts as they stand in a record."""
+    return DomainRecord(**_plain(facts))
 
 
 def _plain(facts: Any) -> dict[str, Any]:

@@ -1,0 +1,58 @@
+"""Decisions in the words of receipts: what a broker signs and an auditor computes again (receipts.md 3.5).
+
+Writing and checking share these functions, so that a replay compares every field and not a chosen few.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final, cast
+
+from receipts.statements.fields import MAX_LISTED, RECORD, Layer, PolicyDecision, PolicyFile, Verifier
+from schemas.canonical import jcs, sha256
+from schemas.policy.layers import Decision, LayerVerdict
+from schemas.primitives import format_time
+
+VERIFIER: Final = "https://comity.invalid/policy"  # a name, not an address
+OFFERED: Final = "OFFERED"  # the provider's own layer, as its consumer knows it: it offered, so it allows
+MAX_ERROR_TEXT: Final = 256  # characters of an engine's error, the wire's own bound for a name
+
+
+def policy_block(decision: Decision, *, input_commitment: str, at: datetime) -> PolicyDecision:
+    """The decision as a receipt states it: engine, schema, facts, every layer's digest, verdict and rules.
+
+    `input_commitment`: digest of the effective policy tags, hex. `at`: when it was decided.
+    """
+    return PolicyDecision(
+        verifier=Verifier(id=f"{VERIFIER}/{decision.engine}@{decision.engine_version}"),
+        policies=[
+            PolicyFile(name=name, sha256=digest) for name, digest in sorted(decision.policy_digests.items())
+        ][:MAX_LISTED],
+        time_created=format_time(at),
+        properties=[
+            f"schema:{decision.schema_digest}",
+            *([f"{RECORD}{sha256(decision.record).hex()}"] if decision.record else []),
+        ],
+        verdict=decision.verdict,
+        layers=[
+            Layer(
+                layer=cast(object, each.layer),  # type: ignore[arg-type]
+                digest=each.digest,
+                verdict=each.verdict,
+                rules=list(each.rules)[:MAX_LISTED],
+            )
+            for each in decision.layer_verdicts
+        ],
+        errors=[error[:MAX_ERROR_TEXT] for error in decision.errors][:MAX_LISTED],
+        input_commitment=input_commitment,
+    )
+
+
+def by_offer(provider: str, policy_digest: str) -> LayerVerdict:
+    """The provider's own verdict: its signed offer is an allow, or it would have refused."""
+    return LayerVerdict("provider", provider, policy_digest, "allow", (OFFERED,))
+
+
+def plan_digest(key: str, node: str, model: str | None) -> str:
+    """Name of a plan as a Placement states it, hex: which candidate, on which node, with which model."""
+    return sha256(jcs({"plan": key, "node": node, "model": model})).hex()
