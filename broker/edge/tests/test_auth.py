@@ -139,7 +139,7 @@ FORGERIES = {
     ),
     "tampered claims": tampered(),
     "expired": signed(exp=int(time.time()) - 60),
-    "not yet valid": signed(nbf=int(time.time()) + 300),
+    "not yet valid": signed(nbf=int(time.time()) + 86_400),
     "no exp": signed(exp=None),
     "another audience": signed(aud="payroll"),
     "no audience": signed(aud=None),

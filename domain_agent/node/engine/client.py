@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import socket
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ MAX_TELEMETRY_BYTES: Final = 1024 * 1024  # of /metrics or /slots
 CONNECT_S: Final = 2.0  # s; the engine is on this machine
 STALL_S: Final = 120.0  # s of silence from the engine: a long prompt on one slow core takes a minute
 TELEMETRY_S: Final = 2.0  # s for one reading
+RECEIVE_BYTES: Final = 256 * 1024  # held by the kernel for one answer: a slow reader soon slows the engine
 _JSON: Final = {"Content-Type": "application/json"}
 
 
@@ -88,7 +90,8 @@ class EngineClient:
             connector: aiohttp.BaseConnector = aiohttp.UnixConnector(split.path, limit=connections)
             self._base = "http://engine"
         elif split.scheme in ("http", "https") and split.hostname:
-            connector, self._base = aiohttp.TCPConnector(limit=connections), address.url.rstrip("/")
+            connector = aiohttp.TCPConnector(limit=connections, socket_factory=_socket)
+            self._base = address.url.rstrip("/")
         else:
             raise ConfigurationError("engine.address", 'address = "http://127.0.0.1:8000" or "unix:/path"')
         headers = {"Authorization": f"Bearer {address.key}"} if address.key else {}
@@ -246,3 +249,11 @@ def _rate(value: object) -> float | None:
 def _reason(text: str) -> str:
     known = ("stop", "length", "tool_calls", "content_filter", "function_call")
     return text if text in known else "other"
+
+
+def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """A socket whose receive buffer does not grow: some kernels let it, to 32 MiB of an answer unread."""
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family=family, type=kind, proto=protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
+    return made
