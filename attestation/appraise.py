@@ -81,6 +81,8 @@ class NodeAppraisal:
     engine_in_tee: bool
     confidential_gpus: int = 0
     """GPUs that are proven, bound to the CPU and in confidential mode."""
+    device_digests: frozenset[str] = frozenset()
+    """Names under which proven GPUs and switches are enrolled (hex): no device stands in two nodes."""
 
 
 def appraise_node(
@@ -141,6 +143,7 @@ def appraise_node(
         models={model.capability: model.digest for model in stated.configuration.models},
         engine_in_tee=node.runs_inside(stated.configuration),
         confidential_gpus=devices.confidential_gpus,
+        device_digests=devices.digests,
     )
 
 

@@ -13,14 +13,13 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from attestation.appraise import platform_digest
+from attestation.testing.accelerator import SimulatedAccelerators
 from attestation.testing.chip import SimulatedVendor
-from attestation.testing.forge import MEASUREMENT
-from examples.simulated import PLAN
+from attestation.testing.forge import GPU_MEASUREMENT, MEASUREMENT
+from examples.simulated import PLAN, Makers, simulated_image
 from federation.found import Founded, found
-from federation.founding.plan import DomainPlan, ImagePlan, NodePlan, Plan, read_plan
+from federation.founding.plan import DomainPlan, NodePlan, Plan, read_plan
 from schemas.canonical import sha256
-from schemas.charter import SimulatedRoot
 
 CLINIC: Final = "clinic.de"
 CLOUD: Final = "cloud.fr"
@@ -50,6 +49,12 @@ def vendor() -> SimulatedVendor:
     return SimulatedVendor.create("Milan", name="demo")
 
 
+@cache
+def makers() -> Makers:
+    """The same with a maker of GPUs."""
+    return Makers(vendor(), SimulatedAccelerators.create())
+
+
 def found_scripted(folder: Path, now: datetime, changes: Changes) -> Founded:
     """Found the federation in `folder`; nodes still have to be told where their engines are."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,17 +66,11 @@ def found_scripted(folder: Path, now: datetime, changes: Changes) -> Founded:
 
 
 def _complete(plan: Plan, domains: list[DomainPlan]) -> Plan:
-    made_up = vendor()
-    root = SimulatedRoot(name=made_up.name, product=made_up.product.name, sha256=made_up.root_digest)
-    image = ImagePlan(
-        measurement=MEASUREMENT.hex(),
-        image_digest=sha256(MEASUREMENT).hex(),
-        engine_digests=[sha256(ENGINE).hex()],
-        provenance="made up for a test",
-    )
+    engines, provenance = [sha256(ENGINE).hex()], "made up for a test"
+    images = [simulated_image(each, engines, provenance) for each in (MEASUREMENT, GPU_MEASUREMENT)]
     changed = {
-        "simulated_roots": [root],
-        "images": [image],
+        "simulated_roots": makers().roots,
+        "images": images,
         "domains": domains,
         "threshold": min(2, len(domains)),
     }
@@ -94,16 +93,8 @@ def _domain(domain: DomainPlan, folder: Path, changes: Changes) -> DomainPlan:
 
 
 def _node(node: NodePlan, folder: Path, domain: str, changes: Changes) -> NodePlan:
-    chip = vendor().make_chip()
-    place = folder / "chips" / domain / node.id
-    chip.save(place)
-    changed = {
-        "chip": str(place),
-        "model": str(folder / "model.bin"),
-        "platforms": [platform_digest(chip.chip_id).hex()],
-        "slots": changes.slots,
-    }
-    return node.model_copy(update=changed)
+    equipped = makers().equip(node, folder / "machines" / domain / node.id)
+    return equipped.model_copy(update={"model": str(folder / "model.bin"), "slots": changes.slots})
 
 
 def _enrolled_twice(domains: list[DomainPlan], changes: Changes) -> list[DomainPlan]:

@@ -52,7 +52,7 @@ class SimulatedRoot(Wire):
     name: Label
     product: Label
     sha256: Digest
-    """SHA-256 of the root certificate in DER."""
+    """SHA-256 of the root certificate in DER; of a GPU maker's root (`nvidia-…`), of its key (SPKI)."""
 
 
 class Charter(Wire):

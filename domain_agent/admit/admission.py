@@ -168,6 +168,7 @@ class Admission:
         if self.book.get(record.node_id) is not record:
             raise Undecided("node.restarted", "another boot took its place while it was being asked")
         _check_identity(record, appraisal, self.membership)
+        _check_devices(record, appraisal, self.book, self.clock.wall())
         if appraisal.status == "none":
             raise Undecided(appraisal.reason or "node.undecided", "the evidence does not decide")
         if appraisal.status == "contraindicated" or (
@@ -201,3 +202,12 @@ def _check_identity(record: NodeRecord, appraisal: NodeAppraisal, ours: Membersh
         raise Refused("node.identity", "evidence of another node or boot")
     if stated.key_epoch != record.key_epoch:
         raise Refused("node.key_epoch", "evidence of another key epoch")
+
+
+def _check_devices(record: NodeRecord, appraisal: NodeAppraisal, book: NodeBook, now: float) -> None:
+    """No GPU stands in two machines: one that answers for a second node is lent out (gpu.md 10)."""
+    for other in book:
+        if other is record or other.appraisal is None or not other.admitted(now):
+            continue
+        if other.appraisal.device_digests & appraisal.device_digests:
+            raise Refused("node.device_elsewhere", f"a device of {other.node_id}, which is admitted with it")

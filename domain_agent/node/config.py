@@ -34,8 +34,13 @@ class Tee:
     """Folder whose certificates and CRLs go along with the CPU's report (`comity attest fetch`)."""
 
 
-Devices = Literal["none", "nvml"]
-"""[devices] kind: where evidence of GPUs comes from."""
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """[devices]: where evidence of GPUs comes from."""
+
+    kind: Literal["none", "nvml", "simulated"] = "none"
+    board: Path | None = None
+    """Folder of simulated GPUs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,7 @@ class NodeConfig:
     models: tuple[Model, ...]
     drain_s: int
     observe: Observe
-    devices: Devices = "none"
+    devices: Devices = Devices()
 
 
 def load(path: Path) -> NodeConfig:
@@ -95,7 +100,7 @@ def load(path: Path) -> NodeConfig:
     membership = read_membership(top, federation, f"node.{node_id}")
     federation.finish()
     tee = _tee(top.section("tee"))
-    devices = _devices(top.section("devices")) if top.has("devices") else "none"
+    devices = _devices(top.section("devices")) if top.has("devices") else Devices()
     engine = _engine(top.section("engine"))
     models = tuple(_model(section, engine) for section in top.sections("models", least=1))
     drain_s = top.integer("drain_s", 0, 3600, unit="seconds", default=DEFAULT_DRAIN_S)
@@ -120,9 +125,12 @@ def _tee(section: Section) -> Tee:
 
 
 def _devices(section: Section) -> Devices:
-    kind = section.choice("kind", ("none", "nvml"))
+    kind = section.choice("kind", ("none", "nvml", "simulated"))
+    board = None
+    if kind == "simulated":
+        board = section.path("board", write='board = "<folder of simulated GPUs>"')
     section.finish()
-    return "nvml" if kind == "nvml" else "none"
+    return Devices(cast(Literal["none", "nvml", "simulated"], kind), board)
 
 
 def _engine(section: Section) -> LlamaEngine | AttachedEngine:

@@ -11,6 +11,7 @@ import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Literal, NoReturn, TypeAlias
 
 from attestation.endorsements import recognise
@@ -144,3 +145,17 @@ def _ueid(chain: bytes, index: int) -> int:
         return read_certificate(recognise(chain).certificates[0]).serial
     except (Unreadable, IndexError):
         raise Undecided("devices.chain", f"GPU {index} gave no certificate chain") from None
+
+
+def simulated_board(folder: Path) -> CollectDevices:
+    """Made-up GPUs from a folder. Raises `ConfigurationError` where the product is installed alone."""
+    try:
+        module = importlib.import_module("attestation.testing.accelerator")
+    except ModuleNotFoundError:
+        raise ConfigurationError(
+            "devices.simulated",
+            'devices.kind = "simulated" needs a source checkout: the product does not contain simulated '
+            'GPUs; on a machine with confidential GPUs write kind = "nvml"',
+        ) from None
+    board: CollectDevices = module.SimulatedBoard.load(folder)
+    return board

@@ -15,6 +15,7 @@ from typing import Final
 
 from domain_agent.node.collect import Collect
 from domain_agent.node.config import NodeConfig
+from domain_agent.node.devices import CollectDevices
 from domain_agent.node.engine.telemetry import available_memory_mb
 from domain_agent.node.keys import NodeKeys
 from domain_agent.node.quote import make_evidence
@@ -45,14 +46,21 @@ _log = logging.getLogger("comity.node")
 class Node:
     """One running node. `run` is its whole life; `drain` ends it."""
 
-    def __init__(self, config: NodeConfig, bus: Bus, engine: StartedEngine, collect: Collect) -> None:
+    def __init__(
+        self,
+        config: NodeConfig,
+        bus: Bus,
+        engine: StartedEngine,
+        collect: Collect,
+        devices: CollectDevices | None = None,
+    ) -> None:
         self.config = config
         self.bus = bus
         self.engine = engine
         self.keys = NodeKeys()
         self.executor = Executor(config.membership, self.keys, engine.serving, engine.residents)
         self.runs: set[Stop] = set()
-        self._collect = collect
+        self._collect, self._devices = collect, devices
         self._stopping = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -60,14 +68,14 @@ class Node:
     @classmethod
     async def start(cls, config: NodeConfig) -> Node:
         """Engine first, then the bus. Raises as `start_engine` and `Bus.connect`; nothing runs then."""
-        collect = collector(config.tee)
+        collect, devices = collector(config.tee), device_collector(config.devices)
         engine = await start_engine(config)
         try:
             bus = await Bus.connect(config.membership.bus)
         except BaseException:
             await engine.close()
             raise
-        return cls(config, bus, engine, collect)
+        return cls(config, bus, engine, collect, devices)
 
     async def run(self) -> None:
         """Serve until drained. Raises `Undecided` (`engine.died`) when the engine ended by itself."""
@@ -187,7 +195,7 @@ class Node:
             key_epoch=asked.key_epoch,
             challenges={domain: bytes.fromhex(value) for domain, value in asked.challenges.items()},
             now=time.monotonic(),
-            devices=device_collector(self.config.devices),
+            devices=self._devices,
         )
         return evidence.write()
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from domain_agent.node.collect import Collect, Endorsed, TsmCollector, simulated
 from domain_agent.node.config import AttachedEngine, Devices, LlamaEngine, NodeConfig, Tee
-from domain_agent.node.devices import CollectDevices, NvmlCollector
+from domain_agent.node.devices import CollectDevices, NvmlCollector, simulated_board
 from domain_agent.node.engine.body import read_body
 from domain_agent.node.engine.client import EngineAddress, EngineClient
 from domain_agent.node.engine.process import LlamaProcess, llama_binary
@@ -56,8 +56,10 @@ def collector(tee: Tee) -> Collect:
 
 
 def device_collector(devices: Devices) -> CollectDevices | None:
-    """Where this node's GPU evidence comes from; None where it has none."""
-    return NvmlCollector() if devices == "nvml" else None
+    """Where this node's GPU evidence comes from; None where it has none. Raises `ConfigurationError`."""
+    if devices.board:
+        return simulated_board(devices.board)
+    return NvmlCollector() if devices.kind == "nvml" else None
 
 
 async def start_engine(config: NodeConfig, *, warm_up: bool = True) -> StartedEngine:

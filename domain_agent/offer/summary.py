@@ -78,6 +78,7 @@ class Condenser:
             params_m=entry.quality.params_m,
             tee=tees.pop() if len(tees) == 1 else "none",
             ar_min=min(appraisal.assurance for appraisal in appraisals if appraisal),
+            confidential_gpu=all(each is not None and each.confidential_gpus > 0 for each in appraisals),
             rates=entry.rates,
             prefill_tps=load.prefill_tps,
             decode_tps=load.decode_tps,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from domain_agent import config as agent_config
 from domain_agent.node import config as node_config
-from domain_agent.node.config import AttachedEngine, LlamaEngine
+from domain_agent.node.config import AttachedEngine, Devices, LlamaEngine
 from domain_agent.tests.founding import CAPABILITY, OURS, PEER, Founded
 from domain_agent.toml_file import Section, open_toml
 from schemas.errors import ConfigurationError
@@ -217,3 +217,18 @@ def test_any_table_is_read_or_refused_in_type(values: dict[str, object]) -> None
             except ConfigurationError as error:
                 assert "x.toml" in str(error)  # noqa: PT017 - each of many must name the file
     section.finish()
+
+
+def test_devices_come_from_nowhere_the_driver_or_a_folder(
+    founded: Founded, seed: Path, tmp_path: Path
+) -> None:
+    def devices(text: str) -> Devices:
+        return load_node(tmp_path, node_text(founded, seed, devices=text)).devices
+
+    assert devices("") == Devices()
+    assert devices('[devices]\nkind = "nvml"\n') == Devices("nvml")
+    simulated = devices('[devices]\nkind = "simulated"\nboard = "gpus"\n')
+    assert simulated == Devices("simulated", tmp_path / "gpus")
+    for wrong in ('kind = "simulated"', 'kind = "nvml"\nboard = "gpus"', 'kind = "cuda"', ""):
+        with pytest.raises(ConfigurationError, match=r"node\.toml: \[devices\]"):
+            devices(f"[devices]\n{wrong}\n")

@@ -191,9 +191,10 @@ def _roots(keys: DomainKeys) -> Roots:
 
 def _tee(domain: DomainPlan) -> list[TeeClaim]:
     """A hint for ranking: what the nodes will have to prove anyway."""
-    simulated = {node.chip is not None for node in domain.nodes}
-    claims = {
-        True: TeeClaim(platform="simulated", assurance=SIMULATED_ASSURANCE),
-        False: TeeClaim(platform="snp", assurance=HARDWARE_ASSURANCE),
-    }
-    return [claims[kind] for kind in sorted(simulated)]
+    kinds = {(node.chip is not None, node.gpus is not None) for node in domain.nodes}
+    return [
+        TeeClaim(platform="simulated", assurance=SIMULATED_ASSURANCE, confidential_gpu=gpu)
+        if simulated
+        else TeeClaim(platform="snp", assurance=HARDWARE_ASSURANCE, confidential_gpu=gpu)
+        for simulated, gpu in sorted(kinds)
+    ]

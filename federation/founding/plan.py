@@ -23,6 +23,9 @@ from schemas.primitives import Count, Digest, DomainName, Label, Token
 MAX_PLAN_BYTES: Final = 1024 * 1024
 MAX_DOMAINS: Final = 200  # what one embedded bus serves (federation/accounts.py)
 ANY: Final = "any"
+NVML: Final = "nvml"
+NVIDIA: Final = "nvidia-"
+"""How the product of a simulated root begins that is a maker of GPUs: `nvidia-device`, `nvidia-manifest`."""
 
 Text = Annotated[str, Field(min_length=1, max_length=256)]
 PathText = Annotated[str, Field(min_length=1, max_length=4096)]
@@ -41,6 +44,8 @@ class NodePlan(Wire):
     """Digests of the machine's CHIP_ID and other platform identities, to be enrolled."""
     chip: PathText | None = None
     """Folder of a simulated chip; without it, evidence comes from the machine's own TEE."""
+    gpus: PathText | None = None
+    """Folder of simulated GPUs, or "nvml" for those of the machine; without it, the node has none."""
     slots: Annotated[int, Field(ge=1, le=1024)] = 2
     context: Annotated[int, Field(ge=256, le=2**24)] = 4096
     """Tokens, all slots together."""
@@ -103,6 +108,8 @@ class ImagePlan(Wire):
     image_digest: Digest
     engine_digests: Annotated[list[Digest], Field(min_length=1, max_length=64)]
     provenance: Text
+    gpus: Annotated[int, Field(ge=0, le=64)] = 0
+    """How many GPUs a node that runs this image must prove."""
 
 
 class Plan(Wire):
@@ -159,11 +166,12 @@ def read_plan(path: Path) -> Plan:
 
 
 def absolute(plan: Plan, folder: Path) -> Plan:
-    """The same plan with model files and chips as absolute paths."""
+    """The same plan with model files, chips and simulated GPUs as absolute paths."""
 
     def node(each: NodePlan) -> NodePlan:
         chip = None if each.chip is None else str(folder / each.chip)
-        return each.model_copy(update={"model": str(folder / each.model), "chip": chip})
+        gpus = each.gpus if each.gpus in (None, NVML) else str(folder / each.gpus)
+        return each.model_copy(update={"model": str(folder / each.model), "chip": chip, "gpus": gpus})
 
     domains = [
         domain.model_copy(update={"nodes": [node(each) for each in domain.nodes]}) for domain in plan.domains

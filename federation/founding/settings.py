@@ -7,8 +7,9 @@ import json
 from collections.abc import Mapping, Sequence
 
 from federation.founding.keys import DomainKeys
-from federation.founding.plan import ANY, DomainPlan, NodePlan, Plan
+from federation.founding.plan import ANY, NVIDIA, NVML, DomainPlan, NodePlan, Plan
 from schemas.canonical import Json
+from schemas.charter import SimulatedRoot
 from schemas.descriptors.capability import CapabilityDescriptor
 
 SNP_WAIVED = (
@@ -17,6 +18,8 @@ SNP_WAIVED = (
     "firmware_min", "committed_firmware_min",
 )  # fmt: skip
 """Demands of `[snp]` that founding leaves open and writes out as waived: narrow them per domain."""
+NVIDIA_WAIVED = ("driver_min", "vbios", "modes")
+"""The same of `[nvidia]`. Confidential mode, revocation and the strongest binding stay demanded."""
 
 
 def value(data: Json) -> str:
@@ -130,12 +133,16 @@ def node(domain: DomainPlan, each: NodePlan, *, pin: str, bus_url: str) -> str:
         tee = {"kind": "simulated", "chip": each.chip}
     engine: dict[str, Json] = {"kind": "llama.cpp", "slots": each.slots, "context": each.context}
     models = {"capability": each.capability, "file": each.model}
+    devices: dict[str, Json] = {"kind": "simulated", "board": each.gpus}
+    if each.gpus == NVML:
+        devices = {"kind": NVML}
     return "".join(
         [
             lines({"domain": domain.name, "node_id": each.id}),
             _federation(pin, {}),
             _bus(f"node.{each.id}", bus_url),
             table("tee", tee),
+            table("devices", devices) if each.gpus is not None else "",
             table("engine", engine),
             f"\n[[models]]\n{lines(dict(models))}",
         ]
@@ -154,16 +161,37 @@ def expectations(plan: Plan) -> str:
         "max_attestation_age": 300,
     }
     models = {json.dumps(label): _texts(digests) for label, digests in plan.model_digests.items()}
-    roots = [root.as_json() for root in plan.simulated_roots]
+    chips = [root.as_json() for root in plan.simulated_roots if not root.product.startswith(NVIDIA)]
     return "".join(
         [
             "# What a node must prove. Waived demands are written out; narrow them to your machines.\n",
             table("snp", snp | dict.fromkeys(SNP_WAIVED, ANY)),
             table("node", asked),
             table("node.models", models),
-            *(f"\n[[simulated_root]]\n{lines(root)}" for root in roots),
+            *(f"\n[[simulated_root]]\n{lines(root)}" for root in chips),
+            *(_accelerators(plan) if _has_gpus(plan) else ()),
         ]
     )
+
+
+def _has_gpus(plan: Plan) -> bool:
+    return any(node.gpus is not None for domain in plan.domains for node in domain.nodes)
+
+
+def _accelerators(plan: Plan) -> list[str]:
+    """[nvidia]: confidential mode, bound to the CPU in the strongest way, and as many as an image needs."""
+    images: dict[str, Json] = {json.dumps(image.measurement): image.gpus for image in plan.images}
+    makers = [root for root in plan.simulated_roots if root.product.startswith(NVIDIA)]
+    return [
+        table("nvidia", dict.fromkeys(NVIDIA_WAIVED, ANY)),
+        table("nvidia.images", images),
+        *(f"\n[[nvidia.simulated_root]]\n{lines(_anchor(root))}" for root in makers),
+    ]
+
+
+def _anchor(root: SimulatedRoot) -> dict[str, Json]:
+    """A maker's root as expectations name it: by its key, and for what it vouches."""
+    return {"name": root.name, "anchor": root.product.removeprefix(NVIDIA), "spki_sha256": root.sha256}
 
 
 def trust(plan: Plan, pin: str) -> str:

@@ -227,3 +227,32 @@ def test_a_planned_port_is_used_and_otherwise_one_that_can_be_had(plan_file: Pat
     plan = read_plan(plan_file).model_copy(update={"bus_port": 4222})
     assert found(plan, tmp_path / "fixed", NOW).bus_port == 4222
     assert 1024 <= free_port() <= 65535
+
+
+MAKER = '{{ name = "demo", product = "nvidia-{}", sha256 = "{}" }}'
+WITH_GPUS = PLAN.replace('model = "model.gguf"\n', 'model = "model.gguf"\ngpus = "nvml"\n').replace(
+    'provenance = "built for a test"', 'provenance = "built for a test"\ngpus = 8'
+)
+
+
+def test_a_plan_with_gpus_demands_them(plan_file: Path, tmp_path: Path) -> None:
+    """Confidential mode, revocation and the strongest binding are demanded by what is not waived."""
+    makers = ", ".join(MAKER.format(anchor, "12" * 32) for anchor in ("device", "manifest"))
+    rooted = f'vendor_roots = ["amd-sev-snp"]\nsimulated_roots = [{makers}]'
+    plan_file.write_text(WITH_GPUS.replace('vendor_roots = ["amd-sev-snp"]', rooted), "utf-8")
+    made = found(read_plan(plan_file), tmp_path / "made", NOW)
+    expected = tomllib.loads((made.domain("b.example") / "expectations.toml").read_text("utf-8"))
+    nvidia = expected["nvidia"]
+    assert nvidia.pop("images") == {"ab" * 48: 8}
+    assert [each["anchor"] for each in nvidia.pop("simulated_root")] == ["device", "manifest"]
+    assert nvidia == dict.fromkeys(("driver_min", "vbios", "modes"), "any")
+    assert "simulated_root" not in expected
+    node = tomllib.loads((made.domain("a.example") / "node-n1.toml").read_text("utf-8"))
+    assert node["devices"] == {"kind": "nvml"}
+    (member, _) = Standing.read(made.domain("a.example")).trust.charter.members
+    assert [claim.confidential_gpu for claim in member.endorsed.profile.tee] == [True]
+
+
+def test_a_folder_of_simulated_gpus_is_relative_to_the_plan(plan_file: Path) -> None:
+    plan_file.write_text(WITH_GPUS.replace('"nvml"', '"gpus"'), "utf-8")
+    assert read_plan(plan_file).domains[0].nodes[0].gpus == str(plan_file.parent / "gpus")

@@ -92,7 +92,7 @@ async def test_scene_4_what_nobody_may_do_is_refused_in_type(calm: World) -> Non
 
 def tampered(founded: Founded) -> None:
     """The hospital's machine measured an image that nobody vouches for; its chip is the enrolled one."""
-    place = founded.folder.parent / "chips" / CLINIC / "ward-1"
+    place = founded.folder.parent / "machines" / CLINIC / "ward-1" / "chip"
     enrolled = SimulatedChip.load(place)
     shutil.rmtree(place)
     vendor().make_chip(chip_id=enrolled.chip_id, measurement=OTHER_IMAGE).save(place)

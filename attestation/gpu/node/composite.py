@@ -39,6 +39,12 @@ class NodeDevices:
         """Whether the CPU's hardware vouches for the devices."""
         return self.appraisal is not None and BINDING_MODES[self.binding_mode].strong
 
+    @property
+    def digests(self) -> frozenset[str]:
+        """Under which names the devices with a proven chain are enrolled, hex."""
+        found = self.appraisal.devices if self.appraisal is not None else []
+        return frozenset(device_digest(each.chain.ueid).hex() for each in found if each and each.chain)
+
     def stated(self) -> dict[str, Json]:
         if self.appraisal is None:
             return {"binding_mode": self.binding_mode}

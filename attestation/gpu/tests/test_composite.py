@@ -19,6 +19,7 @@ from attestation.expected import Expectations
 from attestation.gpu.node.composite import device_digest
 from attestation.gpu.tests.judging import manifests_of
 from attestation.gpu.tests.judging import toml as nvidia_toml
+from attestation.tdx.body import SgxReport
 from attestation.tdx.quote import read_quote
 from attestation.tdx.tests.judging import toml as tdx_toml
 from attestation.testing.chip import SimulatedChip, SimulatedVendor
@@ -259,8 +260,9 @@ def test_a_node_without_the_devices_that_are_wanted_is_refused() -> None:
 @pytest.mark.parametrize("quote", [quote_snp, quote_tdx], ids=["snp", "tdx"])
 def test_an_image_that_works_with_gpus_shows_them_all(quote: Callable[[bytes], CpuEvidence]) -> None:
     """Which image runs is the CPU's own word, so that devices cannot be left out by choosing another."""
-    measured = {quote_snp: MEASUREMENT, quote_tdx: read_quote(quote_tdx(bytes(64)).report).body[7]}[quote]
-    assert isinstance(measured, bytes)
+    trust_domain = read_quote(quote_tdx(bytes(64)).report).body
+    assert not isinstance(trust_domain, SgxReport)
+    measured = MEASUREMENT if quote is quote_snp else trust_domain.mrtd
 
     def wanted(number: int, image: bytes = measured) -> Expectations:
         return expectations(f'[nvidia.images]\n"{image.hex()}" = {number}\n')

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,15 +14,19 @@ import pytest
 from attestation.appraise import appraise_nvidia
 from attestation.expected import Expectations
 from attestation.gpu.forms import Devices
+from attestation.gpu.node.binding import OWN_MODE, binding_of
 from attestation.gpu.node.devices import DeviceInput
 from attestation.gpu.spdm.report import read_report
+from attestation.testing.accelerator import SimulatedAccelerators
 from attestation.testing.nvidia import NOW, GpuForge, root_toml
 from attestation.testing.nvidia_manifest import manifests_for
 from attestation.testing.nvidia_node import VBIOS
+from domain_agent.node import config as node_config
 from domain_agent.node.collect import simulated
-from domain_agent.node.devices import NvmlCollector
+from domain_agent.node.devices import NvmlCollector, simulated_board
 from domain_agent.node.keys import NodeKeys
 from domain_agent.node.quote import make_evidence
+from domain_agent.node.start import device_collector
 from domain_agent.tests.founding import FEDERATION, OURS, Founded
 from domain_agent.tests.node.test_evidence import CHALLENGES, configuration
 from schemas.binding import device_nonce
@@ -220,3 +225,33 @@ async def test_a_driver_that_never_answers_ends_in_a_timeout(
             )
     finally:
         answered.set()
+
+
+def test_a_product_without_simulated_gpus_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def absent(name: str) -> None:
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr("importlib.import_module", absent)
+    with pytest.raises(ConfigurationError, match="source checkout"):
+        simulated_board(tmp_path)
+
+
+async def test_a_node_of_simulated_hardware_proves_cpu_and_gpu(founded: Founded, tmp_path: Path) -> None:
+    gpu = SimulatedAccelerators.create().make_gpu()
+    gpu.save(tmp_path / "0")
+    devices = device_collector(node_config.Devices("simulated", tmp_path))
+    evidence = await make_evidence(
+        NodeKeys(),
+        simulated(founded.folder / "chips" / "n1"),
+        configuration(),
+        federation=FEDERATION,
+        domain=OURS,
+        node_id="n1",
+        key_epoch=1,
+        challenges=CHALLENGES,
+        now=0.0,
+        devices=devices,
+    )
+    nonces = [read_report(each.report).nonce for each in evidence.devices]
+    assert binding_of(evidence, nonces, report_data_holds=True) == OWN_MODE
+    assert evidence.expected_report_data() in evidence.cpu.report
