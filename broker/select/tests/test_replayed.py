@@ -129,6 +129,7 @@ async def test_other_tags_than_it_was_placed_with(case: Case) -> None:
 FACTS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "hardware": ({}, {"simulated": False, "assurance": 3}, "verify.policy_facts"),
     "binding": ({}, {"binding_mode": "none"}, "verify.policy_facts"),
+    "gpu": ({}, {"confidential_gpu": True}, "verify.policy_facts"),
     "consumer": ({"consumer": "else.us"}, {}, "verify.policy_facts"),
 }
 

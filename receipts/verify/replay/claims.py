@@ -60,8 +60,10 @@ def _check_hardware(data: bytes, appraised: Appraised) -> None:
     """TEE facts come from evidence alone: what the appraisal made here says must be what was decided over."""
     said = DecisionRecord.read(data).attested
     for node in appraised.nodes:
-        facts = (node.simulated, node.debug, node.assurance, node.binding_mode)
-        if facts != (said.simulated, said.debug_allowed, said.assurance, said.binding_mode):
+        gpu = node.confidential_gpus > 0
+        facts = (node.simulated, node.debug, node.assurance, node.binding_mode, gpu)
+        stated = (said.simulated, said.debug_allowed, said.assurance, said.binding_mode)
+        if facts != (*stated, said.confidential_gpu):
             raise Refused("verify.policy_facts", "decided over other hardware than the evidence shows")
 
 
