@@ -47,6 +47,8 @@ async def audit(stage: Stage) -> None:
         if filed.exit_code == 3:
             owed = _faults(seen[filed.path])
             expect(set(owed) == {"execution-link"}, "nothing but the owed Execution is missing", owed)
+    for proved in sorted(hardware(list(seen.values()))):
+        show.note(stage.console, f"proved again from raw evidence: {proved}")
     await _logs(stage, before)
     show.holds(
         stage.console, "every receipt was judged from files alone; the forged and the missing one show"
@@ -69,6 +71,12 @@ async def _verified(
         return report
 
     return dict(zip(paths, await asyncio.gather(*map(one, paths)), strict=True))
+
+
+def hardware(reports: list[dict[str, Any]]) -> set[str]:
+    """What each kind of node was proved to be: its TEE, and how its GPUs are bound where it has any."""
+    claims = [claim for report in reports for receipt in report["receipts"] for claim in receipt["claims"]]
+    return {claim["text"] for claim in claims if (claim["claim"], claim["verdict"]) == ("attested", "proved")}
 
 
 async def can_go_offline() -> bool:

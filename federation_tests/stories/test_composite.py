@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from attestation.gpu.node.binding import OWN_MODE
+from examples.demo.audit import hardware
 from federation_tests.plan import CLINIC, CLOUD, HYPER
 from federation_tests.receipts import proved_bundle, verify, verify_as_program
 from federation_tests.world import World, ask
@@ -44,8 +45,13 @@ async def test_who_asks_for_a_confidential_gpu_gets_one_and_the_receipt_says_how
     for kind in ("placement", "execution"):
         (claim,) = found.claims(kind, "attested")
         assert claim["verdict"] == "proved"
-        assert f"1 devices bound by {OWN_MODE} (SIMULATED hardware)" in claim["text"]
+        assert f"1 device bound by {OWN_MODE} (SIMULATED hardware)" in claim["text"]
     assert found.verdicts("placement", "policy") == ["proved"]
+    (said,) = hardware([found.report])  # what the demo's auditor prints
+    assert (
+        said
+        == f"simulated-snp-milan of {CLOUD}: affirming, 1 device bound by {OWN_MODE} (SIMULATED hardware)"
+    )
 
 
 async def test_a_node_without_devices_says_so(calm: World) -> None:

@@ -145,4 +145,5 @@ def _bound(node: NodeAppraisal) -> str:
     """How the node's devices are tied to its CPU, by the name of the mode (gpu.md 10)."""
     if node.binding_mode == CPU_ONLY:
         return "no devices"
-    return f"{len(node.evidence.devices)} devices bound by {node.binding_mode}"
+    number = len(node.evidence.devices)
+    return f"{number} device{'s' if number > 1 else ''} bound by {node.binding_mode}"
