@@ -32,6 +32,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from bench.floor import NEEDED, Floor, measure_floor
 from examples.launch import RunningFederation, launched
 from federation_tests.plan import CHAT, CLINIC, HYPER, Changes, found_scripted
 from federation_tests.world import point_at
@@ -163,7 +164,7 @@ def ways(running: RunningFederation, address: str) -> list[Way]:
     return [direct, through("local", "DE"), through("cross", "US")]
 
 
-def show(results: list[Result], console: Console) -> None:
+def show(results: list[Result], floor: Floor, console: Console) -> None:
     direct = {result.concurrency: result.p50_ms for result in results if result.way == "direct"}
     table = Table(title="one mock upstream, three ways to it")
     for name in ("way", "at once", "req/s", "p50 ms", "added p50 ms", "p99 ms", "requests", "errors"):
@@ -180,9 +181,12 @@ def show(results: list[Result], console: Console) -> None:
             str(each.errors),
         )
     console.print(table)
-    console.print(
-        f"targets at 1 at once: local adds at most {TARGETS_MS['local']} ms, cross {TARGETS_MS['cross']} ms"
-    )
+    for way, target in TARGETS_MS.items():
+        parts = ", ".join(f"{n} {piece} of {floor.pieces[piece]:.2f}" for piece, n in NEEDED[way].items())
+        console.print(
+            f"{way} at 1 at once: target {target:.1f} ms added; floor here {floor.of(way):.1f} ms ({parts})",
+            soft_wrap=True,
+        )
 
 
 async def run(seconds: float, as_json: bool) -> int:
@@ -191,9 +195,11 @@ async def run(seconds: float, as_json: bool) -> int:
         async with upstream() as address, federation(Path(folder) / "bench", address) as running:
             await asyncio.sleep(2)  # the slow loops have settled: every node has answered every challenge
             results = await compare(ways(running, address), seconds)
-    show(results, console)
+            floor = await measure_floor(running, CLINIC, Path(folder), results[0].p50_ms)
+    show(results, floor, console)
     if as_json:
-        print(json.dumps([asdict(result) for result in results]))
+        floors = {way: floor.of(way) for way in NEEDED}
+        print(json.dumps({"results": [asdict(result) for result in results], "floor_ms": floors}))
     return 1 if any(result.errors for result in results) else 0
 
 
