@@ -53,6 +53,7 @@ def caches() -> tuple[_lru_cache_wrapper[object], ...]:
             stated._qe_identity,
             signature.read_point,
             pck.verify_pck_chain,
+            pck.verify_signer,
             endorsed._verify_body,
             intel.verify_crl,
             quoted._verify_qe,

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from attestation.tdx.collateral.stated import STATUSES
+from attestation.tdx.collateral.shapes import STATUSES
 from attestation.tdx.log.events import REGISTERS
 from attestation.tdx.origin.chain import INTEL_ROOT, INTEL_ROOTS, Roots
 from attestation.tdx.platforms import NO_RULES, PlatformRules, read_rules

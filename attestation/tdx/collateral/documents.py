@@ -9,11 +9,13 @@ tdx/collateral/endorsed.py has verified it.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal
 
 from attestation.endorsements import MAX_DOCUMENT_BYTES, recognise
+from attestation.tdx.collateral.exact import read_texts
 from schemas.canonical import Json, read_json
 from schemas.errors import Unreadable
 
@@ -103,6 +105,10 @@ def _one(document: bytes) -> Offered:
 
 
 def _json(document: bytes) -> Offered:
+    if len(document) <= MAX_DOCUMENT_BYTES:
+        texts = read_texts(document)  # as a set is nearly always
+        if texts is not None and texts.keys() >= _SET:
+            return _set(texts)
     try:
         stated = read_json(document, limit=MAX_DOCUMENT_BYTES)
     except Unreadable as error:
@@ -118,7 +124,7 @@ def _json(document: bytes) -> Offered:
     return NOTHING  # another vendor's or room's JSON: not our business
 
 
-def _set(stated: dict[str, Json]) -> Offered:
+def _set(stated: Mapping[str, Json]) -> Offered:
     """A set of nine; an empty CRL means that it is missing."""
     documents = tuple(
         Signed(

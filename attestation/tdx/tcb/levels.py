@@ -111,7 +111,7 @@ def hold_module(report: TdReport, tcb_svn: bytes, info: TcbInfo) -> SeamIdentity
     identity = module_identity(tcb_svn, info)
     if report.mrsignerseam != identity.mrsigner:
         raise Refused("tdx.tdx_module_mismatch", f"MRSIGNERSEAM {report.mrsignerseam.hex()}")
-    if any(report.seam_attributes) or _masked(report.seam_attributes, identity.mask) != identity.attributes:
+    if any(report.seam_attributes) or not _fits(report.seam_attributes, identity.mask, identity.attributes):
         raise Refused("tdx.tdx_module_mismatch", f"SEAMATTRIBUTES {report.seam_attributes.hex()}")
     return identity
 
@@ -124,7 +124,7 @@ def hold_qe(qe: SgxReport, identity: QeIdentity) -> SgxReport:
         "MRSIGNER": qe.mrsigner == identity.mrsigner,
         "ISVPRODID": qe.isvprodid == identity.isvprodid,
         "MISCSELECT": qe.miscselect & identity.miscselect_mask == identity.miscselect,
-        "ATTRIBUTES": _masked(qe.attributes, identity.attributes_mask) == identity.attributes,
+        "ATTRIBUTES": _fits(qe.attributes, identity.attributes_mask, identity.attributes),
     }
     wrong = [name for name, holds in seen.items() if not holds]
     if wrong:
@@ -144,8 +144,8 @@ def _svn_level(levels: Iterable[Level], svn: int, code: str, what: str) -> Level
     raise Refused(code, f"SVN {svn} is below every level of {what}")
 
 
-def _masked(value: bytes, mask: bytes) -> bytes:
-    return bytes(a & b for a, b in zip(value, mask, strict=True))
+def _fits(value: bytes, mask: bytes, wanted: bytes) -> bool:
+    return int.from_bytes(value) & int.from_bytes(mask) == int.from_bytes(wanted)
 
 
 def merge(platform: str, parts: Iterable[str]) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
 from attestation.tdx.collateral.documents import Kind, Offered
 from attestation.tdx.collateral.endorsed import (
@@ -21,6 +20,7 @@ from attestation.tdx.collateral.endorsed import (
 from attestation.tdx.collateral.stated import QeIdentity, TcbInfo, read_qe_identity, read_tcb_info
 from attestation.tdx.expected import QuotePolicy
 from attestation.tdx.origin.chain import PckChain
+from attestation.tdx.origin.verify import date
 from attestation.tdx.quote import Quote
 from attestation.tdx.tcb.judge import judge_tcb
 from schemas.canonical import Json
@@ -58,7 +58,7 @@ def other_evaluations(asked: Asked, used: Endorsed, at: float) -> dict[str, Json
         found[str(info.evaluation)] = {
             "tcb_status": judged.status,
             "advisory_ids": list(judged.launch.advisories) if judged.launch else [],
-            "tcb_info_until": datetime.fromtimestamp(info.next_update, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "tcb_info_until": date(info.next_update),
         }
     return found
 

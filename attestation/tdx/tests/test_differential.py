@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from attestation.appraise import appraise_dcap
-from attestation.tdx.collateral.stated import STATUSES
+from attestation.tdx.collateral.shapes import STATUSES
 from attestation.tdx.tests import recorded
 from attestation.tdx.tests.judging import GOOD, SGX, TD15, but, codes, judge
 from attestation.testing.der import integer, sequence, tlv

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
+import pkgutil
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 import pytest
 
+import attestation.tdx
+from attestation import memory
 from attestation.memory import forget
 from attestation.render import json_text
 from attestation.result import AttestationResult
+from attestation.tdx.origin.chain import INTEL_ROOT, split_pem, verify_link, verify_root
+from attestation.tdx.quote import read_quote
+from attestation.tdx.tests import recorded
 from attestation.tdx.tests.faults import turned
 from attestation.tdx.tests.judging import GOOD, SGX, TD15, but, judge
 from attestation.testing.intel import PLATFORM_CN, IntelForge, crl, days
 from attestation.testing.intel_documents import NOW, text
+from attestation.x509 import read_certificate
 
 SHAPES = (GOOD, TD15, SGX)
 GRACE = '[{ status = "OutOfDate", days = 292, until = "2027-01-01T00:00:00Z" }]'
@@ -123,3 +132,35 @@ def test_another_platform_is_another_guest() -> None:
     assert judge(GOOD).verdict == "affirming"
     other = but(pck=replace(GOOD.pck, serial=5, key="pck2"))
     assert judge(GOOD, quote=other.quote()).verdict == "contraindicated"
+
+
+def remembering() -> set[object]:
+    """Everything of this room that remembers, found by looking."""
+    modules = [
+        importlib.import_module(each.name)
+        for each in pkgutil.walk_packages(attestation.tdx.__path__, "attestation.tdx.")
+        if ".tests" not in each.name
+    ]
+    return {
+        each
+        for module in modules
+        for each in vars(module).values()
+        if isinstance(each, functools._lru_cache_wrapper) and each.__module__ == module.__name__
+    }
+
+
+def test_all_that_remembers_can_forget() -> None:
+    """Otherwise a measurement of the cold path would not be cold."""
+    assert len(remembering()) > 10
+    assert remembering() - set(memory.caches()) == set()
+
+
+@pytest.mark.skipif(not recorded.PRESENT, reason=recorded.ABSENT)
+def test_intels_root_signed_itself() -> None:
+    """What `verify_root` takes as known of the pinned bytes."""
+    (row,) = [
+        each for each in recorded.rows() if each["case"].endswith("gotdx-cf77a6-eval18-2026-02-01-uptodate")
+    ]
+    root = read_certificate(split_pem(read_quote(recorded.read(row["evidence"])).certification)[2])
+    assert root.fingerprint == INTEL_ROOT
+    assert verify_link(root, root) is verify_root(root)

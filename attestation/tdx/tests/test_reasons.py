@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from attestation.tdx.collateral.stated import STATUSES
+from attestation.tdx.collateral.shapes import STATUSES
 from attestation.tdx.tests import faults_collateral, faults_judgement, faults_origin
 from attestation.tdx.tests.faults import FAULTS, Fault
 from attestation.tdx.tests.judging import codes

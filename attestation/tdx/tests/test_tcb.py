@@ -7,7 +7,7 @@ from itertools import product
 
 import pytest
 
-from attestation.tdx.collateral.stated import STATUSES
+from attestation.tdx.collateral.shapes import STATUSES
 from attestation.tdx.tcb.grace import AGED
 from attestation.tdx.tcb.levels import merge, relaunched
 from attestation.tdx.tests.judging import GOOD, TD15, but, judge
