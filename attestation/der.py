@@ -20,44 +20,47 @@ COMMON_NAME: Final = b"\x06\x03\x55\x04\x03"  # OID 2.5.4.3, encoded
 
 def split(element: bytes) -> tuple[int, bytes]:
     """(tag, content) of one element that fills its bytes exactly. Raises `Unreadable`."""
-    tag, start, end = _bounds(element, 0)
+    start, end = _bounds(element, 0)
     if end != len(element):
         raise Unreadable("der.length", "an element and its bytes differ in length")
-    return tag, element[start:end]
+    return element[0], element[start:]
 
 
 def children(element: bytes, limit: int = MAX_ELEMENTS) -> list[bytes]:
     """The elements inside a constructed one, each whole. Raises `Unreadable`."""
-    _, start, end = _bounds(element, 0)
+    at, end = _bounds(element, 0)
     if end != len(element):
         raise Unreadable("der.length", "an element and its bytes differ in length")
     found: list[bytes] = []
-    while start < end:
-        if start + 2 <= end and element[start + 1] < 0x80:  # the short form, nearly always
-            following = start + 2 + element[start + 1]
-        else:
-            following = _bounds(element, start)[2]
-        if following > end or len(found) == limit:
-            raise Unreadable("der.length", "an element reaches beyond its parent, or there are too many")
-        found.append(element[start:following])
-        start = following
+    try:
+        for _ in range(limit):
+            if at >= end:
+                break
+            length = element[at + 1]
+            following = at + 2 + length if length < 0x80 else _bounds(element, at)[1]
+            found.append(element[at:following])
+            at = following
+    except IndexError:
+        raise Unreadable("der.length", "cut short") from None
+    if at != end:
+        raise Unreadable("der.length", "an element reaches beyond its parent, or there are too many")
     return found
 
 
-def _bounds(data: bytes, at: int) -> tuple[int, int, int]:
-    """(tag, start of the content, end): definite length, at most three octets of it."""
-    if len(data) < at + 2:
-        raise Unreadable("der.length", "cut short")
-    length, start = data[at + 1], at + 2
-    if length >= 0x80:
-        octets = length & 0x7F
-        if not 1 <= octets <= 3:
-            raise Unreadable("der.length", "an indefinite or huge length")
-        length = int.from_bytes(data[start : start + octets])
-        start += octets
-    if start + length > len(data):
-        raise Unreadable("der.length", "cut short")
-    return data[at], start, start + length
+def _bounds(data: bytes, at: int) -> tuple[int, int]:
+    """(start of the content, stated end): definite length, at most three octets of it."""
+    try:
+        length = data[at + 1]
+        if length < 0x80:
+            return at + 2, at + 2 + length
+        if length == 0x82:  # nearly all that is longer
+            return at + 4, at + 4 + (data[at + 2] << 8 | data[at + 3])
+    except IndexError:
+        raise Unreadable("der.length", "cut short") from None
+    if not 0x81 <= length <= 0x83:
+        raise Unreadable("der.length", "an indefinite or huge length")
+    start = at + 2 + (length & 0x7F)
+    return start, start + int.from_bytes(data[at + 2 : start])
 
 
 def encode_oid(dotted: str) -> bytes:

@@ -36,8 +36,9 @@ TABLE_GUIDS: Final[dict[bytes, Kind | None]] = {
 """GHCB specification (56421) 4.1.8.1; bytes in the order of the text form."""
 
 _ENTRY = 24  # GUID, u32 offset, u32 length
+_BEGIN: Final = b"-----BEGIN "
 _PEM = re.compile(
-    rb"-----BEGIN (?P<label>CERTIFICATE|X509 CRL)-----\s(?P<body>[A-Za-z0-9+/=\s]*?)-----END (?P=label)-----"
+    rb"-----BEGIN (?P<label>CERTIFICATE|X509 CRL)-----\s(?P<body>[A-Za-z0-9+/=\s]*)-----END (?P=label)-----"
 )
 
 
@@ -65,11 +66,13 @@ def _recognise(data: bytes) -> Endorsements:
         raise Unreadable("endorsement.unrecognised", f"more than {MAX_DOCUMENT_BYTES} bytes")
     if data[:1] == b"\x30":
         return _der(data)
-    if is_table(data):  # before PEM, which a table may hold
+    if data.startswith(_BEGIN):
+        return _pem(data)
+    if is_table(data):  # before PEM further down, which a table may hold
         return read_table(data)
     if data.lstrip()[:1] in (b"{", b"[", b"<"):  # before PEM, which Intel's JSON holds
         return Endorsements(foreign=1)
-    if b"-----BEGIN " in data[:4096]:
+    if _BEGIN in data[:4096]:
         return _pem(data)
     raise Unreadable("endorsement.unrecognised", "neither a certificate, a CRL, nor a certificate table")
 
@@ -101,36 +104,24 @@ def _gather(documents: tuple[bytes, ...]) -> Endorsements:
 
 def _der(data: bytes) -> Endorsements:
     """A certificate's content opens with [0] version, a CRL's with INTEGER version (RFC 5280 4.1, 5.1)."""
-    match _content_tag(data):
-        case 0xA0:
-            return Endorsements(certificates=(data,))
-        case 0x02:
-            return Endorsements(crls=(data,))
-        case 0x0A | None:  # OCSPResponse opens with an ENUMERATED at the first level
-            return Endorsements(foreign=1) if _first_tag(data) == 0x0A else _unrecognised()
-        case _:
-            return _unrecognised()
-
-
-def _unrecognised() -> Endorsements:
+    first = _content(data, 0)
+    if data[first : first + 1] == b"\x30":
+        second = _content(data, first)
+        match data[second : second + 1]:
+            case b"\xa0":
+                return Endorsements((data,))
+            case b"\x02":
+                return Endorsements((), (data,))
+    if data[first : first + 1] == b"\x0a":  # OCSPResponse opens with an ENUMERATED at the first level
+        return Endorsements(foreign=1)
     raise Unreadable("endorsement.unrecognised", "DER, but neither a certificate nor a CRL")
 
 
-def _inside(data: bytes) -> bytes:
-    """What stands behind a tag and its length octets."""
-    if len(data) < 2:
-        return b""
-    return data[2 + (data[1] & 0x7F if data[1] & 0x80 else 0) :]
-
-
-def _first_tag(data: bytes) -> int | None:
-    inside = _inside(data)
-    return inside[0] if inside else None
-
-
-def _content_tag(data: bytes) -> int | None:
-    inside = _inside(data)
-    return _first_tag(inside) if inside[:1] == b"\x30" else None
+def _content(data: bytes, at: int) -> int:
+    """Where the content begins of the element at `at`, behind its tag and length octets."""
+    if len(data) < at + 2:
+        return len(data)
+    return at + 2 + (data[at + 1] & 0x7F if data[at + 1] & 0x80 else 0)
 
 
 def _pem(data: bytes) -> Endorsements:
@@ -142,7 +133,7 @@ def _pem(data: bytes) -> Endorsements:
         except binascii.Error:
             raise Unreadable("endorsement.unrecognised", "a PEM block that is not base64") from None
         (certificates if block["label"] == b"CERTIFICATE" else crls).append(der)
-    if data.count(b"-----BEGIN ") != len(certificates) + len(crls):
+    if data.count(_BEGIN) != len(certificates) + len(crls):
         raise Unreadable("endorsement.unrecognised", "a PEM block that is neither certificate nor CRL")
     return Endorsements(tuple(certificates), tuple(crls))
 
@@ -196,7 +187,7 @@ def _entries(data: bytes) -> list[tuple[bytes, int, int]]:
 def _blob(blob: bytes) -> tuple[bytes, ...]:
     if not blob:
         return ()
-    if b"-----BEGIN " in blob[:4096]:
+    if _BEGIN in blob[:4096]:
         return _pem(blob).certificates
     return (blob,)
 

@@ -9,9 +9,8 @@ the signature must be spelt in exactly one way, so that no bit of a certificate 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar, cast
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -56,9 +55,11 @@ class Signed(NamedTuple):
     signature: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Certificate:
-    """What one X.509 certificate says. Nothing in here has been verified."""
+class Certificate(NamedTuple):
+    """What one X.509 certificate says. Nothing in here has been verified.
+
+    A tuple, like `Crl`: three are made for every chain, and a dataclass costs five times as much.
+    """
 
     der: bytes
     spki: bytes
@@ -71,12 +72,15 @@ class Certificate:
     not_before: float
     not_after: float
     """POSIX seconds; both moments belong to the validity."""
-    public_key: PublicKey = field(repr=False, compare=False)
-    signed: Signed = field(repr=False)
-    inner_algorithm: bytes = field(repr=False)
+    public_key: PublicKey
+    signed: Signed
+    inner_algorithm: bytes
     """The algorithm identifier that is itself signed."""
-    extensions: bytes = field(repr=False)
+    extensions: bytes
     """The element [3] that holds them all, in DER; empty where there is none."""
+
+    def __hash__(self) -> int:
+        return hash(self.der)
 
     @property
     def fingerprint(self) -> str:
@@ -89,8 +93,17 @@ class Certificate:
         return _hex_digest(self.spki)
 
 
-@dataclass(frozen=True, slots=True)
-class Crl:
+class Revoked(NamedTuple):
+    """The serials that a CRL lists. They stay in the library's form: a set of them all costs six times
+    as much as everything else about a CRL, and a handful of them is ever asked for."""
+
+    listed: x509.CertificateRevocationList
+
+    def __contains__(self, serial: object) -> bool:
+        return self.listed.get_revoked_certificate_by_serial_number(cast(int, serial)) is not None
+
+
+class Crl(NamedTuple):
     """What one certificate revocation list says. Nothing in here has been verified."""
 
     der: bytes
@@ -98,9 +111,9 @@ class Crl:
     issuer_common_name: str
     this_update: float
     next_update: float | None
-    revoked: frozenset[int]
-    signed: Signed = field(repr=False)
-    inner_algorithm: bytes = field(repr=False)
+    revoked: Revoked
+    signed: Signed
+    inner_algorithm: bytes
 
 
 _ZERO: Final = b"\x02\x01\x00"  # INTEGER 0
@@ -215,7 +228,7 @@ def _crl(data: bytes, signed: Signed, inner: bytes, issuer: bytes) -> Crl:
         issuer_common_name=der.common_name(issuer),
         this_update=parsed.last_update_utc.timestamp(),
         next_update=following.timestamp() if following else None,
-        revoked=frozenset(entry.serial_number for entry in parsed),
+        revoked=Revoked(parsed),
         signed=signed,
         inner_algorithm=inner,
     )
@@ -250,13 +263,13 @@ def extensions_of(certificate: Certificate) -> dict[bytes, tuple[bool, bytes]]:
     found: dict[bytes, tuple[bool, bytes]] = {}
     listed = der.children(der.children(certificate.extensions)[0]) if certificate.extensions else ()
     for element in listed:
-        oid, *flag, value = der.children(element) or [b"", b""]
-        tag, content = der.split(value)
-        if tag != 0x04 or flag not in ([], [_CRITICAL]):
+        parts = der.children(element)
+        critical = len(parts) == 3 and parts[1] == _CRITICAL
+        if not (critical or len(parts) == 2) or parts[-1][:1] != b"\x04":  # an OCTET STRING
             raise Unreadable("x509.malformed", "an extension that is not in DER")
-        if oid in found:
-            raise Unreadable("x509.extension_repeated", f"{oid.hex()} is repeated")
-        found[oid] = bool(flag), content
+        if parts[0] in found:
+            raise Unreadable("x509.extension_repeated", f"{parts[0].hex()} is repeated")
+        found[parts[0]] = critical, der.split(parts[-1])[1]
     return found
 
 

@@ -93,12 +93,17 @@ def _waived(name: str, clause: str) -> Check:
     return not_evaluated(name, "waived by the expectations", clause)
 
 
+@lru_cache(maxsize=64)
+def _numbers(wanted: frozenset[int]) -> str:
+    return str(sorted(wanted))
+
+
 def _versions(report: Report, policy: SnpPolicy) -> Check:
     if policy.report_versions is None:
         return _waived("snp.version_allowed", _REPORT)
     return compared(
         "snp.version_allowed", "snp.report.version_unsupported", report.version in policy.report_versions,
-        str(report.version), str(sorted(policy.report_versions)), _REPORT,
+        str(report.version), _numbers(policy.report_versions), _REPORT,
     )  # fmt: skip
 
 
@@ -109,9 +114,7 @@ def _vmpl(report: Report, policy: SnpPolicy) -> Check:
         return failed(name, code, "requested by the host", "requested by the guest", clause)
     if policy.vmpl is None:
         return _waived(name, clause)
-    return compared(
-        name, code, report.vmpl in policy.vmpl, str(report.vmpl), str(sorted(policy.vmpl)), clause
-    )
+    return compared(name, code, report.vmpl in policy.vmpl, str(report.vmpl), _numbers(policy.vmpl), clause)
 
 
 def _identity(name: str, seen: bytes, wanted: Digests) -> Check:

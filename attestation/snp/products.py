@@ -137,11 +137,12 @@ def line_of_cpuid(family: int, model: int) -> str:
     return "unknown"
 
 
+_INTERMEDIATES: Final = {
+    **{product.ask: (product, "VCEK") for product in PRODUCTS.values()},
+    **{product.asvk: (product, "VLEK") for product in PRODUCTS.values()},
+}
+
+
 def product_of_intermediate(common_name: str) -> tuple[Product, str] | None:
     """(product, signing key) that an intermediate's exact name stands for."""
-    for product in PRODUCTS.values():
-        if common_name == product.ask:
-            return product, "VCEK"
-        if common_name == product.asvk:
-            return product, "VLEK"
-    return None
+    return _INTERMEDIATES.get(common_name)

@@ -81,10 +81,13 @@ def _by_oid(certificate: Certificate) -> dict[str, bytes]:
         repeated = error.code == "x509.extension_repeated"
         code = "snp.cert.extension_repeated" if repeated else "snp.cert.malformed"
         raise Refused(code, error.text) from None
-    for oid, (critical, _) in extensions.items():
-        if critical and oid not in _ENCODED:  # RFC 5280 4.2: an unknown critical extension refuses
+    found: dict[str, bytes] = {}
+    for oid, (critical, value) in extensions.items():
+        if (known := _ENCODED.get(oid)) is not None:
+            found[known] = value
+        elif critical:  # RFC 5280 4.2: an unknown critical extension refuses
             raise Refused("snp.cert.malformed", f"an unknown critical extension {oid.hex()}")
-    return {_ENCODED[oid]: value for oid, (_, value) in extensions.items() if oid in _ENCODED}
+    return found
 
 
 def _required(found: Mapping[str, bytes], oid: str, name: str) -> bytes:

@@ -108,4 +108,4 @@ def _window(crl: Crl) -> str:
 
 @lru_cache(maxsize=CACHED_VERIFIED_CRLS)
 def _date(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
+    return datetime.fromtimestamp(seconds, UTC).date().isoformat()
