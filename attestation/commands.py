@@ -4,41 +4,33 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from attestation import appraise, render
-from attestation.endorsements import MAX_DOCUMENT_BYTES, recognise
+from attestation.collateral.bundle import load_bundle
 from attestation.expected import Expectations
-from attestation.gpu.expected import GpuPolicy
-from attestation.gpu.forms import Devices, TokenFile, devices_in, devices_of
-from attestation.gpu.forms import unwrap as unwrap_gpu
+from attestation.files import is_node, read_devices, read_documents, read_evidence, read_file, report_of
 from attestation.gpu.show import state_report
 from attestation.gpu.spdm.report import is_report
 from attestation.gpu.spdm.report import read_report as read_gpu_report
 from attestation.result import AttestationResult
-from attestation.snp.forms import FOLDER_FILES, Evidence, from_folder, unwrap
+from attestation.snp.forms import Evidence, unwrap
 from attestation.snp.products import PRODUCTS
 from attestation.snp.report import read_report
 from attestation.snp.show import state, state_form
 from attestation.tdx.collateral.rollback import MAX_MARKS_BYTES, read_marks
 from attestation.tdx.log.events import MAX_LOG_BYTES
-from attestation.tdx.origin.chain import INTEL_ROOTS
 from attestation.tdx.quote import QE_VENDOR, read_quote
 from attestation.tdx.show import state_quote
-from schemas.canonical import Json, read_json
-from schemas.errors import ComityError, ConfigurationError, Unreadable
+from schemas.canonical import Json
+from schemas.errors import ComityError, ConfigurationError
 from schemas.evidence import MAX_EVIDENCE_BYTES, NodeEvidence
 from schemas.primitives import format_time, parse_time
 
-if TYPE_CHECKING:
-    import httpx
-
 TEES: Final = ("snp", "tdx", "sgx", "nvidia", "node")
-MAX_FILES: Final = 1000  # files read from one folder of endorsements
 
 
 def main(argv: Sequence[str]) -> int:
@@ -66,6 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("evidence", type=Path, metavar="EVIDENCE")
     verify.add_argument("--endorsements", type=Path, action="append", default=[], metavar="PATH",
                         help="a certificate, CRL, certificate table, or a folder of such files")  # fmt: skip
+    verify.add_argument("--bundle", type=Path, action="append", default=[], metavar="DIR",
+                        help="a signed bundle of endorsements; --expect names who may sign")  # fmt: skip
     verify.add_argument("--at", metavar="RFC3339", help="the moment to judge at; default now")
     verify.add_argument("--expect", type=Path, metavar="FILE", help="expected.toml")
     verify.add_argument("--nonce", metavar="HEX",
@@ -85,7 +79,12 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--json", action="store_true", help="one JSON object on stdout")
     fetch = commands.add_parser("fetch", help="collect the endorsements of evidence for offline use")
     fetch.add_argument("evidence", type=Path, metavar="EVIDENCE")
-    fetch.add_argument("--out", type=Path, required=True, metavar="DIR", help="the bundle; also a cache")
+    fetch.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="where pieces are kept; also a cache"
+    )
+    fetch.add_argument("--bundle", type=Path, metavar="DIR", help="write all of --out as one signed bundle")
+    fetch.add_argument("--sign", type=Path, metavar="KEY", help="the domain's attestation-verifier key")
+    fetch.add_argument("--domain", metavar="NAME", help="whose bundle it is")
     fetch.add_argument("--from", dest="base_url", metavar="URL", help="a mirror of the vendor's service")
     fetch.add_argument("--update", choices=["standard", "early"], default="standard",
                        help="tdx, sgx: which TCB evaluation of Intel's")  # fmt: skip
@@ -105,31 +104,41 @@ def _verify(arguments: argparse.Namespace) -> int:
     at = _moment(arguments.at) if arguments.at else datetime.now(UTC)
     nonce = _nonce(arguments.nonce)
     expectations = Expectations.load(arguments.expect) if arguments.expect else None
-    endorsements = [document for path in arguments.endorsements for document in _documents(path)]
+    endorsements = [document for path in arguments.endorsements for document in read_documents(path)]
+    endorsements += [document for path in arguments.bundle for document in _bundled(path, expectations)]
     waive = "revocation" in arguments.waive
     if arguments.tee == "node":
-        evidence = _read(arguments.evidence, MAX_EVIDENCE_BYTES)
+        evidence = read_file(arguments.evidence, MAX_EVIDENCE_BYTES)
         result = _verify_node(evidence, endorsements, expectations, nonce, waive, at)
     elif arguments.tee in ("tdx", "sgx"):
         result = appraise.appraise_dcap(
-            _read(arguments.evidence, MAX_EVIDENCE_BYTES), tee=arguments.tee, endorsements=endorsements,
+            read_file(arguments.evidence, MAX_EVIDENCE_BYTES), tee=arguments.tee, endorsements=endorsements,
             expectations=expectations, nonce=nonce, waive_revocation=waive, at=at,
             evaluation=arguments.evaluation,
-            event_logs=[_read(each, MAX_LOG_BYTES) for each in arguments.event_log],
-            marks=read_marks(_read(arguments.marks, MAX_MARKS_BYTES)) if arguments.marks else None,
+            event_logs=[read_file(each, MAX_LOG_BYTES) for each in arguments.event_log],
+            marks=read_marks(read_file(arguments.marks, MAX_MARKS_BYTES)) if arguments.marks else None,
         )  # fmt: skip
     elif arguments.tee == "nvidia":
         result = appraise.appraise_nvidia(
-            _devices(arguments.evidence), endorsements=endorsements, expectations=expectations,
+            read_devices(arguments.evidence), endorsements=endorsements, expectations=expectations,
             nonce=nonce, waive_revocation=waive, at=at,
         )  # fmt: skip
     else:
         result = appraise.appraise_snp(
-            _evidence(arguments.evidence), endorsements=endorsements, expectations=expectations, nonce=nonce,
-            waive_revocation=waive, at=at,
+            read_evidence(arguments.evidence), endorsements=endorsements, expectations=expectations,
+            nonce=nonce, waive_revocation=waive, at=at,
         )  # fmt: skip
     _print(render.json_text(result) if arguments.json else render.human_text(result))
     return result.exit_code
+
+
+def _bundled(path: Path, expectations: Expectations | None) -> tuple[bytes, ...]:
+    """The pieces of a bundle that one whom the expectations name has signed, now or before."""
+    if expectations is None or not expectations.signers:
+        raise ConfigurationError(
+            "expected.unset", "--bundle needs --expect FILE with a [[collateral.signer]]: whose bundles count"
+        )
+    return load_bundle(path, expectations.signers_of, datetime.now(UTC))[1]
 
 
 def _hold_options(arguments: argparse.Namespace) -> None:
@@ -144,32 +153,6 @@ def _hold_options(arguments: argparse.Namespace) -> None:
         raise ConfigurationError(
             "attest.option", "--marks is for judging now; --at may be before what was seen"
         )
-
-
-def _evidence(path: Path) -> bytes | Evidence:
-    """A file in any form, or a folder as configfs-tsm or an Azure guest leaves it."""
-    if not path.is_dir():
-        return _read(path, MAX_EVIDENCE_BYTES)
-    present = [path / name for name in FOLDER_FILES if (path / name).is_file()]
-    return from_folder({file.name: _read(file, MAX_DOCUMENT_BYTES) for file in present})
-
-
-def _devices(path: Path) -> bytes | Devices:
-    """A file in any form, or a folder with a report or with a folder for each device."""
-    if not path.is_dir():
-        return _read(path, MAX_EVIDENCE_BYTES)
-    folders = [path, *sorted(each for each in path.iterdir() if each.is_dir())][:MAX_FILES]
-    return devices_in({str(folder): _files(folder) for folder in folders})
-
-
-def _files(folder: Path) -> dict[str, bytes]:
-    """The files of one device; descriptions of a case are no evidence."""
-    listed = sorted(each for each in folder.iterdir() if each.is_file())[:MAX_FILES]
-    return {
-        file.name: _read(file, MAX_DOCUMENT_BYTES)
-        for file in listed
-        if file.suffix in (".bin", ".pem", ".der", ".xml", ".crl")
-    }
 
 
 def _verify_node(
@@ -212,37 +195,8 @@ def _nonce(text: str | None) -> bytes | None:
     return nonce
 
 
-def _documents(path: Path) -> list[bytes]:
-    """The documents of a file, or of a folder, where what is no endorsement is passed over."""
-    if not path.is_dir():
-        data = _read(path, MAX_DOCUMENT_BYTES)
-        recognise(data)
-        return [data]
-    found: list[bytes] = []
-    for file in sorted(each for each in path.rglob("*") if each.is_file())[:MAX_FILES]:
-        try:
-            data = _read(file, MAX_DOCUMENT_BYTES)
-            recognise(data)
-        except Unreadable as error:
-            print(f"{file}: passed over: {error.text}", file=sys.stderr)  # noqa: T201
-            continue
-        found.append(data)
-    return found
-
-
-def _read(path: Path, limit: int) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
-    except OSError as error:
-        raise ConfigurationError("attest.file", f"{path}: {error.strerror}") from None
-    if len(data) > limit:
-        raise Unreadable("attest.file", f"{path}: more than {limit} bytes")
-    return data
-
-
 def _show(arguments: argparse.Namespace) -> int:
-    stated = _stated(_evidence(arguments.evidence))
+    stated = _stated(read_evidence(arguments.evidence))
     _print(
         json.dumps(stated, ensure_ascii=False, indent=2)
         if arguments.json
@@ -255,125 +209,16 @@ def _fetch(arguments: argparse.Namespace) -> int:
     """The network is loaded only here: verifying must work where there is none."""
     import asyncio
 
-    import httpx
+    from attestation.collateral.fetch import bundle, fetch, signing_key
 
+    key = signing_key(arguments)
     expectations = Expectations.load(arguments.expect) if arguments.expect else None
-    devices = _gpu_evidence(arguments.evidence)
-    evidence = b"" if devices is not None else _evidence(arguments.evidence)
-
-    async def fetch() -> list[Path]:
-        async with httpx.AsyncClient() as client:
-            if devices is not None:
-                return await _from_nvidia(arguments, client, devices, expectations)
-            quote = _quote(evidence)
-            if quote is not None:
-                found = await _from_intel(arguments, client, quote, expectations)
-            else:
-                found = await _from_amd(arguments, client, _report(evidence), expectations)
-            if isinstance(evidence, bytes) and _is_node(evidence):
-                attached = devices_of(NodeEvidence.read(evidence))
-                found += await _from_nvidia(arguments, client, attached, expectations)
-            return found
-
-    files = [str(file) for file in asyncio.run(fetch())]
-    _print(json.dumps({"files": files}) if arguments.json else "\n".join(files))
+    files = asyncio.run(fetch(arguments, expectations))
+    if key is not None:
+        files = bundle(arguments, key)
+    names = [str(file) for file in files]
+    _print(json.dumps({"files": names}) if arguments.json else "\n".join(names))
     return 0
-
-
-async def _from_amd(
-    arguments: argparse.Namespace,
-    client: httpx.AsyncClient,
-    report: bytes,
-    expectations: Expectations | None,
-) -> list[Path]:
-    from attestation.collateral.amd import AMD, KeyDistribution
-    from attestation.collateral.service import Service
-
-    service = Service(client, (arguments.base_url or AMD).rstrip("/"))
-    return await KeyDistribution(arguments.out, service, expectations).endorse(
-        report, product=arguments.product
-    )
-
-
-async def _from_intel(
-    arguments: argparse.Namespace,
-    client: httpx.AsyncClient,
-    quote: bytes,
-    expectations: Expectations | None,
-) -> list[Path]:
-    from attestation.collateral.intel import INTEL, Provisioning, Wanted
-    from attestation.collateral.pieces import Pieces
-    from attestation.collateral.service import Service
-
-    sgx = read_quote(quote).tee == "sgx"
-    rules = expectations and (expectations.sgx if sgx else expectations.tdx)
-    service = Service(client, (arguments.base_url or INTEL).rstrip("/"))
-    wanted = Wanted(arguments.update, arguments.evaluation)
-    roots = rules.roots if rules else INTEL_ROOTS
-    return await Provisioning(Pieces(arguments.out), service, roots, wanted).endorse(quote)
-
-
-async def _from_nvidia(
-    arguments: argparse.Namespace,
-    client: httpx.AsyncClient,
-    devices: Devices | TokenFile,
-    expectations: Expectations | None,
-) -> list[Path]:
-    from attestation.collateral.nvidia import Accelerators, Endpoints
-    from attestation.collateral.pieces import Pieces
-    from attestation.collateral.service import Service
-
-    mirror = arguments.base_url and arguments.base_url.rstrip("/")
-    policy = (expectations and expectations.nvidia) or GpuPolicy()
-    endpoints = Endpoints.mirror(mirror) if mirror else Endpoints()
-    services = Accelerators(Pieces(arguments.out), Service(client, mirror or ""), policy, endpoints)
-    if isinstance(devices, TokenFile):
-        return await services.archive_keys(devices)
-    return await services.endorse(devices.inputs)
-
-
-def _gpu_evidence(path: Path) -> Devices | TokenFile | None:
-    """Devices of NVIDIA's or a service token; None for another vendor's evidence."""
-    found = (
-        _devices(path)
-        if path.is_file() or any(path.glob("report.bin")) or any(path.glob("*/report.bin"))
-        else None
-    )
-    if isinstance(found, Devices):
-        return found if all(is_report(each.report) for each in found.inputs) else None
-    if found is None or not (is_report(found) or found.lstrip()[:2] == b"[[" or b'"evidence_list"' in found):
-        return None
-    known = unwrap_gpu(found)
-    return known if isinstance(known, Devices | TokenFile) else None
-
-
-def _quote(data: bytes | Evidence) -> bytes | None:
-    """The DCAP quote that the evidence is or carries; None for another vendor's."""
-    if isinstance(data, Evidence):
-        return None
-    if data[12:28] == QE_VENDOR:
-        return data
-    if _is_node(data):
-        cpu = NodeEvidence.read(data).cpu
-        return cpu.report if cpu.tee == "tdx" else None
-    return None
-
-
-def _report(data: bytes | Evidence) -> bytes:
-    """The bare report in any form, a node's evidence included."""
-    if isinstance(data, Evidence):
-        return data.report
-    if _is_node(data):
-        return unwrap(NodeEvidence.read(data).cpu.report).report
-    return unwrap(data).report
-
-
-def _is_node(data: bytes) -> bool:
-    """A JSON object that names no form of its own is a node's evidence."""
-    if data.lstrip()[:1] != b"{":
-        return False
-    stated = read_json(data, limit=MAX_EVIDENCE_BYTES)
-    return isinstance(stated, dict) and not {"form", "outblob"} & stated.keys()
 
 
 def _stated(data: bytes | Evidence) -> dict[str, Json]:
@@ -381,11 +226,11 @@ def _stated(data: bytes | Evidence) -> dict[str, Json]:
         return state_report(read_gpu_report(data))
     if not isinstance(data, Evidence) and data[12:28] == QE_VENDOR:
         return state_quote(read_quote(data))
-    if not isinstance(data, Evidence) and _is_node(data):
+    if not isinstance(data, Evidence) and is_node(data):
         evidence = NodeEvidence.read(data)
         if evidence.cpu.tee != "snp":
             return evidence.as_json()
-        return {**evidence.as_json(), "report": state(read_report(_report(data)))}
+        return {**evidence.as_json(), "report": state(read_report(report_of(data)))}
     form = data if isinstance(data, Evidence) else unwrap(data)
     return {**state_form(form), **state(read_report(form.report))}
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Final, Self
 
@@ -20,7 +21,9 @@ from attestation.snp.products import PRODUCTS, Pin
 from attestation.tdx.expected import QuotePolicy, read_sgx, read_tdx
 from attestation.toml import ANY, Table
 from schemas.canonical import sha256
-from schemas.errors import ConfigurationError
+from schemas.errors import ConfigurationError, Refused, Unreadable
+from schemas.keys import VerifyKey
+from schemas.primitives import decode_base64
 
 MAX_FILE_BYTES: Final = 4 * 1024 * 1024  # ten thousand measurements with room to spare
 DEFAULT_MAX_AGE: Final = 300  # seconds, session.md 2
@@ -66,6 +69,15 @@ class Expectations:
     """What is asked of Intel's quotes; None when the file says nothing about them."""
     nvidia: GpuPolicy | None = None
     """What is asked of NVIDIA's devices; None when the file says nothing about them."""
+    signers: Mapping[str, tuple[VerifyKey, ...]] = field(default_factory=dict)
+    """Domain → keys under which its collateral bundles are accepted."""
+
+    def signers_of(self, domain: str, at: datetime) -> tuple[VerifyKey, ...]:
+        """As `schemas.collateral.Signers`; the file states keys without dates. Raises `Refused`."""
+        del at
+        if domain not in self.signers:
+            raise Refused("collateral.signer", f"{self.source}: no [[collateral.signer]] for {domain}")
+        return self.signers[domain]
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -88,7 +100,8 @@ class Expectations:
         tdx = read_tdx(top.child("tdx")) if "tdx" in top.values else None
         sgx = read_sgx(top.child("sgx")) if "sgx" in top.values else None
         nvidia = read_nvidia(top.child("nvidia")) if "nvidia" in top.values else None
-        top.finish(except_for={"snp", "node", "tdx", "sgx", "nvidia"})
+        signers = _signers(top.child("collateral"))
+        top.finish(except_for={"snp", "node", "tdx", "sgx", "nvidia", "collateral"})
         return cls(
             source=source,
             digest=sha256(data),
@@ -101,6 +114,7 @@ class Expectations:
             tdx=tdx,
             sgx=sgx,
             nvidia=nvidia,
+            signers=signers,
         )
 
 
@@ -122,6 +136,22 @@ def _simulated_root(table: Table) -> tuple[str, Pin]:
     if digest in AMD_ROOTS.pins:
         raise table.error("sha256", "is a root of AMD's", "the digest of the simulated root")
     return product, Pin(digest, None, simulated=True, name=name)
+
+
+def _signers(table: Table) -> dict[str, tuple[VerifyKey, ...]]:
+    """`[[collateral.signer]]`: whose word it is that a bundle is whole. It makes no piece true."""
+    found: dict[str, tuple[VerifyKey, ...]] = {}
+    for each in table.children("signer"):
+        domain = each.text("domain", r"[a-z0-9.-]{1,253}", write='domain = "clinic.example"')
+        write = 'key = "<SubjectPublicKeyInfo of its attestation-verifier key, base64>"'
+        try:
+            key = VerifyKey.from_spki(decode_base64(each.text("key", r"[A-Za-z0-9+/=]{1,512}", write=write)))
+        except (Refused, Unreadable) as error:
+            raise each.error("key", error.text, write) from None
+        each.finish()
+        found[domain] = (*found.get(domain, ()), key)
+    table.finish()
+    return found
 
 
 def _node(table: Table) -> NodeExpectations:

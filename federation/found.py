@@ -76,8 +76,12 @@ def found(plan: Plan, folder: Path, now: datetime) -> Founded:
     bus, _ = found_bus(folder / "bus", nodes, now, port=port)
 
     # 6. Each domain's own folder: secrets of its own, and the same public papers for all.
+    signers = {name: held.roles["attestation-verifier"].public for name, held in keys.items()}
+    expected = settings.expectations(plan, signers)
     for domain in plan.domains:
-        _write_domain(folder / domain.name, plan, domain, keys[domain.name], papers, bus, port)
+        own = folder / domain.name
+        _write_domain(own, plan, domain, keys[domain.name], papers, bus, port)
+        (own / "expectations.toml").write_text(expected, "utf-8")
     (folder / "publisher").mkdir(mode=0o700)
     publisher.save(folder / "publisher" / f"{plan.publisher}.pem")
 
@@ -121,7 +125,6 @@ def _write_domain(
     files = {
         "broker.toml": settings.broker(domain, keys, pin=pin, bus_url=url),
         "agent.toml": settings.agent(domain, pin=pin, bus_url=url),
-        "expectations.toml": settings.expectations(plan),
         "trust.toml": settings.trust(plan, pin),
     }
     for node in domain.nodes:

@@ -17,6 +17,7 @@ import pytest
 from cryptography.x509 import ocsp
 
 from attestation.appraise import appraise_nvidia
+from attestation.collateral.bundle import INDEX
 from attestation.collateral.nvidia import Accelerators, Endpoints
 from attestation.collateral.pieces import Pieces
 from attestation.collateral.service import Service
@@ -39,8 +40,10 @@ from attestation.testing.nvidia import NOW, GpuForge, pem
 from attestation.testing.nvidia_report import NONCE
 from attestation.testing.nvidia_status import Answer, asked
 from attestation.testing.nvidia_token import TokenForge
+from attestation.tests.test_bundle import signer_toml
 from attestation.x509 import read_certificate
-from schemas.errors import ComityError, Refused, Undecided
+from schemas.errors import ComityError, ConfigurationError, Refused, Undecided
+from schemas.keys import SigningKey
 
 MANIFESTS = {
     "NV_GPU_DRIVER_GH100_550.90.07": DRIVER_MANIFEST,
@@ -223,7 +226,7 @@ def test_the_command_collects_for_a_folder_of_a_device(
     transport = httpx.MockTransport(Mirror())
     real = httpx.AsyncClient
     monkeypatch.setattr(httpx, "AsyncClient", lambda: real(transport=transport))
-    monkeypatch.setattr("attestation.collateral.service.Service", partial(Service, clock=NOW.timestamp))
+    monkeypatch.setattr("attestation.collateral.fetch.Service", partial(Service, clock=NOW.timestamp))
     arguments = [
         str(device),
         "--out",
@@ -266,19 +269,32 @@ def test_the_command_collects_for_a_nodes_cpu_and_devices(
     transport = httpx.MockTransport(Mirror(bodies, devices=list(composite.BOARD.devices().values())))
     real = httpx.AsyncClient
     monkeypatch.setattr(httpx, "AsyncClient", lambda: real(transport=transport))
-    monkeypatch.setattr("attestation.collateral.service.Service", partial(Service, clock=NOW.timestamp))
+    monkeypatch.setattr("attestation.collateral.fetch.Service", partial(Service, clock=NOW.timestamp))
     arguments = [str(evidence), "--out", str(bundle), "--from", "http://mirror", "--expect", str(expected)]
     assert main(["fetch", *arguments]) == 0
-    verify = [
-        "verify",
-        "--tee",
-        "node",
-        str(evidence),
-        "--endorsements",
-        str(bundle),
-        "--expect",
-        str(expected),
-    ]
+    verify = ["verify", "--tee", "node", str(evidence), "--expect", str(expected)]
+    verify += ["--at", "2026-03-01T12:00:00Z", "--nonce", composite.CHALLENGE.hex()]
     capsys.readouterr()
-    assert main([*verify, "--at", "2026-03-01T12:00:00Z", "--nonce", composite.CHALLENGE.hex()]) == 0
+    assert main([*verify, "--endorsements", str(bundle)]) == 0
     assert capsys.readouterr().out.startswith("affirming")
+    _signed_as_one(tmp_path, arguments, verify, capsys)
+
+
+def _signed_as_one(
+    tmp_path: Path, arguments: list[str], verify: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same, CPU's and devices' pieces together, under a domain's key."""
+    key, signed, expected = SigningKey.generate(), tmp_path / "signed", tmp_path / "expected.toml"
+    key.save(tmp_path / "key.pem")
+    with pytest.raises(ConfigurationError, match="--sign"):
+        main(["fetch", *arguments, "--bundle", str(signed)])
+    assert not signed.exists()
+    sealing = ["--bundle", str(signed), "--sign", str(tmp_path / "key.pem"), "--domain", "cloud.fr"]
+    assert main(["fetch", *arguments, *sealing]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(list(signed.iterdir()))
+    expected.write_text(expected.read_text() + signer_toml(key))
+    assert main([*verify, "--bundle", str(signed)]) == 0
+    assert capsys.readouterr().out.startswith("affirming")
+    next(file for file in signed.iterdir() if file.name != INDEX).unlink()
+    with pytest.raises(Refused, match=r"collateral\.piece_missing"):
+        main([*verify, "--bundle", str(signed)])

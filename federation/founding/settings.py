@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from federation.founding.plan import ANY, NVIDIA, NVML, DomainPlan, NodePlan, Pl
 from schemas.canonical import Json
 from schemas.charter import SimulatedRoot
 from schemas.descriptors.capability import CapabilityDescriptor
+from schemas.keys import VerifyKey
 
 SNP_WAIVED = (
     "report_data", "host_data", "id_key_digest", "author_key_digest", "family_id", "image_id",
@@ -149,8 +151,11 @@ def node(domain: DomainPlan, each: NodePlan, *, pin: str, bus_url: str) -> str:
     )
 
 
-def expectations(plan: Plan) -> str:
-    """expectations.toml: what the charter's publisher vouches for, and not a byte more."""
+def expectations(plan: Plan, signers: Mapping[str, VerifyKey]) -> str:
+    """expectations.toml: what the charter's publisher vouches for, and not a byte more.
+
+    signers: each domain's key of role attestation-verifier, under which it signs bundles of collateral.
+    """
     snp: dict[str, Json] = {"products": ANY, "vmpl": [0], "guest_svn_min": 0}
     snp["measurement"] = [image.measurement for image in plan.images]
     engines = sorted({digest for image in plan.images for digest in image.engine_digests})
@@ -170,8 +175,13 @@ def expectations(plan: Plan) -> str:
             table("node.models", models),
             *(f"\n[[simulated_root]]\n{lines(root)}" for root in chips),
             *(_accelerators(plan) if _has_gpus(plan) else ()),
+            *(f"\n[[collateral.signer]]\n{lines(_signer(name, key))}" for name, key in signers.items()),
         ]
     )
+
+
+def _signer(domain: str, key: VerifyKey) -> dict[str, Json]:
+    return {"domain": domain, "key": base64.b64encode(key.spki).decode("ascii")}
 
 
 def _has_gpus(plan: Plan) -> bool:

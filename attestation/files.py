@@ -1,0 +1,122 @@
+"""Evidence and collateral in files and folders, read for the command line; content says what they are."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Final
+
+from attestation.endorsements import MAX_DOCUMENT_BYTES, recognise
+from attestation.gpu.forms import Devices, TokenFile, devices_in
+from attestation.gpu.forms import unwrap as unwrap_gpu
+from attestation.gpu.spdm.report import is_report
+from attestation.snp.forms import FOLDER_FILES, Evidence, from_folder, unwrap
+from attestation.tdx.quote import QE_VENDOR
+from schemas.canonical import read_json
+from schemas.errors import ConfigurationError, Unreadable
+from schemas.evidence import MAX_EVIDENCE_BYTES, NodeEvidence
+
+MAX_FILES: Final = 1000  # files read from one folder of endorsements
+
+
+def read_evidence(path: Path) -> bytes | Evidence:
+    """A file in any form, or a folder as configfs-tsm or an Azure guest leaves it."""
+    if not path.is_dir():
+        return read_file(path, MAX_EVIDENCE_BYTES)
+    present = [path / name for name in FOLDER_FILES if (path / name).is_file()]
+    return from_folder({file.name: read_file(file, MAX_DOCUMENT_BYTES) for file in present})
+
+
+def read_devices(path: Path) -> bytes | Devices:
+    """A file in any form, or a folder with a report or with a folder for each device."""
+    if not path.is_dir():
+        return read_file(path, MAX_EVIDENCE_BYTES)
+    folders = [path, *sorted(each for each in path.iterdir() if each.is_dir())][:MAX_FILES]
+    return devices_in({str(folder): _files(folder) for folder in folders})
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    """The files of one device; descriptions of a case are no evidence."""
+    listed = sorted(each for each in folder.iterdir() if each.is_file())[:MAX_FILES]
+    return {
+        file.name: read_file(file, MAX_DOCUMENT_BYTES)
+        for file in listed
+        if file.suffix in (".bin", ".pem", ".der", ".xml", ".crl")
+    }
+
+
+def read_documents(path: Path, *, without: frozenset[str] = frozenset()) -> list[bytes]:
+    """The documents of a file, or of a folder, where what is no endorsement is passed over.
+
+    without: names of files that are somebody's notes.
+    """
+    if not path.is_dir():
+        data = read_file(path, MAX_DOCUMENT_BYTES)
+        recognise(data)
+        return [data]
+    found: list[bytes] = []
+    files = (each for each in path.rglob("*") if each.is_file() and each.name not in without)
+    for file in sorted(files)[:MAX_FILES]:
+        try:
+            data = read_file(file, MAX_DOCUMENT_BYTES)
+            recognise(data)
+        except Unreadable as error:
+            print(f"{file}: passed over: {error.text}", file=sys.stderr)  # noqa: T201
+            continue
+        found.append(data)
+    return found
+
+
+def read_file(path: Path, limit: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise ConfigurationError("attest.file", f"{path}: {error.strerror}") from None
+    if len(data) > limit:
+        raise Unreadable("attest.file", f"{path}: more than {limit} bytes")
+    return data
+
+
+def read_gpu(path: Path) -> Devices | TokenFile | None:
+    """Devices of NVIDIA's or a service token; None for another vendor's evidence."""
+    found = (
+        read_devices(path)
+        if path.is_file() or any(path.glob("report.bin")) or any(path.glob("*/report.bin"))
+        else None
+    )
+    if isinstance(found, Devices):
+        return found if all(is_report(each.report) for each in found.inputs) else None
+    if found is None or not (is_report(found) or found.lstrip()[:2] == b"[[" or b'"evidence_list"' in found):
+        return None
+    known = unwrap_gpu(found)
+    return known if isinstance(known, Devices | TokenFile) else None
+
+
+def quote_of(data: bytes | Evidence) -> bytes | None:
+    """The DCAP quote that the evidence is or carries; None for another vendor's."""
+    if isinstance(data, Evidence):
+        return None
+    if data[12:28] == QE_VENDOR:
+        return data
+    if is_node(data):
+        cpu = NodeEvidence.read(data).cpu
+        return cpu.report if cpu.tee == "tdx" else None
+    return None
+
+
+def report_of(data: bytes | Evidence) -> bytes:
+    """The bare report in any form, a node's evidence included."""
+    if isinstance(data, Evidence):
+        return data.report
+    if is_node(data):
+        return unwrap(NodeEvidence.read(data).cpu.report).report
+    return unwrap(data).report
+
+
+def is_node(data: bytes) -> bool:
+    """A JSON object that names no form of its own is a node's evidence."""
+    if data.lstrip()[:1] != b"{":
+        return False
+    stated = read_json(data, limit=MAX_EVIDENCE_BYTES)
+    return isinstance(stated, dict) and not {"form", "outblob"} & stated.keys()
