@@ -7,7 +7,7 @@ itself, with its own expectations and its own challenges: nobody else's verdict 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
@@ -198,8 +198,7 @@ def _node_result(
     known = [end for end in ends if end is not None]
     simulated = cpu.simulated or (found is not None and found.simulated)
     plain = cpu.platform.removeprefix("simulated-")
-    return replace(
-        cpu,
+    return cpu._replace(
         simulated=simulated,
         platform=f"simulated-{plain}" if simulated else plain,
         valid_until=min(known) if len(known) == len(ends) else None,

@@ -7,7 +7,6 @@ or an auditor who looks.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 
 from attestation.expected import Expectations
@@ -55,8 +54,7 @@ def appraise_tinfoil(
     known = [end for end in ends if end is not None]
     simulated = cpu.result.simulated or devices.simulated
     platform = cpu.result.platform.removeprefix("simulated-")
-    return replace(
-        cpu.result,
+    return cpu.result._replace(
         tee="node",
         verdict=verdict,
         reason=reason,

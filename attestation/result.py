@@ -7,7 +7,6 @@ says whether that leaves the whole undecided.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal, NamedTuple, TypeAlias
 
@@ -106,9 +105,11 @@ def _nothing_stated() -> dict[str, Json]:
     return {}
 
 
-@dataclass(frozen=True, slots=True)
-class AttestationResult:
-    """The outcome of one appraisal, complete enough to be read by a person or kept by a machine."""
+class AttestationResult(NamedTuple):
+    """The outcome of one appraisal, complete enough to be read by a person or kept by a machine.
+
+    A tuple: each report of a known guest gets its own, changed in a few members.
+    """
 
     tee: str
     verdict: Verdict
@@ -131,8 +132,18 @@ class AttestationResult:
     """What the relying party chose not to ask for."""
     advisories: tuple[str, ...] = ()
     """Conditions that a stricter policy may refuse."""
-    stated: Callable[[], dict[str, Json]] = field(default=_nothing_stated, repr=False, compare=False)
+    stated: Callable[[], dict[str, Json]] = _nothing_stated
     """What the evidence states, for display; made only when someone looks."""
+
+    def __eq__(self, other: object) -> bool:
+        """What was found is the same; how it is shown does not count."""
+        return isinstance(other, AttestationResult) and self[:-1] == other[:-1]
+
+    def __ne__(self, other: object) -> bool:  # a tuple brings its own
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self[:-1])
 
     @property
     def exit_code(self) -> int:

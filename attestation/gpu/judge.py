@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Final
 
 from attestation.gpu.appraise import appraise_device
@@ -53,7 +52,7 @@ def _one(device: DeviceInput, common: Sequence[bytes], asked: Asked) -> Attestat
     result = found.result
     checks = (*result.checks, *tokens)
     verdict, reason = decide(checks)
-    return replace(result, verdict=verdict, reason=reason, checks=checks)
+    return result._replace(verdict=verdict, reason=reason, checks=checks)
 
 
 def _together(inputs: Sequence[DeviceInput], common: Sequence[bytes], asked: Asked) -> AttestationResult:

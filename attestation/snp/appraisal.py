@@ -41,7 +41,7 @@ class SnpAppraisal:
 
     def judged_at(self, at: datetime) -> SnpAppraisal:
         """The same finding at another moment within its bounds."""
-        return replace(self, result=replace(self.result, at=at))
+        return replace(self, result=self.result._replace(at=at))
 
 
 @dataclass(slots=True)
@@ -117,8 +117,8 @@ def next_report(known: SnpAppraisal, data: bytes, nonce: bytes | None, at: datet
     if differing:
         checks = _replaced(result.checks, differing)
         verdict, reason = decide(checks)
-        result = replace(result, verdict=verdict, reason=reason, checks=checks)
-    changed = replace(result, at=at, identity=identity, stated=stated)
+        result = result._replace(verdict=verdict, reason=reason, checks=checks)
+    changed = result._replace(at=at, identity=identity, stated=stated)
     chip_id = known.chip_id if signature.status == "pass" else None
     return SnpAppraisal(changed, report, chip_id, chain, policy)
 

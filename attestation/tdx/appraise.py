@@ -7,7 +7,7 @@ out-of-date quote still shows its mismatches, and each plane has a verdict of it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from math import inf
@@ -174,8 +174,8 @@ def _next(
         holds = holds and check.status != "fail"
     verdict, reason = (result.verdict, result.reason) if holds else decide(checks)
     listed = tuple(checks)
-    changed = replace(
-        result, verdict=verdict, reason=reason, checks=listed, at=at, identity=quote.identity,
+    changed = result._replace(
+        verdict=verdict, reason=reason, checks=listed, at=at, identity=quote.identity,
         stated=partial(found.stated, quote, listed, at),
     )  # fmt: skip
     return QuoteAppraisal(changed, quote, ppid, found)
