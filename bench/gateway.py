@@ -2,9 +2,10 @@
 
     python -m bench.gateway [--seconds 6] [--json]
 
-One run, one machine, one mock upstream, every program a process of its own: *direct*; *local*, a
-domain serving its own tenant with policy, sealing, trace and receipts on; *cross*, the same through
-another domain (path B: call, offer, evidence, Execute). The three take turns, so that whatever else
+One run, one machine, one mock upstream, every program a process of its own: *direct*; *relay*, a gateway
+that only passes on (bench/relay.py), for what one more hop costs here; *local*, a domain serving its
+own tenant with policy, sealing, trace and receipts on; *cross*, the same through another domain (path
+B: call, offer, evidence, Execute). The four take turns, so that whatever else
 the machine does falls on all of them alike. The table gives requests a second and p50 at concurrency
 1 and 32, and what local and cross add to direct's p50.
 """
@@ -116,10 +117,10 @@ async def compare(ways: list[Way], seconds: float) -> list[Result]:
 
 
 @asynccontextmanager
-async def upstream() -> AsyncIterator[str]:
-    """The mock upstream as a process; its base URL."""
+async def beside(module: str, *arguments: str) -> AsyncIterator[str]:
+    """A process of this bench that prints its port: its base URL while the block runs."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bench.upstream", stdout=asyncio.subprocess.PIPE
+        sys.executable, "-m", module, *arguments, stdout=asyncio.subprocess.PIPE
     )
     assert process.stdout
     try:
@@ -143,7 +144,7 @@ async def federation(folder: Path, address: str) -> AsyncIterator[RunningFederat
         yield running
 
 
-def ways(running: RunningFederation, address: str) -> list[Way]:
+def ways(running: RunningFederation, address: str, relay: str) -> list[Way]:
     messages = [{"role": "user", "content": PROMPT}]
 
     def through(name: str, place: str) -> Way:
@@ -155,18 +156,17 @@ def ways(running: RunningFederation, address: str) -> list[Way]:
             {"model": CHAT, "messages": messages, "max_tokens": 64, "comity": {"policy": policy}},
         )
 
-    direct = Way(
-        "direct",
-        f"{address}/v1/chat/completions",
-        {},
-        {"model": "scripted", "messages": messages, "stream": True},
-    )
-    return [direct, through("local", "DE"), through("cross", "US")]
+    plain = {"model": "scripted", "messages": messages, "stream": True}
+    straight = [
+        Way(name, f"{base}/v1/chat/completions", {}, plain)
+        for name, base in (("direct", address), ("relay", relay))
+    ]
+    return [*straight, through("local", "DE"), through("cross", "US")]
 
 
 def show(results: list[Result], floor: Floor, console: Console) -> None:
     direct = {result.concurrency: result.p50_ms for result in results if result.way == "direct"}
-    table = Table(title="one mock upstream, three ways to it")
+    table = Table(title="one mock upstream, four ways to it")
     for name in ("way", "at once", "req/s", "p50 ms", "added p50 ms", "p99 ms", "requests", "errors"):
         table.add_column(name, justify="left" if name == "way" else "right")
     for each in results:
@@ -192,9 +192,13 @@ def show(results: list[Result], floor: Floor, console: Console) -> None:
 async def run(seconds: float, as_json: bool) -> int:
     console = Console(stderr=as_json)
     with tempfile.TemporaryDirectory() as folder:
-        async with upstream() as address, federation(Path(folder) / "bench", address) as running:
+        async with (
+            beside("bench.upstream") as address,
+            beside("bench.relay", address) as relay,
+            federation(Path(folder) / "bench", address) as running,
+        ):
             await asyncio.sleep(2)  # the slow loops have settled: every node has answered every challenge
-            results = await compare(ways(running, address), seconds)
+            results = await compare(ways(running, address, relay), seconds)
             floor = await measure_floor(running, CLINIC, Path(folder), results[0].p50_ms)
     show(results, floor, console)
     if as_json:

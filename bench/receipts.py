@@ -28,7 +28,8 @@ from rich.table import Table
 from receipts import merkle, proof
 from receipts.audit.findings import Audit
 from receipts.audit.logfile import LogFile
-from receipts.audit.whole import audit_log, check
+from receipts.audit.many import in_threads
+from receipts.audit.whole import audit_log, signers_of
 from receipts.leaf import Kind
 from receipts.log import Draft, Issued, LogIdentity, LogKeys, TransparencyLog
 from receipts.log.draft import prepare
@@ -64,6 +65,7 @@ from schemas.primitives import format_time
 ROUNDS: Final = 7
 COUNT: Final = 256  # receipts a round
 LATENCIES: Final = 500  # single receipts, one after the other
+AUDITED: Final = 20_000  # receipts in the log that is audited
 MILLION: Final = 1_000_000
 
 
@@ -251,7 +253,7 @@ def pinned(log_keys: LogKeys) -> PinnedTrust:
 
 
 def auditing(database: Path, log_keys: LogKeys) -> list[Figure]:
-    """A whole log by `comity audit`, with both its threads, against one thread that only verifies."""
+    """A whole log by `comity audit`, with every processor, against one thread that only verifies."""
     held = pinned(log_keys)
     public, payload = log_keys.receipt.public, secrets.token_bytes(2200)
     signature = log_keys.receipt.sign(payload)
@@ -263,7 +265,7 @@ def auditing(database: Path, log_keys: LogKeys) -> list[Figure]:
 
     def receipts_alone() -> None:
         with LogFile(database) as log:
-            assert all(each.body for each in check(log.rows(), "clinic.de", held))
+            assert all(each.prev for each in in_threads(log.rows(), signers_of("clinic.de", held)))
 
     def verify() -> None:
         for _ in range(count):
@@ -324,6 +326,8 @@ async def measure(more: bool) -> list[Figure]:
         figures = in_memory(log_keys, issued)
         figures += await durable(log, log_keys)
         figures += await proofs(log, log_keys, issued)
+        while log.size < AUDITED:
+            await log.issue([Draft(placement()) for _ in range(COUNT)])
         size = log.size
         await log.close()
         figures += auditing(database, log_keys)
