@@ -14,6 +14,7 @@ from typing import Final
 
 from domain_agent.admit.admission import Admission
 from domain_agent.admit.challenges import OwnChallenges, PeerChallenges
+from domain_agent.admit.collateral import Collateral
 from domain_agent.admit.nodes import NodeBook
 from domain_agent.admit.revocations import ReasonClass, Revocations
 from domain_agent.clock import Clock
@@ -49,6 +50,7 @@ from schemas.messages.interior import (
 QUOTE_TIMEOUT_S: Final = 5.0  # seconds for a node to answer a challenge; firmware takes milliseconds
 OWN_LIMITS: Final = FloodLimits(rate=5000.0, burst=10_000.0, queue=4096)  # our own broker, per operation
 NODE_LIMITS: Final = FloodLimits(rate=10.0, burst=30.0, queue=16)  # one node: a state each second
+SUPPLY_LIMITS: Final = FloodLimits(rate=500.0, burst=600.0, queue=64)  # one node: a new bundle of 256 pieces
 PEER_LIMITS: Final = FloodLimits(rate=4.0, burst=20.0, queue=8, max_bytes=32 * 1024)  # adverts 1 s apart
 CONCURRENCY: Final = 64
 
@@ -64,6 +66,7 @@ class Agent:
         self.own = OwnChallenges(config.membership.domain)
         self.peers, self.register = PeerChallenges(), AdvertRegister()
         self.revocations = Revocations.load(config.state)
+        self.collateral = Collateral(config.membership, config.collateral)
         self.holding = Holding(self.book, self.capacity, config.catalogue, self.clock)
         self.admission = Admission(
             membership=config.membership,
@@ -78,6 +81,7 @@ class Agent:
             epoch_s=config.epoch_s,
             accept=config.accept,
             results=config.results,
+            collateral=self.collateral,
         )
         self.advertiser = Advertiser(
             membership=config.membership,
@@ -89,6 +93,7 @@ class Agent:
             clock=self.clock,
             k_min=config.k_min,
             ttl_s=config.ttl_s,
+            collateral=self.collateral,
         )
         self._stopping = asyncio.Event()
         self._saving = asyncio.Lock()
@@ -141,6 +146,8 @@ class Agent:
         nodes = {"hello": self._node_hello, "state": self._node_state}
         for op, handler in nodes.items():
             await self.bus.serve(f"node.*.out.{op}", handler, limits=NODE_LIMITS, concurrency=CONCURRENCY)
+        supply = "node.*.out.collateral"
+        await self.bus.serve(supply, self._collateral, limits=SUPPLY_LIMITS, concurrency=CONCURRENCY)
         inbound = f"fed.v1.neg.{account(self.config.membership.domain)}.*.advert"
         await self.bus.serve(inbound, self._peer_advert, limits=PEER_LIMITS, concurrency=CONCURRENCY)
 
@@ -174,7 +181,15 @@ class Agent:
         return HoldUpdated(known=place is not None, node_id=place.node_id if place else None).write()
 
     async def _evidence(self, inbound: Inbound) -> bytes:
-        return self.book.document(EvidenceRequest.read(inbound.payload).evidence)
+        """A node's evidence, or of the domain's collateral the index or a piece."""
+        asked = EvidenceRequest.read(inbound.payload).evidence
+        try:
+            return self.book.document(asked)
+        except Undecided:
+            return self.collateral.document(asked)
+
+    async def _collateral(self, inbound: Inbound) -> bytes:
+        return self.collateral.document(EvidenceRequest.read(inbound.payload).evidence)
 
     async def _result(self, inbound: Inbound) -> bytes:
         asked = ResultRequest.read(inbound.payload)

@@ -46,6 +46,8 @@ class AgentConfig:
     jurisdiction: str
     catalogue: Catalogue
     observe: Observe
+    collateral: Path | None = None
+    """Folder of the domain's bundle (`comity attest fetch --bundle`)."""
 
 
 def load(path: Path) -> AgentConfig:
@@ -57,6 +59,7 @@ def load(path: Path) -> AgentConfig:
     federation.finish()
     keys, admission = top.section("keys"), top.section("admission")
     summary, capacity = top.section("summary"), top.section("capacity")
+    collateral = top.section("collateral")
     accept = admission.choice("accept", ("affirming", "warning"), default="affirming")
     config = AgentConfig(
         file=path,
@@ -73,8 +76,11 @@ def load(path: Path) -> AgentConfig:
         jurisdiction=_jurisdiction(summary, membership),
         catalogue=Catalogue.of(_entry(section) for section in top.sections("capabilities", least=1)),
         observe=read_observe(top.section("observe")),
+        collateral=collateral.path("bundle", write='bundle = "<folder>"')
+        if collateral.has("bundle")
+        else None,
     )
-    for section in (keys, admission, summary, capacity, top):
+    for section in (keys, admission, summary, capacity, collateral, top):
         section.finish()
     return _checked(config)
 

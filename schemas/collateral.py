@@ -24,12 +24,12 @@ from schemas.primitives import Digest, DomainName, Seconds
 COLLATERAL: Final = "application/vnd.comity.collateral.v1+json"
 ROLE: Final[Role] = "attestation-verifier"
 """Whoever speaks for a domain about evidence speaks for what evidence is verified with."""
-MAX_PIECES: Final = 1024  # a fleet: some hundred chips, a few issues of some dozen manifests
+MAX_PIECES: Final = 256  # as many documents as one appraisal takes (attestation.gpu.documents)
 MAX_PIECE_BYTES: Final = (
     180 * 1024
 )  # one bus message; the largest real piece, TCB info of a platform, has 32 KiB
-MAX_BUNDLE_BYTES: Final = 32 * 1024 * 1024  # all pieces together: held in memory by an agent
-MAX_INDEX_BYTES: Final = 180 * 1024  # the envelope: 120 bytes a piece
+MAX_BUNDLE_BYTES: Final = 8 * 1024 * 1024  # all pieces together: held in memory by an agent
+MAX_INDEX_BYTES: Final = 64 * 1024  # the envelope: some 130 bytes a piece
 CLOCK_TOLERANCE: Final = timedelta(seconds=30)  # between the clocks of two domains
 
 Signers: TypeAlias = Callable[[str, datetime], Iterable[VerifyKey]]

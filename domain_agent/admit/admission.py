@@ -17,6 +17,7 @@ from attestation.appraise import NodeAppraisal, appraise_node
 from attestation.expected import Expectations
 from attestation.narrow import narrow
 from domain_agent.admit.challenges import OwnChallenges, PeerChallenges
+from domain_agent.admit.collateral import Collateral
 from domain_agent.admit.nodes import NodeBook, NodeRecord
 from domain_agent.admit.results import ResultIssuer
 from domain_agent.admit.revocations import ReasonClass, Revocations
@@ -69,6 +70,8 @@ class Admission:
     clock: Clock
     epoch_s: float = EPOCH_S
     accept: Literal["affirming", "warning"] = "affirming"
+    collateral: Collateral | None = None
+    """What the domain's operator fetched; it goes to the nodes and counts here."""
     results: ResultIssuer | None = None
     """Signs every appraisal; None: this domain issues no results."""
     _turns: dict[tuple[str, str], _Turn] = field(default_factory=dict)
@@ -142,12 +145,15 @@ class Admission:
         return turn.answered != self.peers.version and steady - turn.asked_at >= spacing
 
     async def _appraise(self, record: NodeRecord) -> tuple[NodeAppraisal, bytes]:
-        now = self.clock.wall()
+        now, supply = self.clock.wall(), self.collateral
+        if supply is not None:
+            await asyncio.to_thread(supply.renew, self.clock.now())
         mine = self.own.current(now)
         challenges = {**self.peers.current(now), self.membership.domain: mine.value}
         asked = Challenges(
             key_epoch=record.key_epoch,
             challenges={domain: value.hex() for domain, value in challenges.items()},
+            collateral=supply.digest if supply else None,
         )
         document, at = await self.ask(record.node_id, asked), self.clock.now()
         appraisal = await asyncio.to_thread(
@@ -157,6 +163,7 @@ class Admission:
             challenges=self.own.issued(now),
             enrolments=self.membership.trust.enrolments(),
             at=at,
+            extra_endorsements=supply.pieces if supply else (),
         )
         record.result = self.results.issue(appraisal, at.timestamp()) if self.results else None
         return appraisal, document

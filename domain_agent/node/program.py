@@ -11,8 +11,10 @@ import asyncio
 import logging
 import time
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Final
 
+from domain_agent.node.collateral import CollateralCopy
 from domain_agent.node.collect import Collect
 from domain_agent.node.config import NodeConfig
 from domain_agent.node.devices import CollectDevices
@@ -28,7 +30,7 @@ from federation.flood import FloodLimits
 from federation.serving import Inbound
 from federation.stream import Responder, serve_streams
 from schemas.errors import ComityError, ConfigurationError, Undecided
-from schemas.messages.interior import Challenges, Hello, ModelState, NodeState, Welcome
+from schemas.messages.interior import Challenges, EvidenceRequest, Hello, ModelState, NodeState, Welcome
 
 STATE_EVERY_S: Final = 1.0  # seconds between two reports to the agent
 HELLO_EVERY_S: Final = 1.0  # seconds until the agent is asked again to take notice
@@ -61,6 +63,7 @@ class Node:
         self.executor = Executor(config.membership, self.keys, engine.serving, engine.residents)
         self.runs: set[Stop] = set()
         self._collect, self._devices = collect, devices
+        self.collateral = CollateralCopy(config.membership, self._fetch)
         self._stopping = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -185,6 +188,7 @@ class Node:
 
     async def _quote(self, inbound: Inbound) -> bytes:
         asked = Challenges.read(inbound.payload)
+        await self.collateral.renew(asked.collateral, datetime.now(UTC))
         evidence = await make_evidence(
             self.keys,
             self._collect,
@@ -196,8 +200,14 @@ class Node:
             challenges={domain: bytes.fromhex(value) for domain, value in asked.challenges.items()},
             now=time.monotonic(),
             devices=self._devices,
+            collateral=self.collateral.pieces,
         )
         return evidence.write()
+
+    async def _fetch(self, digest: str) -> bytes:
+        """A document of the domain's collateral, from its agent. Raises `ComityError`."""
+        asked = EvidenceRequest(evidence=digest).write()
+        return await self.bus.request(self._out("collateral"), asked, timeout=HELLO_TIMEOUT_S)
 
     async def _execute(self, inbound: Inbound, responder: Responder) -> None:
         if self._stopping.is_set():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -50,12 +50,14 @@ async def make_evidence(
     challenges: Mapping[str, bytes],
     now: float,
     devices: CollectDevices | None = None,
+    collateral: Sequence[bytes] = (),
 ) -> NodeEvidence:
     """One quote that answers every challenge. A new epoch makes a new seal key; the same one keeps it.
 
     now: the node's monotonic clock. devices: they answer a nonce of this session, and the CPU's report covers
-    what they answered. Raises `Refused` (`node.key_epoch`, `node.not_own_challenge`,
-    `binding.*`) or what the collector raises; then an epoch's key may exist that nobody will name.
+    what they answered. collateral: documents to send along, which the report does not cover.
+    Raises `Refused` (`node.key_epoch`, `node.not_own_challenge`, `binding.*`) or what the collector raises;
+    then an epoch's key may exist that nobody will name.
     """
     if domain not in challenges:
         raise Refused("node.not_own_challenge", "the challenges do not include our own domain's")
@@ -76,6 +78,8 @@ async def make_evidence(
     )
     whole = unsigned if devices is None else await _with_devices(unsigned, devices, tree.root)
     cpu = await asyncio.to_thread(collect, whole.expected_report_data())
+    endorsements = list(dict.fromkeys((*cpu.endorsements, *collateral)))
+    cpu = cpu.model_copy(update={"endorsements": endorsements})
     evidence = whole.model_copy(update={"cpu": cpu})
     if len(evidence.write()) > MAX_DOCUMENT_BYTES:
         raise Refused("node.evidence_size", f"the evidence exceeds {MAX_DOCUMENT_BYTES} bytes")

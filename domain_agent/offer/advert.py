@@ -16,6 +16,7 @@ from typing import Final
 
 from attestation.appraise import IssuedChallenge
 from domain_agent.admit.challenges import OwnChallenges
+from domain_agent.admit.collateral import Collateral
 from domain_agent.admit.revocations import Revocations
 from domain_agent.clock import Clock
 from domain_agent.membership import Membership
@@ -44,6 +45,7 @@ class _Said:
     challenge: bytes
     trust_epoch: int
     draining: bool
+    collateral: str | None
 
 
 @dataclass(slots=True)
@@ -59,6 +61,7 @@ class Advertiser:
     clock: Clock
     k_min: int
     ttl_s: int
+    collateral: Collateral | None = None
     draining: bool = False
     _epoch: int = 0
     _seq: int = 0
@@ -101,6 +104,7 @@ class Advertiser:
             self.own.current(self.clock.wall()).value,
             self.revocations.trust_epoch,
             self.draining,
+            self.collateral.digest if self.collateral else None,
         )
 
     def _compose(self, news: _Said) -> OwnAdvert:
@@ -121,6 +125,7 @@ class Advertiser:
             trust_epoch=news.trust_epoch,
             cells=list(news.cells),
             draining=news.draining,
+            collateral=news.collateral,
         )
         signed = sign_advert(summary, self.key)
         self._prev = envelope.read(signed).digest.hex()

@@ -97,6 +97,8 @@ class CapabilitySummary(Wire):
     source: Literal["aggregation", "normalization"] = "aggregation"
     measurement_window_s: Annotated[int, Field(ge=1, le=3600)] = 10
     draining: bool = False
+    collateral: Digest | None = None
+    """Index of the domain's bundle of collateral; it and its pieces are fetched by digest, as evidence is."""
 
     @model_validator(mode="after")
     def _no_cell_twice(self) -> Self:

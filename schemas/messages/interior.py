@@ -29,6 +29,8 @@ class Challenges(Wire):
     key_epoch: Count
     challenges: dict[DomainName, Digest]
     """Current challenge of the agent's own domain and of each peer, 32 bytes in hex."""
+    collateral: Digest | None = None
+    """The domain's bundle of collateral, by its index; the node asks for what it lacks (`out.collateral`)."""
 
 
 class Hello(Wire):
@@ -141,7 +143,7 @@ class NodeRevoked(Wire):
 
 
 class EvidenceRequest(Wire):
-    """broker → agent (`agent.evidence`): the bytes of this document."""
+    """broker → agent (`agent.evidence`), node → agent (`out.collateral`): the bytes of this document."""
 
     evidence: Digest
 
