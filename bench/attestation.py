@@ -128,7 +128,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
     found = {product: measure(product, arguments.seconds) for product in ("Milan", "Genoa", "Turin")}
-    quotes = {shape: tdx.measure(shape, arguments.seconds) for shape in tdx.SHAPES}
+    quotes = {shape: tdx.measure(guest, arguments.seconds) for shape, guest in tdx.guests().items()}
     every = {**found, **{f"TDX {shape}": rates for shape, rates in quotes.items()}}
     print(
         json.dumps(

@@ -6,6 +6,7 @@ table in docs/attestation-tdx.md, which these tests hold to what really happens.
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,10 +19,11 @@ import pytest
 
 from attestation.appraise import appraise_dcap
 from attestation.tdx.collateral.shapes import STATUSES
+from attestation.tdx.quote import read_quote
 from attestation.tdx.tests import recorded
 from attestation.tdx.tests.judging import GOOD, SGX, TD15, but, codes, judge
 from attestation.testing.der import integer, sequence, tlv
-from attestation.testing.intel import PLATFORM_CN, IntelForge, crl, days, member, pem
+from attestation.testing.intel import PLATFORM_CN, ROOT_CN, IntelForge, crl, days, member, pem
 from attestation.testing.intel_documents import NOW, module, platform_level, svn_level, text
 from schemas.primitives import parse_time
 
@@ -255,6 +257,34 @@ def test_where_the_peer_gives_no_status_and_we_do(row: str) -> None:
     forge, choices = REFUSED_BY_THE_PEER[row]
     assert isinstance(peer_of(forge), str)
     assert judge(forge, **choices).verdict == "affirming"
+
+
+def _signed_by_another() -> dict[str, tuple[bytes, bytes]]:
+    """Which of the nine signatures does not hold → quote and collateral."""
+    good, stranger = plain(), b"\1" * 64
+    quote, offered = good.quote(), good.collateral()
+    parsed, stated = read_quote(quote), json.loads(offered)
+    return {
+        "leaf": (plain(pck=replace(GOOD.pck, signer="other")).quote(), offered),
+        "CA": (plain(ca=replace(GOOD.ca, signer="other")).quote(), offered),
+        "QE report": (quote.replace(parsed.qe_signature, stranger), offered),
+        "quote": (quote.replace(parsed.signature, stranger), offered),
+        "signer": (quote, plain(signer=replace(GOOD.signer, signer="other")).collateral()),
+        "TCB info": (quote, json.dumps({**stated, "tcb_info_signature": stranger.hex()}).encode()),
+        "identity": (quote, json.dumps({**stated, "qe_identity_signature": stranger.hex()}).encode()),
+        "root CRL": (quote, plain(root_crl=crl(ROOT_CN, "other")).collateral()),
+        "PCK CRL": (quote, plain(pck_crl=crl(PLATFORM_CN, "other")).collateral()),
+    }
+
+
+def test_both_check_the_same_nine_signatures() -> None:
+    """Otherwise comparing their times would say little."""
+    root, changed = GOOD.root.der(), _signed_by_another()
+    assert len(changed) == 9
+    for name, (quote, offered) in changed.items():
+        assert "nvalid" in str(peer(quote, offered, NOW, root)), name
+        found = codes(judge(plain(), quote=quote, endorsements=[offered]))
+        assert any("signature_invalid" in code for code in found), name
 
 
 def test_levels_that_do_not_descend() -> None:
