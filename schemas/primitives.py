@@ -96,7 +96,8 @@ def format_time(time: datetime) -> str:
     return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _time_text(text: str) -> str:
+def time_text(text: str) -> str:
+    """The text, if it is a moment. Raises `ValueError`, as pydantic wants it."""
     try:
         parse_time(text)
     except Unreadable as error:
@@ -104,5 +105,5 @@ def _time_text(text: str) -> str:
     return text
 
 
-TimeText = Annotated[str, AfterValidator(_time_text)]
+TimeText = Annotated[str, AfterValidator(time_text)]
 """An RFC 3339 moment as text, checked."""

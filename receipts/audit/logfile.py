@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from receipts import proof
+from receipts.audit.rows import Row, blob, every
 from receipts.bundle import Disclosures
 from receipts.log import store
 from receipts.log.tiles import TileSource
@@ -17,43 +17,6 @@ from receipts.merkle import inclusion_proof
 from receipts.proof import Proof
 from schemas.canonical import sha256
 from schemas.errors import Unreadable
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One receipt of the log's own domain, as it is stored; nothing of it is believed yet."""
-
-    index: int
-    receipt_id: str
-    kind: int
-    peer: str
-    seq: int
-    digest: bytes
-    envelope: bytes | None = field(repr=False)
-    """None when the receipt was erased."""
-    record: bytes | None
-    """The leaf; None when it is missing."""
-    salt: bytes | None
-    """None when it was erased."""
-
-
-_ROWS = (
-    "SELECT s.idx, s.receipt_id, s.kind, s.peer, s.seq, s.digest, s.envelope, l.record, l.salt"
-    " FROM statement s LEFT JOIN leaf l ON l.idx = s.idx"
-)
-
-
-def _row(values: tuple[Any, ...]) -> Row:
-    """A row with columns of the right kinds, whatever somebody wrote into the database."""
-    index, receipt_id, kind, peer, seq, digest, data, record, salt = values
-    wrong = not all(isinstance(each, int) and each >= 0 for each in (index, kind, seq))
-    if wrong or not isinstance(peer, str) or not isinstance(digest, bytes):
-        raise Unreadable("log.damaged", f"receipt {receipt_id!r:.80}: a column holds what none can hold")
-    return Row(index, str(receipt_id), kind, peer, seq, digest, _blob(data), _blob(record), _blob(salt))
-
-
-def _blob(value: object) -> bytes | None:
-    return value.encode() if isinstance(value, str) else value if isinstance(value, bytes) else None
 
 
 class LogFile:
@@ -90,10 +53,8 @@ class LogFile:
 
     def rows(self, *, peer: str | None = None) -> Iterator[Row]:
         """Its receipts in the order of the log; only those to one peer where it is given."""
-        where, values = ("", ()) if peer is None else (" WHERE s.peer = ?", (peer,))
         try:
-            for row in self.connection.execute(f"{_ROWS}{where} ORDER BY s.idx", values):
-                yield _row(row)
+            yield from every(self.connection, peer=peer)
         except sqlite3.Error as error:
             raise Unreadable("log.damaged", f"{self.path}: {error}") from None
 
@@ -103,16 +64,16 @@ class LogFile:
             "SELECT digest, envelope, proof FROM foreign_statement ORDER BY digest"
         )
 
-    def blob(self, digest: bytes) -> bytes | None:
+    def kept(self, digest: bytes) -> bytes | None:
         """What the log keeps under this SHA-256; None for what is not there, or is something else."""
         row = self.connection.execute("SELECT data FROM blob WHERE digest = ?", (digest,)).fetchone()
-        data = None if row is None else _blob(row[0])
+        data = None if row is None else blob(row[0])
         return data if data is not None and sha256(data) == digest else None
 
     def disclosures(self, index: int) -> Disclosures | None:
         """What the domain discloses beside one of its receipts. Raises `Unreadable`."""
         row = self.connection.execute("SELECT disclosures FROM statement WHERE idx = ?", (index,)).fetchone()
-        data = None if row is None else _blob(row[0])
+        data = None if row is None else blob(row[0])
         return None if data is None else Disclosures.read(data)
 
     def checkpoint(self) -> bytes | None:

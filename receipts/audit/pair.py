@@ -13,9 +13,11 @@ from datetime import datetime
 from typing import Final
 
 from receipts import bundle as bundles
+from receipts.audit.checking import Checked
 from receipts.audit.findings import Audit, Finding, Severity
 from receipts.audit.logfile import LogFile
-from receipts.audit.whole import LIMITS, Checked, Progress, Walk, check, silent
+from receipts.audit.many import in_threads
+from receipts.audit.whole import LIMITS, Progress, Walk, signers_of, silent
 from receipts.bundle import Bundle
 from receipts.statements.receipt import (
     MODELS,
@@ -61,7 +63,7 @@ class Side:
 
     def take(self, checked: Checked) -> None:
         """One more receipt of its own."""
-        digest = checked.digest.hex()
+        digest = checked.row.digest.hex()
         self.own[digest] = checked
         if isinstance(checked.body, ExecutionReceipt):
             self.executed |= {link.digest for link in checked.body.links if link.rel == "placement"}
@@ -100,7 +102,8 @@ def audit_pair(
 def _read(side: Side, other: str, held: PinnedTrust, result: Audit, progress: Progress) -> None:
     """Its receipts to the other, with their sequence; and the other's that it keeps."""
     walk, total = Walk(side.domain, result), side.log.size
-    for checked in check(side.log.rows(peer=other), side.domain, held):
+    signers = signers_of(side.domain, held)
+    for checked in in_threads(side.log.rows(peer=other), signers, whole=True):
         walk.take(checked)
         side.take(checked)
         if walk.seen % 1000 == 0:

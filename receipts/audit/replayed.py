@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from receipts.audit.findings import Audit, Finding
-from receipts.audit.logfile import LogFile, Row
+from receipts.audit.logfile import LogFile
+from receipts.audit.rows import Row
 from receipts.bundle import Disclosures
 from receipts.statements.receipt import AcknowledgementReceipt, PlacementReceipt, Receipt
 from receipts.verify.pinned import PinnedTrust
@@ -44,7 +45,7 @@ class Replay:
     ) -> Replay:
         """`policies`: digest → text. `rerank`: the broker's ranking; without it no choice is made again."""
         texts = {digest: data.decode("utf-8", "replace") for digest, data in policies.items()}
-        return cls(log, Material(log.blob, texts, held.policy_digest, held.profiles), rerank, result)
+        return cls(log, Material(log.kept, texts, held.policy_digest, held.profiles), rerank, result)
 
     def take(self, row: Row, body: Receipt) -> None:
         """One authentic receipt of the log."""

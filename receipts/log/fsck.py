@@ -89,18 +89,22 @@ def check_tree(connection: sqlite3.Connection, findings: Findings, key: NoteKey 
     findings.checkpoints = len(signed)
     tree = Tree()
     _check_checkpoint(tree, signed.pop(0, None), findings, key)
+    pending: list[bytes] = []
     for index, record in _leaves(connection):
-        if index != tree.size:
+        if index != tree.size + len(pending):
+            _grow(connection, tree, pending, findings)
             findings.note(f"leaf {tree.size} is missing")
             return
         try:
-            filled = tree.append([leaf.read(record).hash])
+            pending.append(leaf.read(record).hash)
         except Unreadable as error:
             findings.note(f"leaf {index}: {error}")
             return
-        for tile in filled:
-            _check_tile(connection, tile, findings)
-        _check_checkpoint(tree, signed.pop(tree.size, None), findings, key)
+        note = signed.pop(index + 1, None)
+        if note is not None or len(pending) == WIDTH:
+            _grow(connection, tree, pending, findings)
+            _check_checkpoint(tree, note, findings, key)
+    _grow(connection, tree, pending, findings)
     findings.leaves = tree.size
     _check_cosignatures(connection, findings)
     for size in sorted(signed):
@@ -109,6 +113,13 @@ def check_tree(connection: sqlite3.Connection, findings: Findings, key: NoteKey 
 
 def _leaves(connection: sqlite3.Connection) -> Iterator[tuple[int, bytes]]:
     yield from connection.execute("SELECT idx, record FROM leaf ORDER BY idx")
+
+
+def _grow(connection: sqlite3.Connection, tree: Tree, pending: list[bytes], findings: Findings) -> None:
+    """Append what is pending, and compare the tiles that it fills."""
+    for tile in tree.append(pending):
+        _check_tile(connection, tile, findings)
+    pending.clear()
 
 
 def _check_tile(connection: sqlite3.Connection, tile: tiles.NewTile, findings: Findings) -> None:

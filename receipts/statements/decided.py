@@ -6,6 +6,7 @@ Writing and checking share these functions, so that a replay compares every fiel
 from __future__ import annotations
 
 from datetime import datetime
+from functools import lru_cache
 from typing import Final, cast
 
 from receipts.statements.fields import MAX_LISTED, RECORD, Layer, PolicyDecision, PolicyFile, Verifier
@@ -17,6 +18,8 @@ VERIFIER: Final = "https://comity.invalid/policy"  # a name, not an address
 OFFERED: Final = "OFFERED"  # the provider's own layer, as its consumer knows it: it offered, so it allows
 MAX_ERROR_TEXT: Final = 256  # characters of an engine's error, the wire's own bound for a name
 
+MAX_REMEMBERED: Final = 1024  # values of each kind; a federation's sets and their verdicts are a few dozen
+
 
 def policy_block(decision: Decision, *, input_commitment: str, at: datetime) -> PolicyDecision:
     """The decision as a receipt states it: engine, schema, facts, every layer's digest, verdict and rules.
@@ -24,27 +27,42 @@ def policy_block(decision: Decision, *, input_commitment: str, at: datetime) -> 
     `input_commitment`: digest of the effective policy tags, hex. `at`: when it was decided.
     """
     return PolicyDecision(
-        verifier=Verifier(id=f"{VERIFIER}/{decision.engine}@{decision.engine_version}"),
-        policies=[
-            PolicyFile(name=name, sha256=digest) for name, digest in sorted(decision.policy_digests.items())
-        ][:MAX_LISTED],
+        verifier=_verifier(decision.engine, decision.engine_version),
+        policies=[_file(name, digest) for name, digest in sorted(decision.policy_digests.items())][
+            :MAX_LISTED
+        ],
         time_created=format_time(at),
         properties=[
             f"schema:{decision.schema_digest}",
             *([f"{RECORD}{sha256(decision.record).hex()}"] if decision.record else []),
         ],
         verdict=decision.verdict,
-        layers=[
-            Layer(
-                layer=cast(object, each.layer),  # type: ignore[arg-type]
-                digest=each.digest,
-                verdict=each.verdict,
-                rules=list(each.rules)[:MAX_LISTED],
-            )
-            for each in decision.layer_verdicts
-        ],
+        layers=[_layer(each) for each in decision.layer_verdicts],
         errors=[error[:MAX_ERROR_TEXT] for error in decision.errors][:MAX_LISTED],
         input_commitment=input_commitment,
+    )
+
+
+# The same few sets decide request after request: each of these values is made and validated once.
+
+
+@lru_cache(MAX_REMEMBERED)
+def _verifier(engine: str, version: str) -> Verifier:
+    return Verifier(id=f"{VERIFIER}/{engine}@{version}")
+
+
+@lru_cache(MAX_REMEMBERED)
+def _file(name: str, digest: str) -> PolicyFile:
+    return PolicyFile(name=name, sha256=digest)
+
+
+@lru_cache(MAX_REMEMBERED)
+def _layer(said: LayerVerdict) -> Layer:
+    return Layer(
+        layer=cast(object, said.layer),  # type: ignore[arg-type]
+        digest=said.digest,
+        verdict=said.verdict,
+        rules=list(said.rules)[:MAX_LISTED],
     )
 
 

@@ -7,6 +7,7 @@ import io
 
 import pytest
 
+from receipts.audit import many, whole
 from receipts.audit.findings import Audit, Finding
 from receipts.audit.tests.conftest import Auditor, codes
 from receipts.tests.world import CLINIC, CLOUD, NOW, Domain, Run, drafts
@@ -120,3 +121,34 @@ async def test_what_was_erased_is_neither_wrong_nor_there(auditor: Auditor) -> N
     await clinic.close()
     code, report = auditor.log()
     assert (code, report["counts"]["erased"]) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    "touches",
+    [
+        [],
+        [GONE, f"UPDATE statement SET envelope = ({FIRST}) WHERE seq = 2",
+         "UPDATE leaf SET salt = NULL WHERE idx = 3",
+         "UPDATE statement SET envelope = replace(envelope, 'ey', 'eZ') WHERE seq = 4"],
+    ],
+)  # fmt: skip
+async def test_processes_find_what_threads_find(
+    auditor: Auditor, monkeypatch: pytest.MonkeyPatch, touches: list[str]
+) -> None:
+    """Each process reads for itself; slices of two receipts, so that there are several."""
+    await auditor.play(*(Run() for _ in range(5)))
+    for sql in touches:
+        auditor.change(CLINIC, sql)
+    by_threads = auditor.log()
+    monkeypatch.setattr(whole, "PROCESSES_FROM", 1)
+    monkeypatch.setattr(many, "SLICE", 2)
+    assert auditor.log() == by_threads
+    assert by_threads[0] == (1 if touches else 0)
+
+
+async def test_a_process_says_what_it_cannot_read(auditor: Auditor, monkeypatch: pytest.MonkeyPatch) -> None:
+    await auditor.play(Run(), Run())
+    auditor.change(CLINIC, "UPDATE statement SET kind = 'none' WHERE seq = 1")
+    monkeypatch.setattr(whole, "PROCESSES_FROM", 1)
+    code, report = auditor.log()
+    assert (code, report["reason"]) == (2, "log.damaged")

@@ -21,12 +21,13 @@ from receipts.checkpoint import Checkpoint
 from receipts.log.draft import Issued, Keep, LogIdentity, LogKeys, Prepared, Recorded
 from receipts.log.erasure import Order, erase
 from receipts.log.tiles import Tree
+from receipts.merkle import leaf_hash
 from receipts.statements.fields import ManifestRef
-from receipts.statements.promise import MAX_MERGE_DELAY_S, InclusionPromise, promise_payload
+from receipts.statements.promise import MAX_MERGE_DELAY_S, PromiseForm
 from receipts.statements.receipt import FIRST
 from receipts.statements.statement import frame
 from schemas import envelope
-from schemas.canonical import sha256, write_json
+from schemas.canonical import Json, sha256, write_json
 from schemas.errors import ComityError, Refused
 from schemas.keys import SigningKey
 from schemas.primitives import format_time
@@ -79,7 +80,9 @@ class Numbered:
     index: int
     digest: bytes
     salt: bytes
-    record: leaf.Record
+    record: bytes
+    """The leaf, written."""
+    leaf_hash: bytes
     at: datetime
     payload: bytes = field(repr=False)
 
@@ -109,15 +112,20 @@ class Signer:
         )
         digest = envelope.digest(envelope.STATEMENT, payload)
         salt = secrets.token_bytes(leaf.SALT_BYTES)
-        record = leaf.make(draft.kind, salt, digest, self.keys.receipt.thumbprint)
-        return Numbered(draft, seq, index, digest, salt, record, at, payload)
+        record = leaf.make(draft.kind, salt, digest, self.keys.receipt.thumbprint).write()
+        return Numbered(draft, seq, index, digest, salt, record, leaf_hash(record), at, payload)
 
     def _predicate(self, draft: Prepared, seq: int, last: bytes) -> bytes:
-        """The issuance fields, spliced before the draft's own; what never changes is written once."""
+        """Issuance fields in the model's order, then the draft's own; what never changes is written once."""
         identity = self.identity
-        head = f'{{"receiptId":"{draft.receipt_id}","role":"{draft.role}","seq":{seq},"prev":"{last.hex()}",'
-        return head.encode() + _fixed(identity.domain, identity.federation, identity.origin,
-                                      identity.manifest) + draft.body[1:]  # fmt: skip
+        issuer, federation, behind = _fixed(
+            identity.domain, identity.federation, identity.origin, identity.manifest
+        )
+        head = (
+            f'{{"receiptId":"{draft.receipt_id}",{issuer},"role":"{draft.role}",{federation},'
+            f'"seq":{seq},"prev":"{last.hex()}",{behind},'
+        )
+        return head.encode() + draft.body[1:]
 
     def receipts(self, numbered: Sequence[Numbered]) -> list[bytes]:
         """Signed envelopes; half of them by another thread when there are many (signing frees the GIL)."""
@@ -128,7 +136,7 @@ class Signer:
 
     def _receipts(self, numbered: Sequence[Numbered]) -> list[bytes]:
         key = self.keys.receipt
-        return [envelope.sign(envelope.STATEMENT, one.payload, key) for one in numbered]
+        return [envelope.sign_digest(envelope.STATEMENT, one.payload, one.digest, key) for one in numbered]
 
     def begin_promises(self, numbered: Sequence[Numbered]) -> Callable[[], list[bytes]]:
         """Sign promises, many of them while the disk works. They may leave only after the commit.
@@ -142,40 +150,35 @@ class Signer:
 
     def _promises(self, numbered: Sequence[Numbered]) -> list[bytes]:
         return [
-            self.promise(one.prepared.receipt_id, one.digest, one.record.hash, one.index, one.at)
+            self.promise(one.prepared.receipt_id, one.digest, one.leaf_hash, one.index, one.at)
             for one in numbered
         ]
 
-    def promise(self, receipt_id: str, digest: bytes, leaf_hash: bytes, index: int, at: datetime) -> bytes:
+    def promise(self, receipt_id: str, digest: bytes, leaf_hashed: bytes, index: int, at: datetime) -> bytes:
         """One promise: a pure function of what is stored (RFC 6979), so it can be made again."""
-        payload = promise_payload(
-            InclusionPromise.model_construct(  # our own values: there is nothing to validate
-                federation=self.identity.federation,
-                issuer=self.identity.domain,
-                origin=self.identity.origin,
-                receipt_id=receipt_id,
-                receipt_digest=digest.hex(),
-                leaf_hash=leaf_hash.hex(),
-                index=index,
-                time=format_time(at),
-                deadline=format_time(at + timedelta(seconds=MAX_MERGE_DELAY_S)),
-            )
-        )
+        identity = self.identity
+        form = _promise_form(identity.federation, identity.domain, identity.origin, at)
+        payload = form.payload(receipt_id, digest.hex(), leaf_hashed.hex(), index)
         return envelope.sign(envelope.STATEMENT, payload, self.keys.promise)
 
 
 @lru_cache(maxsize=4)
-def _fixed(domain: str, federation: str, origin: str, manifest: ManifestRef) -> bytes:
-    """Issuance fields that stay the same under one manifest, as JSON members with a comma behind."""
-    members = write_json(
-        {
-            "issuer": domain,
-            "federation": federation,
-            "manifest": manifest.as_json(),
-            "log": {"origin": origin},
-        }
+def _fixed(domain: str, federation: str, origin: str, manifest: ManifestRef) -> tuple[str, str, str]:
+    """Issuance fields that stay the same under one manifest, as JSON members."""
+    parts: tuple[dict[str, Json], ...] = (
+        {"issuer": domain},
+        {"federation": federation},
+        {"manifest": manifest.as_json(), "log": {"origin": origin}},
     )
-    return members[1:-1] + b","
+    issuer, named, behind = (write_json(each)[1:-1].decode() for each in parts)
+    return issuer, named, behind
+
+
+@lru_cache(maxsize=4)
+def _promise_form(federation: str, domain: str, origin: str, at: datetime) -> PromiseForm:
+    """The promises of one batch share all but what they are about."""
+    deadline = at + timedelta(seconds=MAX_MERGE_DELAY_S)
+    return PromiseForm.of(federation, domain, origin, format_time(at), format_time(deadline))
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,10 +204,10 @@ def append(
     numbered = signer.number(drafts, state, at)
     appended = Appended(numbered, signer.receipts(numbered))
     tree = Tree(state.tree.range, [list(edge) for edge in state.tree.edges])
-    filled = tree.append([one.record.hash for one in numbered])
+    filled = tree.append([one.leaf_hash for one in numbered])
     connection.executemany(
         "INSERT INTO leaf (idx, record, salt, time_ms) VALUES (?, ?, ?, ?)",
-        [(one.index, one.record.write(), one.salt, time_ms) for one in numbered],
+        [(one.index, one.record, one.salt, time_ms) for one in numbered],
     )
     connection.executemany(
         "INSERT INTO statement (idx, receipt_id, kind, peer, seq, digest, request_id, envelope, disclosures)"
