@@ -234,8 +234,13 @@ def appraise_snp(
     """Appraise a bare SEV-SNP report in any supported form (snp.md 8, 9).
 
     nonce: the whole report data (64 bytes), or the nonce of a vTPM quote. Raises `Unreadable` when the
-    bytes are no report.
+    bytes are no report, or `ConfigurationError` when the expectations say nothing about SEV-SNP.
     """
+    if expectations is not None and expectations.snp is None:
+        raise ConfigurationError(
+            "expected.unset",
+            f"{expectations.source}: [snp] is not set; write an [snp] table (docs/attestation-snp.md)",
+        )
     return appraise_report(
         evidence,
         endorsements=endorsements,

@@ -7,12 +7,20 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, TypedDict
 
 from attestation import appraise, render
 from attestation.collateral.bundle import load_bundle
 from attestation.expected import Expectations
-from attestation.files import is_node, read_devices, read_documents, read_evidence, read_file, report_of
+from attestation.files import (
+    as_bytes,
+    is_node,
+    read_devices,
+    read_documents,
+    read_evidence,
+    read_file,
+    report_of,
+)
 from attestation.gpu.show import state_report
 from attestation.gpu.spdm.report import is_report
 from attestation.gpu.spdm.report import read_report as read_gpu_report
@@ -106,30 +114,42 @@ def _verify(arguments: argparse.Namespace) -> int:
     expectations = Expectations.load(arguments.expect) if arguments.expect else None
     endorsements = [document for path in arguments.endorsements for document in read_documents(path)]
     endorsements += [document for path in arguments.bundle for document in _bundled(path, expectations)]
-    waive = "revocation" in arguments.waive
-    if arguments.tee == "node":
-        evidence = read_file(arguments.evidence, MAX_EVIDENCE_BYTES)
-        result = _verify_node(evidence, endorsements, expectations, nonce, waive, at)
-    elif arguments.tee in ("tdx", "sgx"):
-        result = appraise.appraise_dcap(
-            read_file(arguments.evidence, MAX_EVIDENCE_BYTES), tee=arguments.tee, endorsements=endorsements,
-            expectations=expectations, nonce=nonce, waive_revocation=waive, at=at,
-            evaluation=arguments.evaluation,
-            event_logs=[read_file(each, MAX_LOG_BYTES) for each in arguments.event_log],
-            marks=read_marks(read_file(arguments.marks, MAX_MARKS_BYTES)) if arguments.marks else None,
-        )  # fmt: skip
-    elif arguments.tee == "nvidia":
-        result = appraise.appraise_nvidia(
-            read_devices(arguments.evidence), endorsements=endorsements, expectations=expectations,
-            nonce=nonce, waive_revocation=waive, at=at,
-        )  # fmt: skip
-    else:
-        result = appraise.appraise_snp(
-            read_evidence(arguments.evidence), endorsements=endorsements, expectations=expectations,
-            nonce=nonce, waive_revocation=waive, at=at,
-        )  # fmt: skip
+    asked = _Asked(
+        endorsements=endorsements, expectations=expectations, nonce=nonce,
+        waive_revocation="revocation" in arguments.waive, at=at,
+    )  # fmt: skip
+    result = _appraised(arguments, asked)
     _print(render.json_text(result) if arguments.json else render.human_text(result))
     return result.exit_code
+
+
+class _Asked(TypedDict):
+    """What one call asks of any kind of evidence."""
+
+    endorsements: list[bytes]
+    expectations: Expectations | None
+    nonce: bytes | None
+    waive_revocation: bool
+    at: datetime
+
+
+def _appraised(arguments: argparse.Namespace, asked: _Asked) -> AttestationResult:
+    """The evidence, read as the kind that `--tee` names, and what was found about it."""
+    path = arguments.evidence
+    if arguments.tee == "node":
+        return _appraised_node(read_file(path, MAX_EVIDENCE_BYTES), asked)
+    if arguments.tee == "nvidia":
+        return appraise.appraise_nvidia(read_devices(path), **asked)
+    if arguments.tee == "snp":
+        return appraise.appraise_snp(read_evidence(path), **asked)
+    return appraise.appraise_dcap(
+        as_bytes(read_file(path, MAX_EVIDENCE_BYTES)),
+        tee=arguments.tee,
+        evaluation=arguments.evaluation,
+        event_logs=[read_file(each, MAX_LOG_BYTES) for each in arguments.event_log],
+        marks=read_marks(read_file(arguments.marks, MAX_MARKS_BYTES)) if arguments.marks else None,
+        **asked,
+    )
 
 
 def _bundled(path: Path, expectations: Expectations | None) -> tuple[bytes, ...]:
@@ -155,22 +175,16 @@ def _hold_options(arguments: argparse.Namespace) -> None:
         )
 
 
-def _verify_node(
-    evidence: bytes,
-    endorsements: list[bytes],
-    expectations: Expectations | None,
-    nonce: bytes | None,
-    waive: bool,
-    at: datetime,
-) -> AttestationResult:
+def _appraised_node(evidence: bytes, asked: _Asked) -> AttestationResult:
+    expectations = asked["expectations"]
     if expectations is not None and expectations.node is None:
         raise ConfigurationError(
             "expected.unset",
             f"{expectations.source}: [node] is not set; write a [node] table (docs/attestation-snp.md)",
         )
     return appraise.appraise_node_offline(
-        evidence, endorsements=endorsements, expectations=expectations, challenge=nonce,
-        waive_revocation=waive, at=at,
+        evidence, endorsements=asked["endorsements"], expectations=expectations, challenge=asked["nonce"],
+        waive_revocation=asked["waive_revocation"], at=asked["at"],
     )  # fmt: skip
 
 

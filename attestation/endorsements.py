@@ -13,7 +13,9 @@ import uuid
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal
+from urllib.parse import unquote_to_bytes
 
+from schemas.canonical import read_json
 from schemas.errors import Unreadable
 
 MAX_DOCUMENT_BYTES: Final = 1024 * 1024
@@ -37,6 +39,7 @@ TABLE_GUIDS: Final[dict[bytes, Kind | None]] = {
 
 _ENTRY = 24  # GUID, u32 offset, u32 length
 _BEGIN: Final = b"-----BEGIN "
+_BEGIN_IN_HEADER: Final = b"-----BEGIN%20"  # as Intel's service writes a chain into a header (PCS API v4)
 _PEM = re.compile(
     rb"-----BEGIN (?P<label>CERTIFICATE|X509 CRL)-----\s(?P<body>[A-Za-z0-9+/=\s]*)-----END (?P=label)-----"
 )
@@ -68,11 +71,13 @@ def _recognise(data: bytes) -> Endorsements:
         return _der(data)
     if data.startswith(_BEGIN):
         return _pem(data)
+    if data.startswith(_BEGIN_IN_HEADER):
+        return _pem(unquote_to_bytes(data))
     if is_table(data):  # before PEM further down, which a table may hold
         return read_table(data)
     if data.lstrip()[:1] in (b"{", b"[", b"<"):  # before PEM, which Intel's JSON holds
-        return Endorsements(foreign=1)
-    if _BEGIN in data[:4096]:
+        return _azure(data) if b'"vcekCert"' in data else Endorsements(foreign=1)
+    if _BEGIN in data:  # tools write pages of text before a certificate
         return _pem(data)
     raise Unreadable("endorsement.unrecognised", "neither a certificate, a CRL, nor a certificate table")
 
@@ -136,6 +141,14 @@ def _pem(data: bytes) -> Endorsements:
     if data.count(_BEGIN) != len(certificates) + len(crls):
         raise Unreadable("endorsement.unrecognised", "a PEM block that is neither certificate nor CRL")
     return Endorsements(tuple(certificates), tuple(crls))
+
+
+def _azure(data: bytes) -> Endorsements:
+    """What Azure's metadata service gives a guest: its chip's certificate, and that one's issuers, in PEM."""
+    match read_json(data, limit=MAX_DOCUMENT_BYTES):
+        case {"vcekCert": str(leaf), "certificateChain": str(issuers)}:
+            return _pem(f"{leaf}\n{issuers}".encode())
+    raise Unreadable("endorsement.unrecognised", "vcekCert without certificateChain, or not as texts")
 
 
 def is_table(data: bytes) -> bool:

@@ -28,7 +28,7 @@ from schemas.primitives import decode_base64
 MAX_FILE_BYTES: Final = 4 * 1024 * 1024  # ten thousand measurements with room to spare
 DEFAULT_MAX_AGE: Final = 300  # seconds, session.md 2
 MAX_MAX_AGE: Final = 86_400  # seconds: a day-old challenge proves nothing about now
-_DIGEST: Final = r"[0-9a-f]{64}"
+_DIGEST: Final = r"[0-9a-fA-F]{64}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ def _toml(data: bytes, source: str) -> dict[str, object]:
     if len(data) > MAX_FILE_BYTES:
         raise ConfigurationError("expected.file", f"{source}: more than {MAX_FILE_BYTES} bytes")
     try:
-        return tomllib.loads(data.decode("utf-8"))
+        return tomllib.loads(data.decode("utf-8-sig"))  # editors on Windows begin a file with a mark
     except (ValueError, RecursionError) as error:
         raise ConfigurationError("expected.file", f"{source}: {error}") from None
 
@@ -131,7 +131,8 @@ def _simulated_root(table: Table) -> tuple[str, Pin]:
     """A made-up vendor's root that this relying party accepts, by name and digest (DESIGN 15)."""
     name = table.text("name", r"[\x21-\x7e]{1,64}", write='name = "demo"')
     product = table.text("product", "|".join(PRODUCTS), write='product = "Milan"')
-    digest = table.text("sha256", _DIGEST, write='sha256 = "<SHA-256 of the root\'s DER, 64 hex digits>"')
+    write = 'sha256 = "<SHA-256 of the root\'s DER, 64 hex digits>"'
+    digest = table.text("sha256", _DIGEST, write=write).lower()
     table.finish()
     if digest in AMD_ROOTS.pins:
         raise table.error("sha256", "is a root of AMD's", "the digest of the simulated root")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import re
 import sys
 from pathlib import Path
 from typing import Final
@@ -17,12 +19,14 @@ from schemas.errors import ConfigurationError, Unreadable
 from schemas.evidence import MAX_EVIDENCE_BYTES, NodeEvidence
 
 MAX_FILES: Final = 1000  # files read from one folder of endorsements
+_HEX: Final = re.compile(rb"(0x)?[0-9A-Fa-f]{2,}")
+_BASE64: Final = re.compile(rb"[A-Za-z0-9+/]{4,}={0,2}")
 
 
 def read_evidence(path: Path) -> bytes | Evidence:
     """A file in any form, or a folder as configfs-tsm or an Azure guest leaves it."""
     if not path.is_dir():
-        return read_file(path, MAX_EVIDENCE_BYTES)
+        return as_bytes(read_file(path, MAX_EVIDENCE_BYTES))
     present = [path / name for name in FOLDER_FILES if (path / name).is_file()]
     return from_folder({file.name: read_file(file, MAX_DOCUMENT_BYTES) for file in present})
 
@@ -51,20 +55,39 @@ def read_documents(path: Path, *, without: frozenset[str] = frozenset()) -> list
     without: names of files that are somebody's notes.
     """
     if not path.is_dir():
-        data = read_file(path, MAX_DOCUMENT_BYTES)
-        recognise(data)
-        return [data]
+        return [_document(path)]
     found: list[bytes] = []
     files = (each for each in path.rglob("*") if each.is_file() and each.name not in without)
     for file in sorted(files)[:MAX_FILES]:
         try:
-            data = read_file(file, MAX_DOCUMENT_BYTES)
-            recognise(data)
+            found.append(_document(file))
         except Unreadable as error:
-            print(f"{file}: passed over: {error.text}", file=sys.stderr)  # noqa: T201
-            continue
-        found.append(data)
+            why = error.text.removeprefix(f"{file}: ")
+            print(f"{file}: passed over: {why}", file=sys.stderr)  # noqa: T201
     return found
+
+
+def _document(path: Path) -> bytes:
+    """One endorsement. Raises `Unreadable`, naming the file."""
+    data = as_bytes(read_file(path, MAX_DOCUMENT_BYTES))
+    try:
+        recognise(data)
+    except Unreadable as error:
+        raise Unreadable(error.code, f"{path}: {error.text}") from None
+    return data
+
+
+def as_bytes(data: bytes) -> bytes:
+    """What a file of hex or base64 digits stands for, broken into lines or not; else the file as it is.
+
+    Nothing binary of any vendor is made of such digits alone, and neither PEM nor JSON is.
+    """
+    text = b"".join(data.split())
+    if _HEX.fullmatch(text) and len(text) % 2 == 0:
+        return bytes.fromhex(text.removeprefix(b"0x").decode("ascii"))
+    if _BASE64.fullmatch(text) and len(text) % 4 == 0:
+        return base64.b64decode(text)
+    return data
 
 
 def read_file(path: Path, limit: int) -> bytes:

@@ -7,8 +7,9 @@ required key that is absent is an error that says what to write. `"any"` is the 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any, Final, TypeVar
 
 from schemas.errors import ConfigurationError
@@ -28,13 +29,24 @@ class Table:
     source: str
     waived: list[str]
     """Collects `table.key` of each explicit waiver, across tables."""
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+    """Key → name of the table that states it, where another overrides this one."""
     taken: set[str] = field(default_factory=set)
+
+    def overridden(self, by: Table, waived: list[str]) -> Table:
+        """This table with the other's keys in place of its own; an error names the one that states a key."""
+        elsewhere = dict.fromkeys(by.values, by.name)
+        return Table({**self.values, **by.values}, self.name, self.source, waived, elsewhere)
 
     def error(self, key: str, problem: str, write: str) -> ConfigurationError:
         return ConfigurationError(
             "expected.unset" if problem == "is not set" else "expected.invalid",
-            f"{self.source}: [{self.name}] {key} {problem}; write {write}",
+            f"{self.source}: {self._where(key)} {problem}; write {write}",
         )
+
+    def _where(self, key: str) -> str:
+        name = self.elsewhere.get(key, self.name)
+        return f"[{name}] {key}" if name else key
 
     def take(self, key: str, default: Any = _MISSING, *, write: str) -> Any:
         """The value of `key`. Raises `ConfigurationError` when it is absent and has no default."""
@@ -47,7 +59,7 @@ class Table:
     def is_any(self, key: str, value: Any) -> bool:
         """Whether the value is the waiver, which is then remembered by name."""
         if value == ANY:
-            self.waived.append(f"{self.name}.{key}")
+            self.waived.append(f"{self.elsewhere.get(key, self.name)}.{key}")
         return bool(value == ANY)
 
     def states(self, key: str) -> bool:
@@ -59,9 +71,9 @@ class Table:
         """Raises `ConfigurationError` for a key that nobody asked for."""
         for key in self.values:
             if key not in self.taken and key not in except_for:
-                known = ", ".join(sorted(self.taken))
+                known = ", ".join(sorted({*self.taken, *except_for}))
                 raise ConfigurationError(
-                    "expected.unknown_key", f"{self.source}: [{self.name}] {key} is not a key; known: {known}"
+                    "expected.unknown_key", f"{self.source}: {self._where(key)} is not a key; known: {known}"
                 )
 
     def digests(self, key: str, size: int) -> frozenset[bytes] | None:
@@ -136,12 +148,14 @@ class Table:
             raise self.error(key, "is no list of texts", write)
         return frozenset(value)
 
-    def text(self, key: str, pattern: str, *, write: str) -> str:
-        """One required text that no waiver replaces."""
+    def text(self, key: str, pattern: str, *, write: str, dated: bool = False) -> str:
+        """One required text that no waiver replaces. `dated`: a date or time may stand without quotes."""
         self.taken.add(key)
         value = self.values.get(key)
         if value is None:
             raise self.error(key, "is not set", write)
+        if dated and isinstance(value, date):  # a time is one too
+            value = value.isoformat().replace("+00:00", "Z")
         if not isinstance(value, str) or not re.fullmatch(pattern, value):
             raise self.error(key, f"is {value!r}", write)
         return value
@@ -152,7 +166,8 @@ class Table:
         value = self.values.get(key, {})
         if not isinstance(value, dict):
             raise self.error(key, "is no table", f"[{self.name}.{key}]" if self.name else f"[{key}]")
-        return Table(value, f"{self.name}.{key}" if self.name else key, self.source, self.waived)
+        outer = self.elsewhere.get(key, self.name)
+        return Table(value, f"{outer}.{key}" if outer else key, self.source, self.waived)
 
     def children(self, key: str) -> list[Table]:
         """The array of tables of that name, empty when absent."""

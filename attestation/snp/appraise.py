@@ -10,7 +10,7 @@ from attestation.endorsements import NOTHING, Endorsements, gather, memorable
 from attestation.expected import Expectations
 from attestation.result import AttestationResult, Check, decide, failed, not_evaluated, passed
 from attestation.snp.appraisal import SnpAppraisal, bounds, next_report, room_of_guest, room_of_report
-from attestation.snp.azure import check_azure
+from attestation.snp.azure import check_azure, check_no_vtpm
 from attestation.snp.deny import check_denials
 from attestation.snp.expected import SnpPolicy
 from attestation.snp.format import check_encoding, check_layout
@@ -86,11 +86,12 @@ def _appraise(
         found = authenticate(report, offered, roots, at.timestamp(), revocation_waived=waived)
     checks += found.checks
     policy = _policy(report, found, expectations)
+    pcrs = policy.pcrs if policy else {}
     if form.azure is not None:
-        pcrs = policy.pcrs if policy else {}
         checks += check_azure(form.azure, report.report_data, nonce=nonce, wanted=pcrs)
-    elif nonce is not None:
-        checks.append(check_nonce(report, nonce))
+    else:
+        checks += [check_nonce(report, nonce)] if nonce is not None else []
+        checks += [check_no_vtpm(pcrs)] if pcrs else []
     checks += _demands(report, found, expectations, policy, at.timestamp())
     named = ("revocation",) if waive_revocation else ()
     return _concluded(report, found, checks, expectations, policy, named, at)

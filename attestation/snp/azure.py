@@ -121,6 +121,12 @@ def check_azure(
     return [*checks, _nonce(quote, nonce), *_pcrs(quote, parts.pcrs, wanted)]
 
 
+def check_no_vtpm(wanted: Mapping[int, object]) -> Check:
+    """PCRs that are demanded of a report beside which there is no vTPM: nothing vouches for them."""
+    seen = "no vTPM quote beside the report"
+    return undecided(NAMES[4], "snp.azure.quote_missing", seen, f"{sorted(wanted)}", _CLAUSE)
+
+
 def _without_quote(nonce: bytes | None, wanted: Mapping[int, object]) -> list[Check]:
     """The report alone was made at boot: it answers no challenge and vouches for no PCR."""
     seen, code = "no quote was given", "snp.azure.quote_missing"

@@ -24,11 +24,11 @@ NAME: Final = "snp.deny"
 _CLAUSE: Final = "relying party's deny-list"
 VALUES: Final = {
     "product": ("|".join(PRODUCTS), "one of " + ", ".join(PRODUCTS)),
-    "chip": (r"[0-9a-f]{16}|[0-9a-f]{128}", "CHIP_ID, 128 hex digits, or Turin's hwID, 16"),
-    "key": (r"[0-9a-f]{64}", "SHA-256 of the leaf's SubjectPublicKeyInfo, 64 hex digits"),
-    "measurement": (r"[0-9a-f]{96}", "96 hex digits"),
+    "chip": (r"[0-9a-fA-F]{16}|[0-9a-fA-F]{128}", "CHIP_ID, 128 hex digits, or Turin's hwID, 16"),
+    "key": (r"[0-9a-fA-F]{64}", "SHA-256 of the leaf's SubjectPublicKeyInfo, 64 hex digits"),
+    "measurement": (r"[0-9a-fA-F]{96}", "96 hex digits"),
     "csp": (r"[\x20-\x7e]{1,127}", "CSP_ID as in the VLEK, e.g. CN=cc-us-east-2.amazonaws.com"),
-    "report": (r"[0-9a-f]{64}", "REPORT_ID, 64 hex digits"),
+    "report": (r"[0-9a-fA-F]{64}", "REPORT_ID, 64 hex digits"),
 }
 """Kind → what a value of it looks like. One that cannot match anything denies nothing, so it is an error."""
 CHIP_DIGITS: Final = 2 * CHIP_ID_BYTES
@@ -59,20 +59,27 @@ def read_denials(tables: Sequence[Table]) -> tuple[Denial, ...]:
         denials.append(
             Denial(
                 kind=kind,
-                value=value.ljust(CHIP_DIGITS, "0") if kind == "chip" else value,
+                value=_spelt(kind, value),
                 effect=table.text("effect", "deny|downrank", write='effect = "deny" or effect = "downrank"'),
                 effective_from=_time(table),
                 reason=table.text("reason", r"[^\n]{1,500}", write='reason = "<why>"'),
                 author=table.text("author", r"[^\n]{1,200}", write='author = "<who>"'),
-                date=table.text("date", r"\d{4}-\d\d-\d\d", write='date = "2026-01-31"'),
+                date=table.text("date", r"\d{4}-\d\d-\d\d", write='date = "2026-01-31"', dated=True),
             )
         )
         table.finish()
     return tuple(denials)
 
 
+def _spelt(kind: str, value: str) -> str:
+    """As the evidence's own name is spelt: in lower-case hex, a chip with its zeros."""
+    if kind in ("product", "csp"):
+        return value
+    return value.lower().ljust(CHIP_DIGITS, "0") if kind == "chip" else value.lower()
+
+
 def _time(table: Table) -> float:
-    text = table.text("from", r"\S+", write='from = "2026-01-31T00:00:00Z"')
+    text = table.text("from", r"\S+", write='from = "2026-01-31T00:00:00Z"', dated=True)
     try:
         return parse_time(text).timestamp()
     except Unreadable as error:

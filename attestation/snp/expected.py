@@ -64,9 +64,11 @@ def read_snp(table: Table) -> dict[str, SnpPolicy]:
     policies: dict[str, SnpPolicy] = {}
     for product in PRODUCTS.values():
         override = table.child(product.name)
+        for key in override.values:
+            if key == "products" or key in PRODUCTS:
+                raise override.error(key, "stands inside one product line", f"it in [{table.name}]")
         wanted = accepted is None or product.name in accepted
-        waived = table.waived if wanted else []
-        merged = Table({**table.values, **override.values}, table.name, table.source, waived)
+        merged = table.overridden(override, table.waived if wanted else [])
         if wanted or override.values:  # an override that is not in force is still held to its form
             policy = _policy(merged, product)
             merged.finish(except_for={"products", *PRODUCTS})

@@ -161,6 +161,13 @@ def test_a_bundle_with_members_missing_is_unreadable(changes: dict[str, Any]) ->
         unwrap(azure.azure_bundle(FORGE, **changes))
 
 
+@pytest.mark.parametrize("expected", ['7 = "any"', f'0 = ["{"00" * 32}"]'])
+def test_pcrs_that_are_demanded_of_a_report_without_a_vtpm(expected: str) -> None:
+    """Nothing vouches for them: that is undecided, not waived."""
+    found = judge(FORGE, expectations=demanding(FORGE, tables=f"[snp.pcrs]\n{expected}"))
+    assert (found.verdict, found.reason) == ("none", "snp.azure.quote_missing")
+
+
 def test_a_response_frame() -> None:
     report = FORGE.report()
     header = struct.pack("<II", 0, 0x4A0) + bytes(24)

@@ -65,6 +65,14 @@ def test_contraindicated(folder: Path) -> None:
     assert verify(folder) == 1
 
 
+def test_expectations_that_say_nothing_about_the_tee(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "other.toml").write_text(FORGE.root_toml())
+    assert verify(folder, "--json", "--expect", str(folder / "other.toml")) == 2
+    assert "other.toml: [snp] is not set; write" in json.loads(capsys.readouterr().out)["error"]
+
+
 def test_undecided_and_waived(folder: Path) -> None:
     (folder / "endorsements" / "deep" / "3").unlink()
     assert verify(folder) == 3

@@ -113,7 +113,6 @@ def test_other_faults_are_configuration_errors(text: str) -> None:
         ("product", "milan"),
         ("product", "Milan-B0"),
         ("chip", "ab" * 32),
-        ("chip", "AB" * 64),
         ("key", "ab" * 48),
         ("measurement", "ab" * 32),
         ("report", "ab" * 8),
@@ -143,6 +142,50 @@ def test_a_product_line_overrides_what_holds_for_all() -> None:
     assert sorted(found) == ["Genoa", "Milan"]
     assert (found["Milan"].guest_svn_min, found["Genoa"].guest_svn_min) == (9, 0)
     assert (found["Milan"].vmpl, found["Genoa"].vmpl) == (frozenset({1}), frozenset({0}))
+
+
+@pytest.mark.parametrize(
+    "inner", ['products = ["Genoa"]', "[snp.Milan.Genoa]\nvmpl = [1]", "vmlp = [1]", 'firmware_min = "1.55"']
+)
+def test_an_error_in_an_override_names_the_table_that_it_stands_in(inner: str) -> None:
+    """What `[snp.Milan]` could not act upon is not passed over in silence."""
+    error = refusal(snp_toml({}, f"[snp.Milan]\n{inner}"))
+    assert "wanted.toml: [snp.Milan] " in error.text
+
+
+def test_a_waiver_in_an_override_is_named_as_such() -> None:
+    waived = parse(snp_toml({}, '[snp.Milan]\nfirmware_min = "any"')).waived
+    assert "snp.Milan.firmware_min" in waived
+    assert "snp.firmware_min" not in waived
+
+
+def test_an_unknown_table_is_named_beside_those_that_are_known() -> None:
+    error = refusal("[nod]\nengine = 1")
+    assert "wanted.toml: nod is not a key; known: collateral, deny, node, nvidia, " in error.text
+
+
+def test_spellings_of_one_value() -> None:
+    """Hex in either case, dates with and without quotes, a byte order mark: one meaning."""
+    digest, chip = "ab" * 32, "ab" * 64
+    plain = f'''
+[[simulated_root]]
+name = "x"
+product = "Milan"
+sha256 = "{digest}"
+[[deny]]
+kind = "chip"
+value = "{chip}"
+effect = "deny"
+from = "2026-01-01T00:00:00Z"
+reason = "r"
+author = "a"
+date = "2026-01-01"
+'''
+    other = plain.replace(digest, digest.upper()).replace('"2026-01-01T00:00:00Z"', "2026-01-01T00:00:00Z")
+    other = "\ufeff" + other.replace('"2026-01-01"', "2026-01-01").replace("\n", "\r\n")
+    assert (parse(other).roots, parse(other).denials) == (parse(plain).roots, parse(plain).denials)
+    for wrong in ("2026-01-01", "2026-01-01T00:00:00", "12:00:00", "2026"):
+        assert "[deny] from" in refusal(plain.replace('"2026-01-01T00:00:00Z"', wrong)).text
 
 
 def test_an_override_is_checked_even_for_a_product_that_is_not_accepted() -> None:

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from attestation.appraise import appraise_snp
 from attestation.commands import main
 from attestation.endorsements import TABLE_GUIDS
+from attestation.files import as_bytes
 from attestation.snp.forms import unwrap
 from attestation.snp.report import PLATFORM_BITS, POLICY_BITS
 from attestation.testing.expectations import snp_toml
@@ -88,10 +89,59 @@ def test_a_chain_in_one_pem_file_as_people_write_it() -> None:
         chain,
         chain.replace(b"\n", b"\r\n"),
         b"subject=CN=SEV-Genoa\nissuer=CN=ARK-Genoa\n" + chain + b"\n\n",
+        b"Modulus: 00:11:22:33:44:55:66:77\n" * 200 + chain,  # `openssl x509 -text`
         chain + pem(FORGE.crl(), "X509 CRL"),
     ):
         offered = [text, pem(FORGE.leaf()), FORGE.crl()]
         assert judge(FORGE, endorsements=offered).verdict == "affirming"
+
+
+@pytest.mark.parametrize(
+    "spell",
+    [
+        bytes.hex,
+        lambda data: "0x" + data.hex().upper() + "\n",
+        b64,
+        lambda data: base64.encodebytes(data).decode().replace("\n", "\r\n"),
+    ],
+    ids=["hex", "0x", "base64", "base64 in lines"],
+)
+def test_files_of_digits(spell: Callable[[bytes], str], tmp_path: Path) -> None:
+    """Reports and certificates are passed around as text; every vendor's raw evidence is none."""
+    (tmp_path / "report.txt").write_text(spell(FORGE.report()))
+    (tmp_path / "collateral").mkdir()
+    for number, document in enumerate(FORGE.endorsements()):
+        (tmp_path / "collateral" / str(number)).write_text(spell(document))
+    (tmp_path / "expected.toml").write_text(snp_toml() + FORGE.root_toml())
+    arguments = ["verify", "--tee", "snp", str(tmp_path / "report.txt"), "--at", format_time(NOW)]
+    arguments += ["--expect", str(tmp_path / "expected.toml")]
+    assert main([*arguments, "--endorsements", str(tmp_path / "collateral")]) == 0
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"0x", b"abc", b"abcde", b"a=bc", pem(b"\1"), b'{"a": 1}', b"\2\0\0\0"]
+)
+def test_what_is_no_file_of_digits_stays_as_it_is(data: bytes) -> None:
+    assert as_bytes(data) == data
+
+
+def test_what_azures_metadata_service_gives() -> None:
+    chain = (pem(FORGE.intermediate()) + pem(FORGE.ark())).decode()
+    answer = {"vcekCert": pem(FORGE.leaf()).decode(), "tcbm": "DB18000000000004", "certificateChain": chain}
+    offered = [json.dumps(answer).encode(), FORGE.crl()]
+    assert judge(FORGE, endorsements=offered).verdict == "affirming"
+    for broken in ({**answer, "certificateChain": 1}, {"vcekCert": answer["vcekCert"]}):
+        found = judge(FORGE, endorsements=[json.dumps(broken).encode(), FORGE.crl()])
+        assert found.verdict == "contraindicated"
+        assert "vcekCert" in found.check("snp.endorsements").seen
+
+
+def test_a_file_that_is_no_endorsement_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "report.bin").write_bytes(FORGE.report())
+    (tmp_path / "notes.txt").write_text("no endorsement")
+    arguments = ["verify", "--tee", "snp", str(tmp_path / "report.bin"), "--json"]
+    assert main([*arguments, "--endorsements", str(tmp_path / "notes.txt")]) == 2
+    assert "notes.txt: neither a certificate" in json.loads(capsys.readouterr().out)["error"]
 
 
 def test_a_report_with_padding_or_a_broken_table_is_no_extended_report() -> None:
