@@ -17,7 +17,7 @@ from broker.providing.border import Border
 from broker.providing.executions import Executions
 from broker.providing.interior import Interior
 from broker.select.predict import Predictor
-from broker.spans import span
+from broker.spans import span, step
 from broker.witnesses import answer as answer_witness
 from federation.accounts import account
 from federation.connection import Bus
@@ -101,7 +101,7 @@ class Service:
         """One operation, wherever it came from; our own domain calls it in process."""
         match op:
             case "call":
-                with span("offer", consumer=sender):
+                with step("offer", consumer=sender):
                     return await self.border.call(sender, payload)
             case "release":
                 await self.border.release(sender, payload)

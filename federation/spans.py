@@ -26,6 +26,11 @@ MAX_SPAN_FILE_BYTES: Final = 256 * 1024 * 1024  # then it becomes `<name>.1` and
 WRITE_EVERY_S: Final = 0.1  # s that finished spans wait: no request pays for the writing of its own
 MAX_WAITING: Final = 512  # finished spans held at most; some sixty requests
 NS_PER_US: Final = 1000
+OURS: Final = "comity."  # attributes with this prefix hold ids, counts and codes
+TOOK_US: Final = "comity.took_us"
+"""On an event that tells of a step: microseconds that the step took, up to the event's time."""
+FAILED: Final = "comity.failed"
+"""On such an event: the type of the exception that the step ended with."""
 _ERROR_TYPE: Final = "exception.type"
 
 
@@ -89,16 +94,31 @@ def span_json(span: ReadableSpan) -> dict[str, Json]:
         "start_us": start // NS_PER_US,
         "duration_us": max(0, end - start) // NS_PER_US,
         "status": span.status.status_code.name.lower(),
-        "errors": [_text((event.attributes or {}).get(_ERROR_TYPE)) for event in span.events],
+        "steps": [_step(event) for event in span.events if TOOK_US in (event.attributes or {})],
+        "errors": [
+            str((event.attributes or {})[_ERROR_TYPE])
+            for event in span.events
+            if _ERROR_TYPE in (event.attributes or {})
+        ],
         "attributes": {name: _json(value) for name, value in (span.attributes or {}).items()},
         "links": [f"{link.context.trace_id:032x}" for link in span.links],
     }
 
 
+def _step(event: Event) -> dict[str, Json]:
+    """What a step told of itself: its name, when it ended, how long it took, and its attributes."""
+    told = {name.removeprefix(OURS): _json(value) for name, value in (event.attributes or {}).items()}
+    return {"name": event.name, "ended_us": event.timestamp // NS_PER_US, **told}
+
+
 def without_texts(span: ReadableSpan) -> ReadableSpan:
     """The same span without what exceptions said: for exporters that send everything."""
     events = [
-        Event(event.name, {_ERROR_TYPE: (event.attributes or {}).get(_ERROR_TYPE, "")}, event.timestamp)
+        Event(
+            event.name,
+            {name: value for name, value in (event.attributes or {}).items() if _is_plain(name)},
+            event.timestamp,
+        )
         for event in span.events
     ]
     return ReadableSpan(
@@ -117,6 +137,10 @@ def without_texts(span: ReadableSpan) -> ReadableSpan:
     )
 
 
+def _is_plain(name: str) -> bool:
+    return name.startswith(OURS) or name == _ERROR_TYPE
+
+
 def _append(path: Path) -> BufferedWriter:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -131,10 +155,6 @@ def _json(value: object) -> Json:
     if isinstance(value, Sequence):
         return [_json(part) for part in value]
     return str(value)
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)
 
 
 def otlp_processor(endpoint: str) -> SpanProcessor:

@@ -27,7 +27,7 @@ from federation.spans import SpanFile, otlp_processor
 TRACER: Final = "comity.broker"
 MAX_ATTRIBUTES: Final = 64  # per span
 MAX_ATTRIBUTE_CHARS: Final = 512
-MAX_EVENTS: Final = 16  # per span: exceptions on their way out
+MAX_EVENTS: Final = 64  # per span: five steps an attempt and domain, and exceptions on their way out
 MAX_LINKS: Final = 4
 
 

@@ -30,7 +30,7 @@ from broker.select.candidates import Feasibility, feasible
 from broker.select.cost import Weights
 from broker.select.predict import Predictor
 from broker.select.rank import Plan, rank, record
-from broker.spans import span
+from broker.spans import span, step
 from receipts.log import Issued
 from schemas.canonical import Json
 from schemas.errors import ComityError, Refused
@@ -144,7 +144,7 @@ class Placing:
     def cut(self, journey: Journey) -> tuple[Snapshot, Feasibility]:
         """Step 2: the directory as it stands, cut into what may serve this request and what may not."""
         accepted, now = journey.accepted, datetime.now(UTC)
-        with span("feasible"):
+        with step("feasible"):
             snapshot = self.directory.snapshot(now)
             layer = accepted.tenant.policy_layer
             found = feasible(
@@ -164,7 +164,7 @@ class Placing:
         """Step 3: the candidates by J, with everything that a replay of the order needs."""
         accepted = journey.accepted
         weights = self.weights[accepted.tenant.weights]
-        with span("rank"):
+        with step("rank"):
             plans = rank(accepted.descriptor, found.candidates, weights)
         ranking = record(accepted.descriptor, plans, weights)
         return Considered(plans, found.rejected, snapshot.digest, ranking)
@@ -228,14 +228,14 @@ class Placing:
         journey, evidence = attempt.journey, offered.body.evidence
         self.predictor.observe_queue(offered.domain, plan.candidate.cell, offered.body.queue_ms)
         # 5. Prove: our own appraisal of the evidence that the offer names.
-        with span("prove", domain=offered.domain):
+        with step("prove", domain=offered.domain):
             epoch = self.appraisals.trust_epoch
             appraisal = await self.appraisals.appraise(offered.domain, evidence)
             if appraisal.status not in ("affirming", "warning"):
                 raise Refused(appraisal.reason or "evidence.not_affirmed", f"the node is {appraisal.status}")
             check_node(offered, appraisal)
         # 6. Decide: every layer of policy, over what we proved.
-        with span("decide", domain=offered.domain):
+        with step("decide", domain=offered.domain):
             decision = self._decide(journey, offered, appraisal)
         self.metrics.attestation_age(max(0.0, time.time() - (appraisal.challenged_at or 0.0)))
         choice = Choice(plan, attempt.considered, offered, appraisal, decision, attempt.commitment)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, Final
 
 from attestation.appraise import NodeAppraisal
 from receipts.statements import decided
@@ -19,6 +21,8 @@ from receipts.statements.fields import (
 from schemas.policy.cedar import ENGINE, engine_version, schema_digest
 from schemas.policy.layers import Decision, Layers
 from schemas.primitives import format_time
+
+MAX_REMEMBERED: Final = 1024  # nodes with their appraisals; some hours of a large federation
 
 
 def policy_block(decision: Decision, *, input_commitment: str) -> PolicyDecision:
@@ -52,19 +56,22 @@ def refusal_block(refusal: Refusal, *, input_commitment: str) -> PolicyDecision:
 
 def node_record(appraisal: NodeAppraisal, role: str) -> NodeRecord:
     """A node with our own appraisal of it."""
-    return NodeRecord(
-        id=appraisal.sign_key.thumbprint,
-        role=role,
-        attestation=Attestation(
-            evidence_digest=appraisal.evidence_digest.hex(),
-            expectations_digest=appraisal.expectations_digest.hex(),
-            policy_id=f"{VERIFIER}/appraisal",
-            challenge_root=appraisal.evidence.challenge_root,
-            iat=int(appraisal.challenged_at) if appraisal.challenged_at else None,
-            exp=int(appraisal.expires_at),
-            status=appraisal.status,
-            binding_mode=appraisal.binding_mode,
-            simulated=appraisal.simulated,
-            bound_key=appraisal.sign_key.thumbprint,
-        ),
+    return _node_record(
+        appraisal.sign_key.thumbprint,
+        role,
+        evidence_digest=appraisal.evidence_digest.hex(),
+        expectations_digest=appraisal.expectations_digest.hex(),
+        challenge_root=appraisal.evidence.challenge_root,
+        iat=int(appraisal.challenged_at) if appraisal.challenged_at else None,
+        exp=int(appraisal.expires_at),
+        status=appraisal.status,
+        binding_mode=appraisal.binding_mode,
+        simulated=appraisal.simulated,
     )
+
+
+@lru_cache(MAX_REMEMBERED)
+def _node_record(key: str, role: str, **stated: Any) -> NodeRecord:
+    """Made and validated once for each appraisal, not for each request."""
+    attestation = Attestation(policy_id=f"{VERIFIER}/appraisal", bound_key=key, **stated)
+    return NodeRecord(id=key, role=role, attestation=attestation)

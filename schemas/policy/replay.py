@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
@@ -20,6 +21,7 @@ from schemas.policy.layers import LAYERS, Decision, LayerName, Layers
 from schemas.policy.policy_set import MAX_POLICY_BYTES, PolicySet
 from schemas.primitives import Count, Digest, Label
 
+MAX_REMEMBERED = 1024  # facts as JSON; a request's and a domain's repeat, a node's age makes new ones
 MAX_RECORD_BYTES = 2 * 1024 * 1024  # four layers of a few sets each
 
 Text = Annotated[str, Field(max_length=512)]
@@ -204,7 +206,9 @@ def domain_record(facts: DomainFacts) -> DomainRecord:
     return DomainRecord(**_plain(facts))
 
 
-def _plain(facts: Any) -> dict[str, Any]:
+@lru_cache(MAX_REMEMBERED)
+def _plain(facts: RequestContext | DomainFacts | AttestedFacts) -> dict[str, Any]:
+    """The fields as JSON has them. Only read: equal facts share one."""
     values = ((each.name, getattr(facts, each.name)) for each in fields(facts))
     return {name: sorted(value) if isinstance(value, frozenset) else value for name, value in values}
 

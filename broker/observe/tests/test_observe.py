@@ -17,6 +17,7 @@ from broker.config import Observe
 from broker.observe import Metrics, Observability, log_fields
 from broker.observe.metrics import MAX_RULES
 from broker.observe.traces import BROKER, MAX_SPANS_PER_TRACE, REQUEST, TENANT
+from broker.spans import step
 from federation.logs import JsonLines
 from federation.spans import without_texts
 from schemas.errors import ConfigurationError, Refused
@@ -89,6 +90,27 @@ def test_no_span_leaves_with_an_exceptions_text(observed: Observability, tmp_pat
     assert CANARY in failed.to_json()
     assert CANARY not in without_texts(failed).to_json()
     assert oct((tmp_path / "spans.jsonl").stat().st_mode)[-3:] == "600"
+
+
+def test_a_step_is_told_with_its_time_and_its_failure(observed: Observability) -> None:
+    attributes = {BROKER: "clinic.de", TENANT: "radiology", REQUEST: "steps"}
+    with observed.tracer.start_as_current_span("request", Context(), attributes=attributes) as root:
+        with step("rank"):
+            pass
+        with pytest.raises(ValueError, match=CANARY), step("prove", domain="cloud.fr"):
+            raise ValueError(CANARY)
+        root.add_event("said", {"text": CANARY})
+    found = observed.traces.find("radiology", "steps")
+    assert found is not None
+    spans: Any = found["spans"]
+    rank, prove = spans[0]["steps"]
+    assert (rank["name"], "failed" in rank, rank["took_us"] >= 0) == ("rank", False, True)
+    assert (prove["name"], prove["domain"], prove["failed"]) == ("prove", "cloud.fr", "ValueError")
+    assert CANARY not in json.dumps(found)
+    kept = next(iter(observed.traces._traces.values()))[0]
+    sent = without_texts(kept).to_json()
+    assert "cloud.fr" in sent
+    assert CANARY not in sent
 
 
 def test_what_was_stopped_hears_nothing_more(observed: Observability) -> None:
