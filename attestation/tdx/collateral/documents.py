@@ -1,14 +1,16 @@
 """Intel's collateral, recognised by content and kept as the bytes that Intel signed (PCS API v4).
 
-TCB info and QE identity arrive as a set of nine members with their issuer chains (and the PCK's own, as a
-tenth), or one by one as the service answers them. Each piece proves itself by its own signature, so it
-does not matter who brought it. Here they are only cut out and sorted; nothing is believed before
-tdx/collateral/endorsed.py has verified it.
+TCB info and QE identity arrive as a set with their issuer chains and the CRLs, in one of two spellings:
+nine members with the signatures apart (and the PCK's own chain as a tenth), or seven in which a document is
+the service's whole answer, as Intel's quote provider library has it. Or they come one by one, as the service
+answers. Each piece proves itself by its own signature, so it does not matter who brought it. Here they are
+only cut out and sorted; nothing is believed before tdx/collateral/endorsed.py has verified it.
 """
 
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,8 +21,8 @@ from attestation.tdx.collateral.exact import read_texts
 from schemas.canonical import Json, read_json
 from schemas.errors import Unreadable
 
-MAX_DOCUMENTS: Final = 64  # offered with one quote
-MAX_CERTIFICATES: Final = 64
+MAX_DOCUMENTS: Final = 1024  # offered with one quote: a fleet's folder; sorting them takes 0.1 s
+MAX_CERTIFICATES: Final = 1024
 MAX_CRLS: Final = 64
 CACHED_OFFERS: Final = 256
 MAX_KEPT_BYTES: Final = 256 * 1024  # per entry; a set has some 50 KiB
@@ -29,7 +31,7 @@ Kind = Literal["tcb_info", "qe_identity"]
 
 _SET: Final = frozenset(
     ("pck_crl_issuer_chain", "root_ca_crl", "pck_crl", "tcb_info_issuer_chain", "tcb_info",
-     "tcb_info_signature", "qe_identity_issuer_chain", "qe_identity", "qe_identity_signature")
+     "qe_identity_issuer_chain", "qe_identity")
 )  # fmt: skip
 _ANSWERS: Final[dict[str, Kind]] = {"tcbInfo": "tcb_info", "enclaveIdentity": "qe_identity"}
 _SIGNATURE: Final = re.compile(r"[0-9a-fA-F]{128}")
@@ -109,33 +111,36 @@ def _json(document: bytes) -> Offered:
         texts = read_texts(document)  # as a set is nearly always
         if texts is not None and texts.keys() >= _SET:
             return _set(texts)
+    stated = _read(document)
+    if stated.keys() >= _SET:
+        return _set(stated)
+    found = _answer(document, stated)
+    return NOTHING if found is None else Offered((found,))  # another vendor's or room's JSON: not ours
+
+
+def _read(document: bytes) -> dict[str, Json]:
     try:
         stated = read_json(document, limit=MAX_DOCUMENT_BYTES)
     except Unreadable as error:
         raise _malformed(error.text) from None
     if not isinstance(stated, dict):
         raise _malformed("not an object")
-    if stated.keys() >= _SET:
-        return _set(stated)
+    return stated
+
+
+def _answer(
+    document: bytes, stated: Mapping[str, Json], issuers: tuple[bytes, ...] | None = None
+) -> Signed | None:
+    """The signed object of one answer of the service, as the bytes that are signed."""
     for member, kind in _ANSWERS.items():
         if stated.keys() == {member, "signature"} and isinstance(stated[member], dict):
-            body = _inner(document, member)
-            return Offered((Signed(kind, body, _signature(stated["signature"]), None),))
-    return NOTHING  # another vendor's or room's JSON: not our business
+            return Signed(kind, _inner(document, member), _signature(stated["signature"]), issuers)
+    return None
 
 
 def _set(stated: Mapping[str, Json]) -> Offered:
-    """A set of nine; an empty CRL means that it is missing."""
-    documents = tuple(
-        Signed(
-            kind,
-            _text(stated[kind]).encode(),
-            _signature(stated[f"{kind}_signature"]),
-            _chain(stated[f"{kind}_issuer_chain"]),
-        )
-        for kind in _ANSWERS.values()
-        if stated[kind] != ""
-    )
+    """A set; an empty CRL or document means that it is missing."""
+    documents = tuple(_member(stated, kind) for kind in _ANSWERS.values() if stated[kind] != "")
     crls = [_crl(_text(stated[name])) for name in ("root_ca_crl", "pck_crl") if stated[name] != ""]
     certificates = [
         *_chain(stated["pck_crl_issuer_chain"]),
@@ -144,10 +149,23 @@ def _set(stated: Mapping[str, Json]) -> Offered:
     return Offered(documents, tuple(certificates), tuple(crls))
 
 
+def _member(stated: Mapping[str, Json], kind: Kind) -> Signed:
+    """A document of a set: what is signed with its signature apart, or the service's whole answer."""
+    body, issuers = _text(stated[kind]).rstrip("\0").encode(), _chain(stated[f"{kind}_issuer_chain"])
+    if f"{kind}_signature" in stated:
+        return Signed(kind, body, _signature(stated[f"{kind}_signature"]), issuers)
+    answer = _read(body)
+    found = _answer(body, answer, issuers)
+    if found is None or found.kind != kind:
+        raise _malformed(f"{kind} is neither signed nor an answer of the service")
+    return found
+
+
 def _crl(text: str) -> bytes:
-    """DER in hex, or PEM."""
+    """DER in hex or base64, or PEM; with a NUL behind it where it was a string of C."""
+    text = text.rstrip("\0").strip()
     if not text.startswith("-----BEGIN"):
-        return _hex(text)
+        return _digits(text)
     try:
         crls = recognise(text.encode()).crls
     except Unreadable as error:
@@ -181,11 +199,15 @@ def _text(value: Json) -> str:
     return value
 
 
-def _hex(text: str) -> bytes:
+def _digits(text: str) -> bytes:
     try:
         return bytes.fromhex(text)
     except ValueError:
-        raise _malformed("a member that is not hex") from None
+        pass  # DER opens with 0x30, in base64 an M, which is no digit of hex
+    try:
+        return b64decode(text, validate=True)
+    except ValueError:
+        raise _malformed("a member that is neither hex nor base64") from None
 
 
 def _signature(value: Json) -> bytes:

@@ -1,0 +1,122 @@
+"""Collateral in every form in which services, proxies and libraries hand it over."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote as percent
+
+import pytest
+
+from attestation.result import AttestationResult
+from attestation.tdx.collateral.documents import MAX_DOCUMENTS, gather
+from attestation.tdx.tests.judging import GOOD, SGX, but, judge
+from attestation.testing.intel import IntelForge, pem
+from schemas.errors import Unreadable
+
+Change = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def as_library(stated: dict[str, Any]) -> dict[str, Any]:
+    """Seven members and two numbers, each text a string of C, each document the service's whole answer."""
+    info = f'{{"tcbInfo":{stated["tcb_info"]},"signature":"{stated["tcb_info_signature"]}"}}\0'
+    identity = (
+        f'{{"enclaveIdentity":{stated["qe_identity"]},"signature":"{stated["qe_identity_signature"]}"}}\0'
+    )
+    texts = {
+        name: f"{value}\0"
+        for name, value in stated.items()
+        if name.endswith(("_chain", "_crl")) and value != ""
+    }
+    return {"version": 3, "tee_type": 129, **texts, "tcb_info": info, "qe_identity": identity}
+
+
+def in_base64(stated: dict[str, Any]) -> dict[str, Any]:
+    crls = {
+        name: base64.b64encode(bytes.fromhex(stated[name])).decode() for name in ("root_ca_crl", "pck_crl")
+    }
+    return {**stated, **crls}
+
+
+SETS: dict[str, Change] = {
+    "as the library has it": as_library,
+    "CRLs in base64": in_base64,
+    "CRLs in capitals": lambda stated: {**stated, "pck_crl": stated["pck_crl"].upper()},
+    "signatures in capitals": lambda stated: {
+        **stated,
+        "tcb_info_signature": stated["tcb_info_signature"].upper(),
+    },
+    "a member of somebody else's": lambda stated: {**stated, "fetched": True, "note": "\\"},
+}
+
+
+def judged(forge: IntelForge, change: Change, indent: int | None = None) -> AttestationResult:
+    return judge(
+        forge, endorsements=[json.dumps(change(json.loads(forge.collateral())), indent=indent).encode()]
+    )
+
+
+@pytest.mark.parametrize("forge", [GOOD, SGX], ids=["tdx", "sgx"])
+@pytest.mark.parametrize("form", SETS)
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_set(form: str, forge: IntelForge, indent: int | None) -> None:
+    assert judged(forge, SETS[form], indent).verdict == "affirming"
+
+
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [
+        ("tcb_info", "{}"),
+        ("tcb_info", '{"enclaveIdentity":{},"signature":"' + "00" * 64 + '"}'),
+        ("tcb_info", '{"tcbInfo":{},"signature":"00"}'),
+        ("qe_identity", "text"),
+        ("pck_crl", "no digits"),
+        ("pck_crl", "MA=="),
+        ("pck_crl", "30"),
+        ("pck_crl", 5),
+        ("tcb_info_issuer_chain", "-----BEGIN CERTIFICATE-----"),
+    ],
+)
+def test_a_set_with_something_else_in_it_is_refused(member: str, value: Any) -> None:
+    found = judged(GOOD, lambda stated: {**as_library(stated), member: value})
+    assert (found.verdict, found.reason) == ("contraindicated", "tdx.collateral_malformed")
+
+
+def test_a_document_of_a_library_is_signed_like_any_other() -> None:
+    def edited(stated: dict[str, Any]) -> dict[str, Any]:
+        changed = as_library(stated)
+        return {**changed, "tcb_info": changed["tcb_info"].replace('"tcbType":0', '"tcbType": 0')}
+
+    assert judged(GOOD, edited).reason == "tdx.collateral_signature_invalid"
+
+
+def test_a_chain_as_it_stands_in_a_header() -> None:
+    info, identity, *crls, _, ca = GOOD.pieces()
+    header = percent(pem(GOOD.signer.der(), GOOD.root.der())).encode()
+    assert header.startswith(b"-----BEGIN%20")
+    assert judge(GOOD, endorsements=[info, identity, *crls, header, ca]).verdict == "affirming"
+
+
+def test_crls_in_pem_and_an_answer_with_its_members_the_other_way_round() -> None:
+    info, identity, *crls, signer, ca = GOOD.pieces()
+    stated = json.loads(info)
+    body = info[len(b'{"tcbInfo":') : info.rindex(b',"signature"')]
+    turned = b'{ "signature" : "' + stated["signature"].encode() + b'",\n "tcbInfo" : ' + body + b" }\n"
+    texts = [
+        b"-----BEGIN X509 CRL-----\n" + base64.encodebytes(each) + b"-----END X509 CRL-----\n"
+        for each in crls
+    ]
+    assert judge(GOOD, endorsements=[turned, identity, *texts, signer, ca]).verdict == "affirming"
+
+
+def test_a_fleets_folder_is_read_and_no_more() -> None:
+    others = [
+        answer
+        for number in range(100)
+        for answer in but(info={"fmspc": f"{number:012x}"}, identity={"id": f"QE{number}"}).pieces()[:2]
+    ]
+    assert judge(GOOD, endorsements=[*others, *GOOD.pieces()]).verdict == "affirming"
+    with pytest.raises(Unreadable, match=str(MAX_DOCUMENTS)):
+        gather(tuple(GOOD.pieces()[:1] * (MAX_DOCUMENTS + 1)))
