@@ -15,6 +15,7 @@ from attestation.expected import Expectations
 from attestation.files import (
     as_bytes,
     is_node,
+    naming,
     read_devices,
     read_documents,
     read_evidence,
@@ -118,7 +119,8 @@ def _verify(arguments: argparse.Namespace) -> int:
         endorsements=endorsements, expectations=expectations, nonce=nonce,
         waive_revocation="revocation" in arguments.waive, at=at,
     )  # fmt: skip
-    result = _appraised(arguments, asked)
+    with naming(arguments.evidence):
+        result = _appraised(arguments, asked)
     _print(render.json_text(result) if arguments.json else render.human_text(result))
     return result.exit_code
 
@@ -210,7 +212,8 @@ def _nonce(text: str | None) -> bytes | None:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    stated = _stated(read_evidence(arguments.evidence))
+    with naming(arguments.evidence):
+        stated = _stated(read_evidence(arguments.evidence))
     _print(
         json.dumps(stated, ensure_ascii=False, indent=2)
         if arguments.json

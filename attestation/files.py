@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -19,8 +21,8 @@ from schemas.errors import ConfigurationError, Unreadable
 from schemas.evidence import MAX_EVIDENCE_BYTES, NodeEvidence
 
 MAX_FILES: Final = 1000  # files read from one folder of endorsements
-_HEX: Final = re.compile(rb"(0x)?[0-9A-Fa-f]{2,}")
-_BASE64: Final = re.compile(rb"[A-Za-z0-9+/]{4,}={0,2}")
+_HEX: Final = re.compile(rb"(0x)?[0-9A-Fa-f]{64,}")  # shorter than any evidence or endorsement
+_BASE64: Final = re.compile(rb"[A-Za-z0-9+/]{64,}={0,2}")
 
 
 def read_evidence(path: Path) -> bytes | Evidence:
@@ -70,11 +72,19 @@ def read_documents(path: Path, *, without: frozenset[str] = frozenset()) -> list
 def _document(path: Path) -> bytes:
     """One endorsement. Raises `Unreadable`, naming the file."""
     data = as_bytes(read_file(path, MAX_DOCUMENT_BYTES))
-    try:
+    with naming(path):
         recognise(data)
-    except Unreadable as error:
-        raise Unreadable(error.code, f"{path}: {error.text}") from None
     return data
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Whatever inside cannot be read is said to stand in this file or folder."""
+    try:
+        yield
+    except Unreadable as error:
+        named = error.text.startswith(str(path))
+        raise error if named else Unreadable(error.code, f"{path}: {error.text}") from None
 
 
 def as_bytes(data: bytes) -> bytes:
@@ -82,7 +92,7 @@ def as_bytes(data: bytes) -> bytes:
 
     Nothing binary of any vendor is made of such digits alone, and neither PEM nor JSON is.
     """
-    text = b"".join(data.split())
+    text = b"".join(line.strip() for line in data.splitlines())
     if _HEX.fullmatch(text) and len(text) % 2 == 0:
         return bytes.fromhex(text.removeprefix(b"0x").decode("ascii"))
     if _BASE64.fullmatch(text) and len(text) % 4 == 0:

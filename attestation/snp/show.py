@@ -18,7 +18,8 @@ from schemas.primitives import format_time
 
 def state(report: Report, chain: Chain | None = None) -> dict[str, Json]:
     """Every field by name; TCBs in parts once the product is known."""
-    product = chain.product if chain else product_of_cpuid(*report.cpuid[:2])
+    stated = product_of_cpuid(*report.cpuid[:2]) if report.version >= 3 else None
+    product = chain.product if chain else stated
     tcbs: dict[str, Json] = {}
     for name, raw in report.tcbs().items():
         tcbs[name] = dict(product.layout.read(raw)) if product else raw.hex()

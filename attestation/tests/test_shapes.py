@@ -144,6 +144,15 @@ def test_a_file_that_is_no_endorsement_is_named(tmp_path: Path, capsys: pytest.C
     assert "notes.txt: neither a certificate" in json.loads(capsys.readouterr().out)["error"]
 
 
+def test_evidence_that_cannot_be_read_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "notes.txt").write_text("no report")
+    for arguments in (["show"], ["verify", "--tee", "snp"]):
+        assert main([*arguments, str(tmp_path / "notes.txt"), "--json"]) == 2
+        assert f"{tmp_path}/notes.txt: 9 bytes" in json.loads(capsys.readouterr().out)["error"]
+        assert main([*arguments, str(tmp_path), "--json"]) == 2
+        assert f"{tmp_path}: the folder holds" in json.loads(capsys.readouterr().out)["error"]
+
+
 def test_a_report_with_padding_or_a_broken_table_is_no_extended_report() -> None:
     for tail in (bytes(24), bytes(2912), b"\1" * 48):
         with pytest.raises(Unreadable):
