@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+from attestation.tdx.collateral.documents import MAX_DOCUMENTS
 from attestation.tdx.tests.faults import asking, fault, made
 from attestation.tdx.tests.judging import GOOD, SGX, but, judge
 from attestation.testing.intel import IntelForge, days, sign
@@ -182,7 +183,7 @@ offered("collateral_malformed", "CRL not hex", changed(pck_crl="zz"))
 offered(
     "collateral_malformed", "chain without end", changed(tcb_info_issuer_chain="-----BEGIN CERTIFICATE-----")
 )
-offered("collateral_malformed", "too many documents", *[GOOD.collateral()] * 65)
+offered("collateral_malformed", "too many documents", *[GOOD.collateral()] * (MAX_DOCUMENTS + 1))
 offered(
     "collateral_malformed",
     "certificate that is none",
