@@ -32,7 +32,7 @@ from receipts.audit.many import in_threads
 from receipts.audit.whole import audit_log, signers_of
 from receipts.leaf import Kind
 from receipts.log import Draft, Issued, LogIdentity, LogKeys, TransparencyLog
-from receipts.log.draft import prepare
+from receipts.log.draft import prepare_all
 from receipts.log.tiles import TileSource, Tree
 from receipts.log.writing.batch import Signer, State
 from receipts.note import NoteSigner
@@ -147,7 +147,7 @@ def in_memory(log_keys: LogKeys, issued: Sequence[Issued]) -> list[Figure]:
         now = datetime.now(UTC)
 
         def issue() -> None:
-            for numbered in signer.number([prepare(draft) for draft in drafts], state, now):
+            for numbered in signer.number(prepare_all(drafts), state, now):
                 signer.receipts([numbered])
 
         def read() -> None:
@@ -186,26 +186,32 @@ def in_memory(log_keys: LogKeys, issued: Sequence[Issued]) -> list[Figure]:
 async def durable(log: TransparencyLog, log_keys: LogKeys) -> list[Figure]:
     """Issuing with the disk in it, at three batch sizes, and the latency of one receipt alone."""
     figures: list[Figure] = []
-    for batch in (COUNT, 16, 1):
-        pairs = [await durable_round(log, log_keys, batch) for _ in range(ROUNDS)]
+    for batch, callers in ((COUNT, 2), (COUNT, 1), (16, 1), (1, 1)):
+        pairs = [await durable_round(log, log_keys, batch, callers) for _ in range(ROUNDS)]
         rate = statistics.median(rate for rate, _ in pairs)
         ratio = statistics.median(rate / raw for rate, raw in pairs)
         goal = "≥ 0.35" if batch == COUNT else ""
-        name = f"issue durably, batches of {batch}"
+        name = f"issue durably, batches of {batch}" + (f", {callers} callers" if callers > 1 else "")
         figures.append(Figure(name, f"{rate:,.0f}/s", f"{ratio:.2f} of sign", goal))
     return [*figures, *await latencies(log)]
 
 
-async def durable_round(log: TransparencyLog, log_keys: LogKeys, batch: int) -> tuple[float, float]:
+async def durable_round(
+    log: TransparencyLog, log_keys: LogKeys, batch: int, callers: int
+) -> tuple[float, float]:
     """(receipts issued a second, raw signatures a second), both by the clock, one after the other."""
-    count = COUNT if batch > 1 else 64
-    drafts = [Draft(placement()) for _ in range(count)]
+    each = COUNT if batch > 1 else 64
+    drafts = [[Draft(placement()) for _ in range(each)] for _ in range(callers)]
     payload = secrets.token_bytes(2200)
     raw = seconds(lambda: [log_keys.receipt.sign(payload) for _ in range(COUNT)], time.perf_counter)
+
+    async def call(own: Sequence[Draft]) -> None:
+        for at in range(0, each, batch):
+            await log.issue(own[at : at + batch])
+
     start = time.perf_counter()
-    for at in range(0, count, batch):
-        await log.issue(drafts[at : at + batch])
-    return count / (time.perf_counter() - start), COUNT / raw
+    await asyncio.gather(*(call(own) for own in drafts))
+    return each * callers / (time.perf_counter() - start), COUNT / raw
 
 
 async def latencies(log: TransparencyLog) -> list[Figure]:

@@ -29,7 +29,7 @@ __all__ = [
     "LogKeys",
     "Prepared",
     "Recorded",
-    "prepare",
+    "prepare_all",
 ]
 
 
@@ -132,15 +132,21 @@ class Prepared:
     disclosures: bytes | None = field(repr=False)
 
 
+ID_BYTES: Final = 16  # 128 random bits name a receipt (receipts.md 3.1)
 _ROLES: Final = {Kind.PLACEMENT: "broker", Kind.EXECUTION: "executor", Kind.ACKNOWLEDGEMENT: "broker"}
 
 
-def prepare(draft: Draft) -> Prepared:
-    """Name and serialise a draft, outside the writer's thread. Twice the same draft is two receipts."""
+def prepare_all(drafts: Sequence[Draft]) -> list[Prepared]:
+    """Name and serialise drafts, outside the writer's thread. Twice the same draft is two receipts."""
+    chance = secrets.token_bytes(ID_BYTES * len(drafts))  # asking the system once is most of it (measured)
+    return [_prepare(draft, chance[at * ID_BYTES : (at + 1) * ID_BYTES]) for at, draft in enumerate(drafts)]
+
+
+def _prepare(draft: Draft, chance: bytes) -> Prepared:
     body = draft.body
     name = predicate_type(body)
     return Prepared(
-        receipt_id=base64url(secrets.token_bytes(16)),
+        receipt_id=base64url(chance),
         predicate_type=name,
         kind=KINDS[name],
         peer=body.peer,

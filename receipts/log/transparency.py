@@ -18,7 +18,7 @@ from typing import Final, Self, TypeVar
 
 from receipts import bundle, checkpoint
 from receipts.log import store, tiles
-from receipts.log.draft import Documents, Draft, Issued, Keep, LogIdentity, LogKeys, Recorded, prepare
+from receipts.log.draft import Documents, Draft, Issued, Keep, LogIdentity, LogKeys, Recorded, prepare_all
 from receipts.log.erasure import Order, erase_again, ledger_of
 from receipts.log.reader import Reader
 from receipts.log.writing import batch, writer
@@ -104,7 +104,7 @@ class TransparencyLog:
         Returns after the commit. Raises `Refused` (`log.clock`, `log.recorded`, `log.queue_full`;
         nothing of the call happened) or, for good, what `failed` reports.
         """
-        work = Work([prepare(draft) for draft in drafts], keep, record, settle)
+        work = Work(prepare_all(drafts), keep, record, settle)
         issued = await self._submit(work)
         if drafts:
             self._dirty.set()

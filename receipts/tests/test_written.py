@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import Field, field_validator
 
 from receipts.log import Draft
-from receipts.log.draft import prepare
+from receipts.log.draft import prepare_all
 from receipts.log.tiles import Tree
 from receipts.log.writing.batch import Signer, State
 from receipts.statements import written
@@ -58,7 +58,7 @@ def payloads() -> list[tuple[str, bytes]]:
         signer, state = Signer(domain.identity, domain.keys, pool), State(Tree(), {}, 0, (-1, b""))
         found = []
         for kind, drafts in DRAFTS.items():
-            numbered = signer.number([prepare(Draft(each)) for each in drafts], state, NOW)
+            numbered = signer.number(prepare_all([Draft(each) for each in drafts]), state, NOW)
             found += [(kind, each.payload) for each in numbered]
     return found
 

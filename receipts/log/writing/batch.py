@@ -32,7 +32,9 @@ from schemas.errors import ComityError, Refused
 from schemas.keys import SigningKey
 from schemas.primitives import format_time
 
+OTHER_SHARE: Final = 0.2  # of a batch's receipts, signed by the thread that signs its promises as well
 PARALLEL_FROM: Final = 8  # receipts in a batch; below it, handing over costs more than two signatures
+_FIRST: Final = bytes.fromhex(FIRST)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_STEP_BACK_S: Final = 30  # seconds the clock may fall behind the last leaf before we refuse to sign
 
@@ -99,19 +101,22 @@ class Signer:
         """Give each receipt its sequence number, predecessor and leaf index."""
         heads: dict[str, tuple[int, bytes]] = {}
         numbered: list[Numbered] = []
-        for draft in drafts:
-            seq, last = heads.get(draft.peer) or state.chains.get(draft.peer) or (0, bytes.fromhex(FIRST))
-            one = self._number(draft, seq, last, state.tree.size + len(numbered), at)
+        salts = secrets.token_bytes(leaf.SALT_BYTES * len(drafts))
+        for number, draft in enumerate(drafts):
+            seq, last = heads.get(draft.peer) or state.chains.get(draft.peer) or (0, _FIRST)
+            salt = salts[number * leaf.SALT_BYTES : (number + 1) * leaf.SALT_BYTES]
+            one = self._number(draft, seq, last, state.tree.size + number, at, salt)
             heads[draft.peer] = (seq + 1, one.digest)
             numbered.append(one)
         return numbered
 
-    def _number(self, draft: Prepared, seq: int, last: bytes, index: int, at: datetime) -> Numbered:
+    def _number(
+        self, draft: Prepared, seq: int, last: bytes, index: int, at: datetime, salt: bytes
+    ) -> Numbered:
         payload = frame(
             draft.predicate_type, draft.receipt_id, draft.subject, self._predicate(draft, seq, last)
         )
         digest = envelope.digest(envelope.STATEMENT, payload)
-        salt = secrets.token_bytes(leaf.SALT_BYTES)
         record = leaf.make(draft.kind, salt, digest, self.keys.receipt.thumbprint).write()
         return Numbered(draft, seq, index, digest, salt, record, leaf_hash(record), at, payload)
 
@@ -128,10 +133,10 @@ class Signer:
         return head.encode() + draft.body[1:]
 
     def receipts(self, numbered: Sequence[Numbered]) -> list[bytes]:
-        """Signed envelopes; half of them by another thread when there are many (signing frees the GIL)."""
-        half = len(numbered) // 2 if len(numbered) >= PARALLEL_FROM else 0
-        other = self.pool.submit(self._receipts, numbered[:half]) if half else None
-        mine = self._receipts(numbered[half:])
+        """Signed envelopes; some of them by another thread when there are many (signing frees the GIL)."""
+        share = int(len(numbered) * OTHER_SHARE) if len(numbered) >= PARALLEL_FROM else 0
+        other = self.pool.submit(self._receipts, numbered[:share]) if share else None
+        mine = self._receipts(numbered[share:])
         return [*other.result(), *mine] if other else mine
 
     def _receipts(self, numbered: Sequence[Numbered]) -> list[bytes]:
@@ -139,7 +144,7 @@ class Signer:
         return [envelope.sign_digest(envelope.STATEMENT, one.payload, one.digest, key) for one in numbered]
 
     def begin_promises(self, numbered: Sequence[Numbered]) -> Callable[[], list[bytes]]:
-        """Sign promises, many of them while the disk works. They may leave only after the commit.
+        """Sign promises, many of them beside the receipts. They may leave only after the commit.
 
         A few are signed at once: on a busy machine, waking another thread takes longer (measured).
         """
@@ -187,9 +192,11 @@ class Appended:
 
     numbered: Sequence[Numbered]
     envelopes: Sequence[bytes] = field(repr=False)
+    promises: Callable[[], list[bytes]] = field(repr=False)
 
-    def issued(self, promises: Sequence[bytes]) -> list[Issued]:
-        """What the callers get once the commit has returned."""
+    def issued(self) -> list[Issued]:
+        """What the callers get, once the commit has returned and not before."""
+        promises = self.promises()
         return [
             Issued(one.prepared.receipt_id, one.digest, one.index, data, promise)
             for one, data, promise in zip(self.numbered, self.envelopes, promises, strict=True)
@@ -202,7 +209,8 @@ def append(
     """Sign and insert; returns the receipts and what to do to `state` once the commit has returned."""
     time_ms = milliseconds(at)
     numbered = signer.number(drafts, state, at)
-    appended = Appended(numbered, signer.receipts(numbered))
+    promises = signer.begin_promises(numbered)
+    appended = Appended(numbered, signer.receipts(numbered), promises)
     tree = Tree(state.tree.range, [list(edge) for edge in state.tree.edges])
     filled = tree.append([one.leaf_hash for one in numbered])
     connection.executemany(

@@ -126,12 +126,11 @@ class Writer:
         drafts = [draft for work, _ in accepted for draft in work.drafts]
         appended, committed = batch.append(connection, self.state, self.signer, drafts, now)
         after.append(committed)
-        promises = self.signer.begin_promises(appended.numbered)
         connection.execute("COMMIT")  # synchronous=FULL: on disk when this returns
         for action in after:
             action()
         self._since_moved += len(jobs)
-        _deliver(accepted, appended.issued(promises()))
+        _deliver(accepted, appended.issued())
 
     def _prepare(self, job: _Job, now: datetime) -> bool:
         """Everything but the receipts. A refusal concerns this job alone and leaves nothing of it."""
