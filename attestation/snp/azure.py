@@ -32,6 +32,8 @@ MAX_HCL_BYTES: Final = 64 * 1024  # real ones are 2,600
 MAX_QUOTE_BYTES: Final = 4096  # real ones are under 200
 VERSIONS: Final = (1, 2)
 SNP_REPORT: Final = 2
+TDX_REPORT: Final = 4  # OpenHCL, IgvmHwReportType
+HARDWARE_REQUEST: Final = 2
 SHA256: Final = 1  # 2 and 3 are said to be SHA-384 and SHA-512; nobody has shown one
 AK_NAME: Final = "HCLAkPub"
 AK_BITS: Final = 2048
@@ -77,15 +79,15 @@ class Quote:
     pcr_digest: bytes
 
 
-def read_hcl(data: bytes) -> tuple[bytes, AzureParts]:
-    """(report, parts) of an HCL blob. Raises `Unreadable` (`snp.azure.malformed`)."""
+def read_hcl(data: bytes, of: int = SNP_REPORT) -> tuple[bytes, AzureParts]:
+    """(report, parts) of an HCL blob of this kind. Raises `Unreadable` (`snp.azure.malformed`)."""
     if not RUNTIME_OFFSET + RUNTIME_HEADER.size <= len(data) <= MAX_HCL_BYTES or data[:4] != MAGIC:
         raise _malformed("no HCL blob")
     version, total, request = struct.unpack_from("<3I", data, 4)
     size, runtime_version, report_type, hash_type, length = RUNTIME_HEADER.unpack_from(data, RUNTIME_OFFSET)
     end = RUNTIME_OFFSET + RUNTIME_HEADER.size + length
-    if version not in VERSIONS or runtime_version != 1 or request != SNP_REPORT or report_type != SNP_REPORT:
-        raise _malformed("an unknown version, or not the report of an SNP guest")
+    if version not in VERSIONS or runtime_version != 1 or request != HARDWARE_REQUEST or report_type != of:
+        raise _malformed("an unknown version, or not the report of such a guest")
     if size != RUNTIME_HEADER.size + length or total != RUNTIME_OFFSET + size or end > len(data):
         raise _malformed("its lengths disagree")
     if any(data[16:HEADER_BYTES]) or any(data[end:]):

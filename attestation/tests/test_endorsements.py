@@ -16,9 +16,9 @@ from attestation.endorsements import (
     read_table,
     recognise,
 )
+from attestation.snp.tests.judging import judge
 from attestation.testing.forge import Forge
 from attestation.tests import recorded
-from attestation.tests.judging import judge
 from attestation.x509 import read_certificate
 from schemas.errors import Unreadable
 

@@ -12,8 +12,8 @@ from attestation import render
 from attestation.ear import PROFILE, as_ear, sign_ear, verify_ear
 from attestation.render import human_text, stated_lines
 from attestation.result import Check, decide, downranked, failed, not_evaluated, passed, undecided
+from attestation.snp.tests.judging import demanding, judge
 from attestation.testing.forge import Forge
-from attestation.tests.judging import demanding, judge
 from schemas.errors import ComityError
 from schemas.keys import SigningKey
 

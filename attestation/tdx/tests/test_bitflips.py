@@ -12,11 +12,11 @@ import pytest
 
 from attestation.appraise import appraise_dcap
 from attestation.result import AttestationResult
+from attestation.snp.tests.test_bitflips import ALL_BITS, flips
 from attestation.tdx.quote import read_quote
 from attestation.tdx.tests import recorded
 from attestation.tdx.tests.judging import GOOD, SGX, TD15, judge
 from attestation.testing.intel import IntelForge
-from attestation.tests.test_bitflips import ALL_BITS, flips
 from schemas.errors import Unreadable
 from schemas.primitives import parse_time
 

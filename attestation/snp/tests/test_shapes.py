@@ -21,10 +21,10 @@ from attestation.endorsements import TABLE_GUIDS
 from attestation.files import as_bytes
 from attestation.snp.forms import unwrap
 from attestation.snp.report import PLATFORM_BITS, POLICY_BITS
+from attestation.snp.tests.judging import KINDS, PRODUCTS, judge
 from attestation.testing.expectations import snp_toml
 from attestation.testing.forge import NOW, Forge, ec_key
 from attestation.tests import recorded
-from attestation.tests.judging import KINDS, PRODUCTS, judge
 from attestation.tests.test_endorsements import UNKNOWN, pem, table
 from schemas.errors import Unreadable
 from schemas.primitives import format_time, parse_time
@@ -119,7 +119,18 @@ def test_files_of_digits(spell: Callable[[bytes], str], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"0x", b"abc", b"abcde", b"a=bc", pem(b"\1"), b'{"a": 1}', b"\2\0\0\0"]
+    "data",
+    [
+        b"",
+        b"0x",
+        b"word",
+        b"a" * 65,
+        b"a" * 64 + b"=a==",
+        b"aaaa " * 20,
+        pem(b"\1" * 99),
+        b'{"a": 1}',
+        bytes(99),
+    ],
 )
 def test_what_is_no_file_of_digits_stays_as_it_is(data: bytes) -> None:
     assert as_bytes(data) == data

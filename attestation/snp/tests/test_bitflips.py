@@ -16,9 +16,9 @@ import pytest
 from attestation.appraise import appraise_snp
 from attestation.expected import Expectations
 from attestation.result import AttestationResult
+from attestation.snp.tests.judging import PRODUCTS, demanding
 from attestation.testing.forge import NOW, Forge
 from attestation.tests import recorded
-from attestation.tests.judging import PRODUCTS, demanding
 from schemas.errors import Unreadable
 from schemas.primitives import parse_time
 

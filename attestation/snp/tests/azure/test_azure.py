@@ -11,10 +11,10 @@ import pytest
 from attestation.result import AttestationResult
 from attestation.snp.azure import read_hcl
 from attestation.snp.forms import unwrap
+from attestation.snp.tests.azure import azure_forge as azure
+from attestation.snp.tests.judging import demanding, judge
 from attestation.testing.forge import Forge, rsa_key
-from attestation.tests import azure_forge as azure
 from attestation.tests import recorded
-from attestation.tests.judging import demanding, judge
 from schemas.canonical import sha256
 from schemas.errors import Unreadable
 from schemas.primitives import parse_time

@@ -15,10 +15,10 @@ from attestation.expected import Expectations
 from attestation.snp.azure import read_hcl, read_quote
 from attestation.snp.forms import unwrap
 from attestation.snp.report import REPORT_BYTES, read_report
+from attestation.snp.tests.azure.azure_forge import azure_bundle, hcl_blob, make_quote
+from attestation.snp.tests.judging import demanding
 from attestation.testing.expectations import SNP_KEYS
 from attestation.testing.forge import NOW, Forge
-from attestation.tests.azure_forge import azure_bundle, hcl_blob, make_quote
-from attestation.tests.judging import demanding
 from attestation.x509 import read_certificate, read_crl
 from schemas.errors import ConfigurationError, Refused, Unreadable
 

@@ -9,10 +9,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from attestation.result import AttestationResult
 from attestation.snp.origin import leaf
+from attestation.snp.tests.faults.listed import FAULTS, GENOA, MILAN, TURIN, VLEK, Fault, fault, stating
+from attestation.snp.tests.judging import demanding, judge
 from attestation.testing import der
 from attestation.testing.forge import Forge, ec_key, ia5, level, rsa_key
-from attestation.tests.faults import FAULTS, GENOA, MILAN, TURIN, VLEK, Fault, fault, stating
-from attestation.tests.judging import demanding, judge
 
 
 def leaf_with(code: str, forge: Forge, name: str, **changes: Any) -> None:

@@ -21,6 +21,7 @@ from attestation.collateral.bundle import INDEX
 from attestation.collateral.nvidia import Accelerators, Endpoints
 from attestation.collateral.pieces import Pieces
 from attestation.collateral.service import Service
+from attestation.collateral.tests.test_bundle import signer_toml
 from attestation.commands import main
 from attestation.gpu.expected import GpuPolicy
 from attestation.gpu.forms import TokenFile
@@ -40,7 +41,6 @@ from attestation.testing.nvidia import NOW, GpuForge, pem
 from attestation.testing.nvidia_report import NONCE
 from attestation.testing.nvidia_status import Answer, asked
 from attestation.testing.nvidia_token import TokenForge
-from attestation.tests.test_bundle import signer_toml
 from attestation.x509 import read_certificate
 from schemas.errors import ComityError, ConfigurationError, Refused, Undecided
 from schemas.keys import SigningKey

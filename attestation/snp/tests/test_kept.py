@@ -15,9 +15,9 @@ from attestation.result import AttestationResult
 from attestation.snp.appraisal import SnpAppraisal
 from attestation.snp.appraise import appraise_report
 from attestation.snp.origin import verify
+from attestation.snp.tests.faults.policy import denial
+from attestation.snp.tests.judging import demanding
 from attestation.testing.forge import NOW, Forge, ec_key, sign_report
-from attestation.tests.faults_policy import denial
-from attestation.tests.judging import demanding
 from schemas.errors import Unreadable
 
 FORGE = Forge.of("Milan")

@@ -11,7 +11,7 @@ import pytest
 from attestation.expected import Expectations
 from attestation.narrow import narrow
 from attestation.testing.forge import MEASUREMENT
-from attestation.tests.test_appraise_node import (
+from attestation.tests.node.test_appraise_node import (
     ENGINE,
     MODEL,
     NOW,

@@ -16,11 +16,11 @@ import pytest
 from attestation.collateral import amd
 from attestation.collateral import service as patience
 from attestation.collateral.amd import KeyDistribution
+from attestation.collateral.tests.kds import Service, serving
 from attestation.commands import main
+from attestation.snp.tests.judging import demanding, judge
 from attestation.testing.expectations import snp_toml
 from attestation.testing.forge import NOW, Forge, ec_key, rsa_key
-from attestation.tests.judging import demanding, judge
-from attestation.tests.kds import Service, serving
 from attestation.tests.test_endorsements import pem
 from schemas.errors import ConfigurationError, Refused, Undecided
 from schemas.primitives import format_time

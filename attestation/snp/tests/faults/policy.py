@@ -8,10 +8,10 @@ from typing import Any
 
 from attestation.result import AttestationResult
 from attestation.snp.report import HOST_REQUESTED_VMPL
+from attestation.snp.tests.faults.listed import FAULTS, MILAN, TURIN, VLEK, Fault, asking, fault, stating
+from attestation.snp.tests.faults.report import HIGHER_TCB
+from attestation.snp.tests.judging import demanding, judge
 from attestation.testing.forge import Forge
-from attestation.tests.faults import FAULTS, MILAN, TURIN, VLEK, Fault, asking, fault, stating
-from attestation.tests.faults_report import HIGHER_TCB
-from attestation.tests.judging import demanding, judge
 
 # --- expectations --------------------------------------------------------------------------------
 asking("snp.deny.product", products='["Genoa", "Turin"]')

@@ -17,7 +17,7 @@ from attestation.tdx.tests.judging import GOOD, TDX_KEYS, but, toml
 from attestation.testing.intel import IntelForge
 from attestation.testing.intel_documents import NOW
 from attestation.testing.intel_quote import GOOD_TD
-from attestation.tests.test_appraise_node import CLINIC, ENGINE, MODEL, evidence
+from attestation.tests.node.test_appraise_node import CLINIC, ENGINE, MODEL, evidence
 from schemas.errors import ConfigurationError
 from schemas.evidence import CpuEvidence, NodeEvidence
 from schemas.trust import FederationTrust

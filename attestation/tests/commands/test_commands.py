@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 
 from attestation.commands import main
+from attestation.snp.tests.azure import azure_forge as azure
 from attestation.testing.expectations import snp_toml
 from attestation.testing.forge import Forge
-from attestation.tests import azure_forge as azure
-from attestation.tests.test_appraise_node import CLINIC, NOW, evidence, expectations, vendor
-from attestation.tests.test_appraise_node import _toml as node_expectations
+from attestation.tests.node.test_appraise_node import CLINIC, NOW, evidence, expectations, vendor
+from attestation.tests.node.test_appraise_node import _toml as node_expectations
 from schemas.errors import ComityError, ConfigurationError, Unreadable
 from schemas.primitives import format_time
 
 FORGE = Forge.of("Milan")
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 AT = ["--at", "2026-03-01T00:00:00Z"]
 
 

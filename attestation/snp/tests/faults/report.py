@@ -8,9 +8,9 @@ from functools import partial
 from attestation.result import AttestationResult
 from attestation.snp.format import P384_ORDER
 from attestation.snp.report import HOST_REQUESTED_VMPL
+from attestation.snp.tests.faults.listed import FAULTS, MILAN, Fault, asking, fault, stating
+from attestation.snp.tests.judging import judge
 from attestation.testing.forge import ec_key, sign_report
-from attestation.tests.faults import FAULTS, MILAN, Fault, asking, fault, stating
-from attestation.tests.judging import judge
 
 # --- the report's format -------------------------------------------------------------------------
 for version in (0, 1, 6, 2**32 - 1):

@@ -19,13 +19,13 @@ from attestation.collateral import intel
 from attestation.collateral import service as patience
 from attestation.collateral.intel import INTEL, INTEL_ROOT_CRL, Provisioning, Wanted
 from attestation.collateral.pieces import MARKS, Pieces
+from attestation.collateral.tests.pcs import Provisioner, provisioning
 from attestation.commands import main
 from attestation.tdx.collateral.rollback import read_marks
 from attestation.tdx.origin.chain import INTEL_ROOTS, Roots
 from attestation.tdx.tests.judging import GOOD, SGX, TD15, but, judge, toml
 from attestation.testing.intel import PLATFORM_CN, ROOT_CN, IntelForge, crl, days, pem
 from attestation.testing.intel_documents import NOW, text
-from attestation.tests.pcs import Provisioner, provisioning
 from schemas.canonical import sha256
 from schemas.errors import ConfigurationError, Refused, Undecided
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from attestation.result import AttestationResult
+from attestation.snp.tests.faults.listed import DAY, GENOA, MILAN, VLEK, fault
+from attestation.snp.tests.judging import demanding, judge
 from attestation.testing import der
 from attestation.testing.forge import NOW, Forge, rsa_key
-from attestation.tests.faults import DAY, GENOA, MILAN, VLEK, fault
-from attestation.tests.judging import demanding, judge
 
 
 # --- time and revocation -------------------------------------------------------------------------

@@ -8,8 +8,8 @@ from datetime import timedelta
 from typing import Any
 
 from attestation.result import AttestationResult
+from attestation.snp.tests.judging import demanding, judge
 from attestation.testing.forge import Forge
-from attestation.tests.judging import demanding, judge
 
 MILAN = Forge.of("Milan")
 GENOA = Forge.of("Genoa")
