@@ -12,6 +12,7 @@ from typing import cast
 
 from attestation import der, endorsements, narrow, x509
 from attestation.gpu import documents as offered
+from attestation.gpu import kept as known
 from attestation.gpu import verify as origin
 from attestation.gpu.pki import chain as devices
 from attestation.gpu.pki import constraints
@@ -61,6 +62,7 @@ def caches() -> tuple[_lru_cache_wrapper[object], ...]:
             quote._read_vouched,
             constraints.stated,
             offered.gather,
+            known.room_of_device,
             links.verify_link,
             devices.read_chain,
             fields.read_opaque,

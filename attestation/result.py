@@ -82,6 +82,11 @@ def compared(name: str, code: str, holds: bool, seen: str, wanted: str, clause: 
     return _new(Check, (name, "fail", seen, wanted, clause, code, "contraindicated"))
 
 
+def renamed(check: Check, name: str) -> Check:
+    """The same check under another name."""
+    return _new(Check, (name, *check[1:]))
+
+
 def decide(checks: Sequence[Check]) -> tuple[Verdict, str | None]:
     """The verdict and the first reason for it: a failure outweighs a gap, a gap outweighs a warning."""
     gap = lowered = None

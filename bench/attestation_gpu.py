@@ -140,17 +140,17 @@ def measure(case: Case, seconds: float) -> dict[str, float]:
 def _record(run: Callable[[], None]) -> list[tuple[ec.EllipticCurvePublicKey, bytes, bytes]]:
     """Every signature check that a run makes: key, signature, what was signed."""
     found: list[tuple[ec.EllipticCurvePublicKey, bytes, bytes]] = []
-    real = checks_of.verify_der
+    real = checks_of.verify_ecdsa
 
     def noted(key: ec.EllipticCurvePublicKey, signature: bytes, signed: bytes) -> bytes:
         found.append((key, signature, signed))
         return real(key, signature, signed)
 
-    checks_of.verify_der = noted
+    checks_of.verify_ecdsa = noted
     try:
         run()
     finally:
-        checks_of.verify_der = real
+        checks_of.verify_ecdsa = real
     return found
 
 

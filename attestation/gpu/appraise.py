@@ -7,12 +7,14 @@ cryptographic facts. All checks run that can, in the order in which their reason
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache, partial
 from typing import Final
 
 from attestation.gpu.documents import Offered, gather
 from attestation.gpu.expected import DEFAULT, GpuPolicy
+from attestation.gpu.kept import Asked, Named, may_keep, next_change, room_of_device
 from attestation.gpu.pki.chain import DeviceChain, Family
 from attestation.gpu.pki.signature import p384_of, verify_raw
 from attestation.gpu.policy import check_demands
@@ -20,14 +22,18 @@ from attestation.gpu.revocation.check import Held, Subject, check_revocation, re
 from attestation.gpu.rim.check import check_manifests
 from attestation.gpu.rim.issues import Chosen
 from attestation.gpu.show import state_device
-from attestation.gpu.spdm.report import Report, is_report, read_report
-from attestation.gpu.verify import Origin, authenticate
-from attestation.result import AttestationResult, Check, decide, failed
+from attestation.gpu.spdm.report import Report, is_report, read_next, read_report, standing_of
+from attestation.gpu.verify import Origin, authenticate, check_nonce, check_signature
+from attestation.result import AttestationResult, Check, decide, failed, renamed
 from attestation.x509 import read_certificate
 from schemas.canonical import sha256
 from schemas.errors import ComityError, Refused
 from schemas.evidence import DeviceState
 
+NUMBERED_NAMES: Final = 4096  # some 40 checks of each of 64 devices
+_DIFFERING: Final = ("gpu.nonce", "gpu.report.signature")
+"""Checks of which every report has its own."""
+_KEPT_VERDICTS: Final = ("affirming", "warning")
 MAX_TRIED_CHAINS: Final = 16  # chains tried where several devices' lie in one folder
 
 
@@ -39,6 +45,21 @@ class DeviceAppraisal:
     report: Report | None
     chain: DeviceChain | None
     family: Family | None
+    chosen: tuple[Chosen, ...] = ()
+    common: dict[int, list[Check]] | None = None
+    """Position → checks, shared by all reports of this device that were judged by one finding."""
+
+    def numbered(self, position: int) -> list[Check]:
+        """The checks as those of a node's n-th device: `gpu.chain.root` becomes `gpu.device2.chain.root`."""
+        if self.common is None:
+            return [_numbered(check, position) for check in self.result.checks]
+        common = self.common.get(position)
+        if common is None:
+            common = self.common[position] = [_numbered(check, position) for check in self.result.checks]
+        return [
+            _numbered(own, position) if own.name in _DIFFERING else shared
+            for shared, own in zip(common, self.result.checks, strict=True)
+        ]
 
 
 def appraise_device(
@@ -57,11 +78,38 @@ def appraise_device(
 
     policy: None = no reference values are demanded. nonce: our challenge (32 bytes). state: what the attested
     guest says of its GPU; only a caller that has verified the guest may pass it.
-
-    1. sort what was offered; 2. origin; 3. manifests and measurements; 4. revocation; 5. demands.
     """
+    documents, moment = tuple(endorsements), at.timestamp()
+    offered = gather(documents)
+    asked = (nonce is not None, waive_revocation, state)
+    named = (expectations_digest, tuple(waived))
+    room = None
+    if may_keep(evidence, documents):
+        room = room_of_device(standing_of(evidence), offered, policy, named, asked)
+        if (known := room.at(moment)) is not None:
+            return _next(known, evidence, nonce, at)
+    found = _appraise(evidence, offered, policy, named, nonce, asked, at)
+    chain, holds = found.chain, found.result.verdict in _KEPT_VERDICTS
+    # What does not hold is found anew each time; among several chains a signature decides which one counts.
+    if room is not None and holds and chain is not None and len(offered.chains) == 1:
+        rules = (policy or DEFAULT).manifests
+        found = replace(found, common={})
+        room.keep(found, moment, next_change(offered, _held(offered), chain, rules, moment))
+    return found
+
+
+def _appraise(
+    evidence: bytes,
+    offered: Offered,
+    policy: GpuPolicy | None,
+    named: Named,
+    nonce: bytes | None,
+    asked: Asked,
+    at: datetime,
+) -> DeviceAppraisal:
+    """1. origin; 2. manifests and measurements; 3. revocation; 4. demands, where there are any."""
     rules, moment = policy or DEFAULT, at.timestamp()
-    offered = gather(tuple(endorsements))
+    _, waive_revocation, state = asked
     origin = authenticate(
         evidence, _chain_for(evidence, offered), rules.roots, moment,
         nonce=nonce, padding=rules.padding, fwid=rules.fwid,
@@ -77,9 +125,35 @@ def appraise_device(
     checks = [*_documents(offered), *early, *revocation, *manifests, pdi]
     if policy is not None:
         checks += check_demands(origin.report, origin.family, state, policy)
-    named = ("revocation",) if waive_revocation else ()
-    result = _concluded(evidence, origin, chosen, ends, checks, expectations_digest, (*named, *waived), at)
-    return DeviceAppraisal(result, origin.report, origin.chain, origin.family)
+    digest, waived = named
+    waived = ("revocation", *waived) if waive_revocation else waived
+    result = _concluded(evidence, origin, chosen, ends, checks, digest, waived, at)
+    return DeviceAppraisal(result, origin.report, origin.chain, origin.family, tuple(chosen))
+
+
+def _next(known: DeviceAppraisal, data: bytes, nonce: bytes | None, at: datetime) -> DeviceAppraisal:
+    """A report of the standing of `known`, judged by what it may differ in."""
+    assert known.report is not None
+    report, result = read_next(known.report, data), known.result
+    new = {check.name: check for check in (check_nonce(report, nonce), check_signature(report, known.chain))}
+    checks = tuple([new.get(check.name, check) for check in result.checks])
+    verdict, reason = result.verdict, result.reason
+    if any(check.effect != "shown" for check in new.values()):
+        verdict, reason = decide(checks)
+    stated = partial(state_device, report, known.chain, known.family, known.chosen)
+    changed = result._replace(
+        verdict=verdict, reason=reason, checks=checks, at=at, identity=report.identity, stated=stated
+    )
+    return DeviceAppraisal(changed, report, known.chain, known.family, known.chosen, known.common)
+
+
+def _numbered(check: Check, position: int) -> Check:
+    return renamed(check, _name(check.name, position))
+
+
+@lru_cache(maxsize=NUMBERED_NAMES)
+def _name(name: str, position: int) -> str:
+    return f"gpu.device{position}.{name.removeprefix('gpu.')}"
 
 
 def _documents(offered: Offered) -> list[Check]:

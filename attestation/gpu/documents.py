@@ -30,9 +30,9 @@ CACHED_OFFERS: Final = 64
 _DEVICE_NAMES: Final = (" FMC LF", " BROM", " Device Identity CA")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Offered:
-    """Everything that was offered, each thing once. Nothing in it is verified."""
+    """Everything that was offered, each thing once. Nothing in it is verified. Compared by identity."""
 
     chains: tuple[tuple[bytes, ...], ...] = ()
     """Certificates in DER, in the order of the document that held them."""

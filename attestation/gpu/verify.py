@@ -61,10 +61,10 @@ def authenticate(
     return Origin(
         [
             form,
-            _nonce(report, nonce),
+            check_nonce(report, nonce),
             *checks,
             families,
-            _signature(report, chain),
+            check_signature(report, chain),
             check_fwid(report, chain, family, fwid),
             _own_pdi(report, chain, family),
         ],
@@ -101,7 +101,7 @@ def _form(data: bytes, padding: str) -> tuple[Report | None, Check]:
     )
 
 
-def _nonce(report: Report | None, nonce: bytes | None) -> Check:
+def check_nonce(report: Report | None, nonce: bytes | None) -> Check:
     """The challenge stands in the request, which the device signs with its answer (DSP0274 10.11)."""
     name = "gpu.nonce"
     if report is None or nonce is None:
@@ -214,7 +214,7 @@ def _hold_report(report: Report, family: Family) -> Report:
     return report
 
 
-def _signature(report: Report | None, chain: DeviceChain | None) -> Check:
+def check_signature(report: Report | None, chain: DeviceChain | None) -> Check:
     """Over the bytes as received, on every call: nothing about a report itself is remembered."""
     name, wanted = "gpu.report.signature", "signed by the leaf's key"
     if report is None or chain is None:

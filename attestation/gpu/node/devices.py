@@ -86,9 +86,9 @@ def appraise_devices(
     devices: list[DeviceAppraisal | None] = []
     checks: list[Check] = []
     for position, device in enumerate(inputs):
-        appraisal, found = _one(device, common, asked)
+        appraisal, found = _one(device, position, common, asked)
         devices.append(appraisal)
-        checks += [_numbered(check, position) for check in found]
+        checks += found
     known = [each for each in devices if each is not None]
     policy = asked.policy or DEFAULT
     checks += check_batch(known, len(inputs), policy)
@@ -103,8 +103,9 @@ def appraise_devices(
 
 
 def _one(
-    device: DeviceInput, common: Sequence[bytes], asked: Asked
+    device: DeviceInput, position: int, common: Sequence[bytes], asked: Asked
 ) -> tuple[DeviceAppraisal | None, list[Check]]:
+    """A device with its checks, named by its position."""
     try:
         found = appraise_device(
             device.report,
@@ -118,22 +119,18 @@ def _one(
             state=device.state,
         )
     except Unreadable as error:
-        check = failed("gpu.report.form", error.code, error.text, "one report and nothing else", "gpu.md 1")
-        return None, [check]
-    return found, [*found.result.checks, *_kind(device, found)]
+        name, wanted = f"gpu.device{position}.report.form", "one report and nothing else"
+        return None, [failed(name, error.code, error.text, wanted, "gpu.md 1")]
+    return found, [*found.numbered(position), *_kind(device, position, found)]
 
 
-def _kind(device: DeviceInput, found: DeviceAppraisal) -> list[Check]:
+def _kind(device: DeviceInput, position: int, found: DeviceAppraisal) -> list[Check]:
     if device.kind is None or found.family is None:
         return []
     seen = found.family.kind
     holds = seen == device.kind
-    return [compared("gpu.kind", "gpu.chain_family_mismatch", holds, seen, device.kind, "gpu.md 3")]
-
-
-def _numbered(check: Check, position: int) -> Check:
-    """`gpu.chain.root` of the third device becomes `gpu.device2.chain.root`."""
-    return Check(f"gpu.device{position}.{check.name.removeprefix('gpu.')}", *check[1:])
+    name = f"gpu.device{position}.kind"
+    return [compared(name, "gpu.chain_family_mismatch", holds, seen, device.kind, "gpu.md 3")]
 
 
 def check_tokens(

@@ -44,7 +44,7 @@ def verify_raw(key: ec.EllipticCurvePublicKey, signature: bytes, signed: bytes) 
     r, s = int.from_bytes(signature[:48]), int.from_bytes(signature[48:])
     if not (0 < r < ORDER and 0 < s < ORDER):  # FIPS 186-5 6.4.2 step 1
         raise Refused("signature.invalid", "r or s outside 1..n-1")
-    return verify_der(key, encode_dss_signature(r, s), signed)
+    return verify_ecdsa(key, encode_dss_signature(r, s), signed)
 
 
 def verify_signed(document: Certificate | Crl, issuer: Certificate) -> bytes:
@@ -62,6 +62,11 @@ def verify_der(key: ec.EllipticCurvePublicKey, signature: bytes, signed: bytes) 
         canonical = False
     if not canonical:
         raise Refused("signature.invalid", "a signature that is not DER")
+    return verify_ecdsa(key, signature, signed)
+
+
+def verify_ecdsa(key: ec.EllipticCurvePublicKey, signature: bytes, signed: bytes) -> bytes:
+    """The one public-key operation: a signature whose encoding was held. Raises `Refused`."""
     try:
         key.verify(signature, signed, _ECDSA)
     except InvalidSignature:

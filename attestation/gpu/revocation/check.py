@@ -116,7 +116,7 @@ def _check(
     if found.good:
         source, since, until = max(found.good, key=lambda each: each[2])
         ends[subject.name] = until
-        seen = f"not revoked, {source} {(at - since) / 3600:.1f} hours old, until {date(until)}"
+        seen = f"not revoked, {source} of {date(since)}, until {date(until)}"
         return passed(name, seen, _WANTED, _CLAUSE)
     if not found.gaps and subject.certificate.serial in foreign:
         seen = "an answer for this serial, but of another issuer"

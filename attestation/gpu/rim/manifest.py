@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from attestation.gpu.pki.constraints import hold_chain
 from attestation.gpu.pki.signature import verify_link
-from attestation.gpu.rim.document import MAX_DOCUMENT_BYTES, malformed, read_document
+from attestation.gpu.rim.document import MAX_DOCUMENT_BYTES, malformed, read_canonical
 from attestation.gpu.rim.signature import verify_document
 from attestation.x509 import Certificate
 from schemas.canonical import sha256
@@ -30,12 +30,16 @@ _SWID: Final = "{http://standards.iso.org/iso/19770/-2/2015/schema.xsd}"
 _RIM: Final = (
     "{https://trustedcomputinggroup.org/resource/tcg-reference-integrity-manifest-rim-information-model/}"
 )
+_RESOURCE_TAG: Final = f"{_SWID}Resource"
 _HASH: Final = "{http://www.w3.org/2001/04/xmlenc#sha384}Hash"
 _NUMBERS: Final = {str(number): number for number in range(256)}
 _ACTIVE: Final = {"True": True, "False": False}
 _HASHES: Final = tuple(f"{_HASH}{n}" for n in range(MAX_ALTERNATIVES))
-_VERSION: Final = re.compile(rb"\scolloquialVersion=\"([0-9A-Za-z.]{1,64})\"")
-_RESOURCE: Final = frozenset(("type", "index", "active", "alternatives", "name", "size"))
+_VERSION: Final = re.compile(rb"colloquialVersion=\"([0-9A-Za-z.]{1,64})\"")
+_RESOURCE: Final = ("active", "alternatives", "index", "name", "size", "type")
+"""In the order in which C14N writes attributes; values follow, for they have a namespace (xml-c14n 2.2)."""
+_WRITTEN: Final = {count: [*_RESOURCE, *_HASHES[:count]] for count in range(1, 11)}
+"""Number of values → all attributes. From ten on, C14N no longer counts upwards."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +74,7 @@ def verify_manifest(data: bytes) -> Manifest:
             verify_link(child.der, parent.der)
     except Refused as error:
         raise Refused("gpu.rim_chain_untrusted", error.text) from None
-    return _read(read_document(signed.canonical), sha256(data).hex(), signed.chain)
+    return _read(read_canonical(signed.canonical), sha256(data).hex(), signed.chain)
 
 
 @lru_cache(maxsize=CACHED_MANIFESTS)
@@ -79,7 +83,10 @@ def stated_version(data: bytes) -> str | None:
 
     A look at the text: it only says for which report the document is tried, and believes nothing.
     """
-    found = _VERSION.findall(data[:MAX_DOCUMENT_BYTES])
+    found = [
+        each[1] for each in _VERSION.finditer(data[:MAX_DOCUMENT_BYTES])
+        if data[each.start() - 1 : each.start()].isspace()
+    ]  # fmt: skip
     return str(found[0].decode("ascii")) if len(found) == 1 else None
 
 
@@ -130,21 +137,30 @@ def _golden(payload: Any) -> dict[int, tuple[bytes, ...]]:
 
 def _resource(resource: Any) -> tuple[int, bool, tuple[bytes, ...]]:
     """(index, active, accepted values) of one measurement."""
-    said: dict[str, str] = dict(resource.attrib)
-    if resource.tag != f"{_SWID}Resource" or len(resource) or said.get("type") != "Measurement":
+    names, values = resource.keys(), resource.values()
+    if names != _WRITTEN.get(len(names) - len(_RESOURCE)):
+        names, values = _in_order(dict(zip(names, values, strict=True)))
+    active, count, index, _, size, kind, *listed = values
+    if resource.tag != _RESOURCE_TAG or len(resource) or kind != "Measurement":
         raise malformed("a payload of something other than measurements")
-    index, size = _number(said, "index", MAX_INDEX), _number(said, "size", MAX_VALUE_BYTES)
-    count = _number(said, "alternatives", MAX_ALTERNATIVES)
-    active = _ACTIVE.get(said.get("active", ""))
-    names = _HASHES[:count]
-    if active is None or not count or said.keys() - _RESOURCE != set(names):
-        raise malformed(f"measurement {index} disagrees with itself")
-    return index, active, tuple(_value(said[name], size) for name in names)
+    number, length = _number(index, "index", MAX_INDEX), _number(size, "size", MAX_VALUE_BYTES)
+    if active not in _ACTIVE or _number(count, "alternatives", MAX_ALTERNATIVES) != len(listed) or not listed:
+        raise malformed(f"measurement {number} disagrees with itself")
+    return number, _ACTIVE[active], tuple(_value(text, length) for text in listed)
 
 
-def _number(said: Mapping[str, str], name: str, most: int) -> int:
+def _in_order(said: dict[str, str]) -> tuple[list[str], list[str]]:
+    """The attributes as `_WRITTEN` has them, for one without a name or with many values."""
+    found = {"name": "", **said}
+    names = [*_RESOURCE, *_HASHES[: len(found) - len(_RESOURCE)]]
+    if found.keys() != set(names):
+        raise malformed("a measurement that disagrees with itself")
+    return names, [found[name] for name in names]
+
+
+def _number(text: str, name: str, most: int) -> int:
     """A number in its one spelling."""
-    number = _NUMBERS.get(said.get(name, ""))
+    number = _NUMBERS.get(text)
     if number is None or number > most:
         raise malformed(f"{name} is not between 0 and {most}")
     return number

@@ -77,7 +77,7 @@ def _parts(root: Any) -> _Parts:
         raise malformed("not signed")
     if len(signatures) != 1 or signatures[0].getparent() is not root:
         raise _wrapping("not exactly one signature, directly under the root")
-    if any(element.tag == f"{_DS}Object" for element in root.iter()):
+    if next(root.iter(f"{_DS}Object"), None) is not None:
         raise _wrapping("an Object inside the signature")
     signature = signatures[0]
     info, value, key = _members(signature, "SignedInfo", "SignatureValue", "KeyInfo")

@@ -25,6 +25,8 @@ REQUEST_BYTES: Final = 37
 NONCE_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 96
 SLOT: Final = 0
+_NONCE_AT: Final = 4
+_RECORD_AT: Final = REQUEST_BYTES + 8  # behind headers, number of blocks and length of the record
 _DMTF: Final = 1  # MeasurementSpecification
 _BLOCK: Final = struct.Struct("<BBHBH")
 """Index, specification, size; type and size of the value."""
@@ -75,7 +77,7 @@ def read_report(data: bytes) -> Report:
     end = response.at
     signature = response.take(SIGNATURE_BYTES)
     return Report(
-        nonce=data[4 : 4 + NONCE_BYTES],
+        nonce=data[_NONCE_AT : _NONCE_AT + NONCE_BYTES],
         measurements=measurements,
         responder_nonce=responder_nonce,
         opaque=opaque,
@@ -83,6 +85,41 @@ def read_report(data: bytes) -> Report:
         signature=signature,
         tail=data[response.at :],
     )
+
+
+Standing = tuple[int, bytes, bytes, bytes, bytes]
+"""Length, request, measurements, opaque data, tail: all but both nonces and the signature."""
+
+
+def standing_of(data: bytes) -> Standing:
+    """What the same device's next report says again, cut out by the lengths that it states.
+
+    Reports of one standing are read alike, whatever stands in the places that are left out.
+    """
+    record, opaque, end = _places(data)
+    tail = data[end + SIGNATURE_BYTES :]
+    return len(data), data[:_NONCE_AT], data[_NONCE_AT + NONCE_BYTES : record], data[opaque:end], tail
+
+
+def read_next(known: Report, data: bytes) -> Report:
+    """A report of the standing of `known`."""
+    record, opaque, end = _places(data)
+    return Report(
+        nonce=data[_NONCE_AT : _NONCE_AT + NONCE_BYTES],
+        measurements=known.measurements,
+        responder_nonce=data[record:opaque],
+        opaque=known.opaque,
+        signed=data[:end],
+        signature=data[end : end + SIGNATURE_BYTES],
+        tail=known.tail,
+    )
+
+
+def _places(data: bytes) -> tuple[int, int, int]:
+    """Where the measurement record ends, the opaque length begins, and the signature begins."""
+    record = _RECORD_AT + int.from_bytes(data[_RECORD_AT - 3 : _RECORD_AT], "little")
+    opaque = record + NONCE_BYTES
+    return record, opaque, opaque + 2 + int.from_bytes(data[opaque : opaque + 2], "little")
 
 
 @dataclass(slots=True)

@@ -1,0 +1,107 @@
+"""How long an appraisal of a device serves for the same device's next report.
+
+Under one set of inputs only two checks differ between reports of one device, its challenge and its
+signature, until something that was offered ends or begins. So an appraisal that holds is kept for that long,
+and a next report costs its own signature. Both checks are made every time, and nothing serves a moment
+outside the bounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from attestation.gpu.documents import Offered
+from attestation.gpu.expected import GpuPolicy
+from attestation.gpu.pki.chain import DeviceChain
+from attestation.gpu.revocation.check import CLOCK_TOLERANCE, Held
+from attestation.gpu.rim.issues import SECONDS_A_DAY, Rules
+from attestation.gpu.rim.manifest import verify_manifest
+from attestation.gpu.spdm.report import MAX_REPORT_BYTES, Standing
+from attestation.x509 import Certificate
+from schemas.errors import Refused
+from schemas.evidence import DeviceState
+
+if TYPE_CHECKING:
+    from attestation.gpu.appraise import DeviceAppraisal
+
+KEPT_DEVICES: Final = 256  # about 16 KiB each, and what was offered: at most `MAX_KEPT_BYTES`
+MAX_KEPT_BYTES: Final = 256 * 1024  # of documents beside a device that is kept; a board's are some 100 KiB
+
+
+@dataclass(slots=True)
+class Kept:
+    """Room for one appraisal that holds, good for exactly one set of inputs and until something changes."""
+
+    _held: tuple[DeviceAppraisal, float, float] | None = None
+    """With the moments, POSIX seconds, from and until which it holds. Replaced whole: threads share it."""
+
+    def at(self, moment: float) -> DeviceAppraisal | None:
+        """What is kept, if it holds at this moment."""
+        if self._held is None:
+            return None
+        appraisal, since, until = self._held
+        return appraisal if since <= moment < until else None
+
+    def keep(self, appraisal: DeviceAppraisal, since: float, until: float) -> None:
+        self._held = appraisal, since, until
+
+
+Asked: TypeAlias = tuple[bool, bool, DeviceState | None]
+"""Whether there is a challenge, whether revocation is waived, and what the guest says."""
+Named: TypeAlias = tuple[bytes | None, tuple[str, ...]]
+"""Digest and waivers of the expectations."""
+
+
+def may_keep(evidence: bytes, documents: Sequence[bytes]) -> bool:
+    """Whether these are a report and documents of a size that is worth remembering."""
+    return len(evidence) <= MAX_REPORT_BYTES and sum(map(len, documents)) <= MAX_KEPT_BYTES
+
+
+@lru_cache(maxsize=KEPT_DEVICES)
+def room_of_device(
+    standing: Standing,
+    offered: Offered,
+    policy: GpuPolicy | None,
+    named: Named,
+    asked: Asked,
+) -> Kept:
+    """The room for these inputs: all bytes count, but for nonces and signature."""
+    del standing, offered, policy, named, asked
+    return Kept()
+
+
+def next_change(offered: Offered, held: Held, chain: DeviceChain, rules: Rules, at: float) -> float:
+    """The first moment after `at` at which anything here begins or ends; `at` itself where nothing does."""
+    moments = [*_of(chain.certificates)]
+    for offer in offered.manifests:
+        moments += _of_manifest(offer.data, rules)
+    for response in held.responses:
+        moments += _of(response.certificates)
+        for answer in response.answers:
+            moments += _answered(answer.this_update, answer.next_update)
+    for crl in held.crls:
+        moments += _answered(crl.this_update, crl.next_update)
+    return min((moment for moment in moments if moment > at), default=at)
+
+
+def _of(certificates: Sequence[Certificate]) -> Iterator[float]:
+    for each in certificates:
+        yield from (each.not_before, each.not_after)
+
+
+def _of_manifest(data: bytes, rules: Rules) -> list[float]:
+    """One that does not verify does so at no time."""
+    try:
+        chain = verify_manifest(data).chain
+    except Refused:
+        return []
+    ends = [each.not_after + rules.expired_days * SECONDS_A_DAY for each in chain]
+    return [*_of(chain), *ends]
+
+
+def _answered(since: float, until: float | None) -> list[float]:
+    """With the tolerance between a responder's clock and ours, on either side."""
+    return [since - CLOCK_TOLERANCE, *([] if until is None else [until + CLOCK_TOLERANCE])]
