@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from receipts.bundle import Disclosures
-from receipts.log.erasure import Tombstone
 from receipts.statements.node import NodeStatement
+from receipts.statements.notice import Accusation, Gap, Tombstone
 from receipts.statements.promise import InclusionPromise
 from receipts.statements.receipt import AcknowledgementReceipt, ExecutionReceipt, PlacementReceipt
 from receipts.witnessing.equivocation import Equivocation
@@ -19,6 +19,8 @@ PUBLISHED: Final[tuple[type[Wire], ...]] = (
     NodeStatement,
     InclusionPromise,
     Tombstone,
+    Gap,
+    Accusation,
     Disclosures,
     Equivocation,
 )

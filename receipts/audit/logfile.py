@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,6 +18,17 @@ from receipts.merkle import inclusion_proof
 from receipts.proof import Proof
 from schemas.canonical import sha256
 from schemas.errors import Unreadable
+
+
+@dataclass(frozen=True, slots=True)
+class NoticeRow:
+    """A notice as it is stored; nothing of it is believed yet."""
+
+    index: int
+    kind: int
+    envelope: bytes = field(repr=False)
+    record: bytes | None
+    salt: bytes | None
 
 
 class LogFile:
@@ -57,6 +69,20 @@ class LogFile:
             yield from every(self.connection, peer=peer)
         except sqlite3.Error as error:
             raise Unreadable("log.damaged", f"{self.path}: {error}") from None
+
+    def notices(self) -> Iterator[NoticeRow]:
+        """Tombstones, gaps and accusations in the order of the log; none in a log from before them."""
+        known = self.connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'notice'").fetchone()
+        rows = (
+            self.connection.execute(
+                "SELECT n.idx, n.kind, n.envelope, l.record, l.salt FROM notice n"
+                " LEFT JOIN leaf l ON l.idx = n.idx ORDER BY n.idx"
+            )
+            if known
+            else ()
+        )
+        for index, kind, data, record, salt in rows:
+            yield NoticeRow(index, kind, blob(data) or b"", blob(record), blob(salt))
 
     def foreign(self) -> Iterator[tuple[bytes, bytes, bytes | None]]:
         """(digest, envelope, proof) of statements of others that it keeps."""

@@ -17,8 +17,10 @@ from receipts.audit.checking import Checked
 from receipts.audit.findings import Audit, Finding, Severity
 from receipts.audit.logfile import LogFile
 from receipts.audit.many import in_threads
+from receipts.audit.notices import Notices, read_notices
 from receipts.audit.whole import LIMITS, Progress, Walk, signers_of, silent
 from receipts.bundle import Bundle
+from receipts.statements.notice import check_accusation
 from receipts.statements.receipt import (
     MODELS,
     AcknowledgementReceipt,
@@ -51,6 +53,7 @@ class Side:
     """Digests of Placements that its Executions name."""
     copies: dict[str, tuple[Receipt, bytes, bytes | None]] = field(default_factory=dict)
     """Receipt digest → (receipt, envelope, proof) that the other signed and that is kept here."""
+    notices: Notices = field(default_factory=Notices)
 
     @property
     def domain(self) -> str:
@@ -96,12 +99,14 @@ def audit_pair(
         comparison.executions(side, other)
         comparison.acknowledgements(side, other)
         comparison.copies(side, other)
+        comparison.accusations(side, other)
     return result
 
 
 def _read(side: Side, other: str, held: PinnedTrust, result: Audit, progress: Progress) -> None:
     """Its receipts to the other, with their sequence; and the other's that it keeps."""
-    walk, total = Walk(side.domain, result), side.log.size
+    side.notices = read_notices(side.log, held, result)
+    walk, total = Walk(side.domain, result, side.notices), side.log.size
     signers = signers_of(side.domain, held)
     for checked in in_threads(side.log.rows(peer=other), signers, whole=True):
         walk.take(checked)
@@ -250,6 +255,31 @@ class Comparison:
             what = f"{other.domain} gave number {body.seq} to two receipts"
             envelopes |= self._row_envelope(other, twin)
             self._add(other.domain, "audit.two_receipts", "wrong", what, body, envelopes, proofs)
+
+    def accusations(self, side: Side, other: Side) -> None:
+        """Each accusation stands until the accused's log shows the receipt that it named."""
+        keys = [each.key for each in self.held.registered("receipt") if each.domain == other.domain]
+        for body, data in side.notices.accusations:
+            if body.accused != other.domain:
+                continue
+            try:
+                shown = check_accusation(body, keys)
+            except ComityError as error:
+                self.result.add(Finding(side.domain, error.code, "wrong", error.text))
+                continue
+            if body.named in other.own:
+                text = f"{other.domain} shows number {body.number}, which it was accused of withholding"
+                self.result.add(Finding(other.domain, "audit.accusation_answered", "note", text))
+                continue
+            text = f"{other.domain} withholds number {body.number} to {side.domain}, which its next one names"
+            name = f"accusation-{body.named[:16]}.dsse.json"
+            where = self.keep(name, data) if self.keep else None
+            self.result.add(
+                Finding(
+                    other.domain, "audit.accusation_stands", "missing", text, shown.receipt_id,
+                    shown.request.id, where,
+                )
+            )  # fmt: skip
 
     def _row_envelope(self, side: Side, digest: str) -> dict[bytes, bytes]:
         row = side.own[digest].row

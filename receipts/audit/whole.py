@@ -17,6 +17,7 @@ from receipts.audit.checking import Checked, Signer, Signers
 from receipts.audit.findings import Audit, Finding, Severity
 from receipts.audit.logfile import LogFile
 from receipts.audit.many import PROCESSES_FROM, in_threads, processes
+from receipts.audit.notices import Notices, read_notices
 from receipts.audit.replayed import Replay
 from receipts.audit.rows import Row
 from receipts.log import fsck
@@ -57,7 +58,7 @@ def audit_log(
         text = f"{log.domain} has no manifest under the pin"
         result.add(Finding(log.domain, "audit.no_manifest", "wrong", text))
         return result
-    walk = Walk(log.domain, result)
+    walk = Walk(log.domain, result, read_notices(log, held, result))
     replay = None if policies is None else Replay.of(log, held, policies, rerank, result)
     total, signers = log.size, signers_of(log.domain, held)
     with ExitStack() as stack:
@@ -117,6 +118,7 @@ class Walk:
 
     domain: str
     result: Audit
+    notices: Notices
     seen: int = 0
     erased: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
@@ -133,23 +135,40 @@ class Walk:
         if checked.error is not None:
             self._add(row, checked.error.code, "wrong", checked.error.text)
         elif checked.prev is None:
-            self.erased += 1
+            self._erased(row)
         self._follow(row, checked.prev)
         self.heads[row.peer] = (row.seq, row.digest)
 
+    def _erased(self, row: Row) -> None:
+        self.erased += 1
+        if self.notices.buried.get(row.receipt_id) != row.index:
+            self._add(row, "audit.no_tombstone", "missing", "erased, and no tombstone says by whose order")
+
     def _follow(self, row: Row, prev: str | None) -> None:
+        if any(self.notices.covering(row.peer, row.seq)):
+            text = f"number {row.seq} to {row.peer} is here, though it was said to be lost"
+            self._add(row, "audit.gap_false", "wrong", text)
         head = self.heads.get(row.peer)
         wanted = 0 if head is None else head[0] + 1
         if row.seq > wanted:
-            self.gaps[row.peer] += row.seq - wanted
-            numbers = f"number {wanted}" if row.seq == wanted + 1 else f"numbers {wanted} to {row.seq - 1}"
-            self._add(row, "audit.sequence_gap", "missing", f"{numbers} to {row.peer} not in the log")
+            self._missing(row, wanted)
         elif row.seq < wanted:
             text = f"number {row.seq} to {row.peer} stands there twice or out of order"
             self._add(row, "audit.sequence_fork", "wrong", text)
         elif prev is not None and prev != (FIRST if head is None else head[1].hex()):
             text = f"number {row.seq} to {row.peer} names another predecessor"
             self._add(row, "audit.sequence_prev", "wrong", text)
+
+    def _missing(self, row: Row, wanted: int) -> None:
+        """Numbers that are not there: owed, unless their loss was admitted."""
+        self.gaps[row.peer] += row.seq - wanted
+        numbers = f"number {wanted}" if row.seq == wanted + 1 else f"numbers {wanted} to {row.seq - 1}"
+        text = f"{numbers} to {row.peer} not in the log"
+        gap = self.notices.admitted(row.peer, wanted, row.seq - 1)
+        if gap is None:
+            self._add(row, "audit.sequence_gap", "missing", text)
+        else:
+            self._add(row, "audit.gap_admitted", "note", f"{text}; {self.domain} admits it: {gap.reason}")
 
     def _add(self, row: Row, code: str, severity: Severity, text: str) -> None:
         self.result.add(Finding(self.domain, code, severity, text, row.receipt_id))
@@ -160,4 +179,11 @@ class Walk:
             for peer, (seq, _) in sorted(self.heads.items())
         }
         kinds: dict[str, Json] = dict(sorted(self.kinds.items()))
-        return {"receipts": self.seen, "kinds": kinds, "erased": self.erased, "peers": peers}
+        notices: dict[str, Json] = {
+            "tombstones": len(self.notices.buried),
+            "gaps": len(self.notices.gaps),
+            "accusations": len(self.notices.accusations),
+        }
+        return {
+            "receipts": self.seen, "kinds": kinds, "erased": self.erased, "peers": peers, "notices": notices,
+        }  # fmt: skip

@@ -2,8 +2,8 @@
 
 Gone are the receipts' text, leaf salts, commitment keys, and what is kept of others about the
 request. Left are the leaf records, which name nothing without their salts, the numbers of the
-sequence, and a signed tombstone. The ledger lies beside the database, outside its backup: a restored
-backup is erased again before it serves anything.
+sequence, and a signed tombstone under a leaf of its own. The ledger lies beside the database, outside
+its backup: a restored backup is erased again before it serves anything.
 """
 
 from __future__ import annotations
@@ -18,30 +18,20 @@ from pathlib import Path
 from typing import Final
 
 from receipts.bundle import Disclosures
+from receipts.leaf import Kind
 from receipts.retention import check_erasable
-from receipts.statements.fields import RECORD, Camel
-from receipts.statements.receipt import MODELS, PREDICATES, AcknowledgementReceipt, PlacementReceipt, Receipt
-from receipts.statements.statement import frame, parse_receipt, receipt_kind
+from receipts.statements.fields import RECORD
+from receipts.statements.notice import Notice, Tombstone, sign_notice
+from receipts.statements.receipt import MODELS, AcknowledgementReceipt, PlacementReceipt, Receipt
+from receipts.statements.statement import parse_receipt, receipt_kind
 from schemas import envelope
-from schemas.canonical import sha256
 from schemas.errors import ConfigurationError, Refused, Unreadable
 from schemas.keys import SigningKey
-from schemas.primitives import Count, Label, TimeText, Token, format_time
+from schemas.primitives import format_time
 
-TOMBSTONE: Final = f"{PREDICATES}/tombstone/v1"
 MAX_LEDGER_BYTES: Final = 256 * 1024 * 1024  # some million erasures
-
-
-class Tombstone(Camel):
-    """Who had a receipt erased, when and why: no word of what it said."""
-
-    leaf: Count
-    receipt_id: Token
-    reason: Label
-    """Machine-readable, such as `gdpr-17`."""
-    authority: Label
-    """Who ordered it."""
-    time: TimeText
+_WORD: Final = re.compile(r"[\x21-\x7e]{1,128}")  # a label: one word of the ledger, a field of a tombstone
+UNKNOWN: Final = "restored"  # reason and authority of an erasure that an older ledger names alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,28 +49,52 @@ def ledger_of(database: Path) -> Path:
     return database.with_name(database.name + "-erasures")
 
 
-def erase(connection: sqlite3.Connection, order: Order, key: SigningKey, ledger: Path) -> list[bytes]:
-    """Inside a transaction: erase, and return the signed tombstones. The ledger is on disk first.
+def erase(connection: sqlite3.Connection, order: Order, key: SigningKey, ledger: Path) -> list[Notice]:
+    """Inside a transaction: erase, and return the signed tombstones, which go into the log with it.
 
-    Raises `Refused` (`log.unknown_receipt`, `retention.hold`, `retention.early`); nothing is erased then.
+    The ledger is on disk first. Raises `Refused` (`log.unknown_receipt`, `log.erasure_words`,
+    `retention.hold`, `retention.early`); nothing is erased then.
     """
-    rows = connection.execute(
-        "SELECT idx, receipt_id, envelope FROM statement"
-        " WHERE request_id = ? AND envelope != x'' ORDER BY idx",
-        (order.request_id,),
-    ).fetchall()
+    if not all(_WORD.fullmatch(word) for word in (order.reason, order.authority)):
+        raise Refused("log.erasure_words", "reason and authority are visible ASCII without blanks")
+    rows = _rows(connection, order.request_id)
     if not rows:
         raise Refused("log.unknown_receipt", f"no receipt of request {order.request_id} to erase")
     for _, _, data in rows:
         _check(data, order.at)
-    _remember(ledger, order.request_id)
-    tombstones = [_tombstone(index, receipt_id, order, key) for index, receipt_id, _ in rows]
+    _remember(ledger, order)
+    return _bury(connection, order, rows, key)
+
+
+def _rows(connection: sqlite3.Connection, request_id: str) -> list[tuple[int, str, bytes]]:
+    """(leaf, receipt id, envelope) of a request's receipts that are still there."""
+    return connection.execute(
+        "SELECT idx, receipt_id, envelope FROM statement"
+        " WHERE request_id = ? AND envelope != x'' ORDER BY idx",
+        (request_id,),
+    ).fetchall()
+
+
+def _bury(
+    connection: sqlite3.Connection, order: Order, rows: Sequence[tuple[int, str, bytes]], key: SigningKey
+) -> list[Notice]:
+    """Wipe, with a tombstone for each receipt."""
+    stones = [_tombstone(index, receipt_id, order, key) for index, receipt_id, _ in rows]
     wipe(connection, order.request_id, [data for _, _, data in rows])
     connection.executemany(
         "INSERT OR REPLACE INTO tombstone (idx, envelope) VALUES (?, ?)",
-        [(row[0], data) for row, data in zip(rows, tombstones, strict=True)],
+        [(stone.about, stone.envelope) for stone in stones],
     )
-    return tombstones
+    return stones
+
+
+def unlogged(connection: sqlite3.Connection) -> list[Notice]:
+    """Tombstones that stand under no leaf: of a restored backup, or of a log from before they did."""
+    rows = connection.execute(
+        "SELECT t.idx, t.envelope FROM tombstone t LEFT JOIN notice n ON n.about = t.idx WHERE n.idx IS NULL"
+        " ORDER BY t.idx"
+    )
+    return [Notice(Kind.TOMBSTONE, envelope.read(data).digest, data, about) for about, data in rows]
 
 
 def _check(data: bytes, at: datetime) -> Receipt:
@@ -89,16 +103,17 @@ def _check(data: bytes, at: datetime) -> Receipt:
     return body
 
 
-def _tombstone(index: int, receipt_id: str, order: Order, key: SigningKey) -> bytes:
-    stone = Tombstone(
-        leaf=index,
-        receipt_id=receipt_id,
-        reason=order.reason,
-        authority=order.authority,
-        time=format_time(order.at),
+def _tombstone(index: int, receipt_id: str, order: Order, key: SigningKey) -> Notice:
+    return sign_notice(
+        Tombstone(
+            leaf=index,
+            receipt_id=receipt_id,
+            reason=order.reason,
+            authority=order.authority,
+            time=format_time(order.at),
+        ),
+        key,
     )
-    body = stone.write()
-    return envelope.sign(envelope.STATEMENT, frame(TOMBSTONE, receipt_id, sha256(body).hex(), body), key)
 
 
 def wipe(connection: sqlite3.Connection, request_id: str, envelopes: Sequence[bytes]) -> None:
@@ -153,12 +168,13 @@ def _commitments(body: Receipt) -> list[bytes]:
     return [bytes.fromhex(each) for each in found]
 
 
-def _remember(ledger: Path, request_id: str) -> None:
+def _remember(ledger: Path, order: Order) -> None:
     """Before anything is erased: a crash in between erases once more, never once less."""
+    line = f"{order.request_id} {order.reason} {order.authority}\n"
     try:
         descriptor = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.write(descriptor, request_id.encode("ascii") + b"\n")
+            os.write(descriptor, line.encode("ascii"))
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -166,27 +182,36 @@ def _remember(ledger: Path, request_id: str) -> None:
         raise ConfigurationError("log.erasures", f"{ledger}: {error.strerror}") from None
 
 
-def remembered(ledger: Path) -> list[str]:
-    """Request ids in the ledger. Raises `ConfigurationError` or `Unreadable`."""
+def remembered(ledger: Path, at: datetime) -> list[Order]:
+    """The orders in the ledger, to be carried out again. Raises `ConfigurationError` or `Unreadable`.
+
+    A line is request id, reason and authority; one of an older ledger is the request id alone.
+    """
     try:
         data = ledger.read_bytes() if ledger.exists() else b""
     except OSError as error:
         raise ConfigurationError("log.erasures", f"{ledger}: {error.strerror}") from None
     if len(data) > MAX_LEDGER_BYTES or not data.isascii():
         raise Unreadable("log.erasures", f"{ledger} is not a list of erasures")
-    return data.decode("ascii").split()
+    orders: list[Order] = []
+    for line in data.decode("ascii").splitlines():
+        match line.split():
+            case [request_id, reason, authority]:
+                orders.append(Order(request_id, reason, authority, at))
+            case [request_id]:
+                orders.append(Order(request_id, UNKNOWN, UNKNOWN, at))
+            case _:
+                raise Unreadable("log.erasures", f"{ledger} is not a list of erasures")
+    return orders
 
 
-def erase_again(connection: sqlite3.Connection, ledger: Path) -> int:
+def erase_again(connection: sqlite3.Connection, ledger: Path, key: SigningKey, at: datetime) -> int:
     """What a restored backup brought back; returns how many receipts. Before the log serves anything."""
     count = 0
-    for request_id in remembered(ledger):
-        rows = connection.execute(
-            "SELECT envelope FROM statement WHERE request_id = ? AND envelope != x''", (request_id,)
-        ).fetchall()
-        if rows:
+    for order in remembered(ledger, at):
+        if rows := _rows(connection, order.request_id):
             connection.execute("BEGIN IMMEDIATE")
-            wipe(connection, request_id, [data for (data,) in rows])
+            _bury(connection, order, rows, key)
             connection.execute("COMMIT")
             count += len(rows)
     return count

@@ -74,6 +74,7 @@ def check(database: Path, *, key: NoteKey | None = None) -> Findings:
                 findings.note(f"SQLite: {text}")
         check_tree(connection, findings, key)
         _check_receipts(connection, findings)
+        _check_notices(connection, findings)
         row = connection.execute("SELECT count(*) FROM ahead WHERE settled = 0").fetchone()
         findings.unsettled = row[0]
         return findings
@@ -172,7 +173,7 @@ def _check_receipts(connection: sqlite3.Connection, findings: Findings) -> None:
             heads[peer] = (seq, digest)
             continue
         try:
-            parsed = envelope.read(data)
+            parsed = envelope.read(_stored(data))
             body = parse_receipt(parsed.payload, MODELS[receipt_kind(parsed.payload)])
         except (ComityError, KeyError) as error:
             findings.note(f"receipt {receipt_id}: {error}")
@@ -189,6 +190,24 @@ def _check_receipts(connection: sqlite3.Connection, findings: Findings) -> None:
     _check_heads(connection, heads, findings)
 
 
+def _check_notices(connection: sqlite3.Connection, findings: Findings) -> None:
+    """Each tombstone, gap and accusation is under its leaf."""
+    if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'notice'").fetchone() is None:
+        return  # a log of schema version 3, not opened since
+    rows = connection.execute(
+        "SELECT n.idx, n.kind, n.digest, n.envelope, l.record, l.salt FROM notice n"
+        " LEFT JOIN leaf l ON l.idx = n.idx ORDER BY n.idx"
+    )
+    for index, kind, digest, data, record, salt in rows:
+        try:
+            named = envelope.read(_stored(data)).digest
+        except ComityError as error:
+            findings.note(f"notice at leaf {index}: {error}")
+            continue
+        if named != digest or record is None or salt is None or not _under(record, kind, salt, named):
+            findings.note(f"notice at leaf {index}: the leaf is not its own")
+
+
 def _under(record: bytes, kind: int, salt: bytes, digest: bytes) -> bool:
     """Whether the leaf is this receipt's, whoever's key it names."""
     try:
@@ -196,6 +215,15 @@ def _under(record: bytes, kind: int, salt: bytes, digest: bytes) -> bool:
         return leaf.make(leaf.Kind(kind), salt, digest, issuer).write() == record
     except (ComityError, ValueError):
         return False
+
+
+def _stored(value: object) -> bytes:
+    """A column's bytes, also where somebody wrote text. Raises `Unreadable`."""
+    if isinstance(value, str):
+        return value.encode()
+    if not isinstance(value, bytes):
+        raise Unreadable("log.damaged", "no bytes stand there")
+    return value
 
 
 def _expected(head: tuple[int, bytes] | None) -> tuple[int, str]:

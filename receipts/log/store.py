@@ -16,7 +16,7 @@ from sqlmodel import Field, SQLModel
 
 from schemas.errors import ConfigurationError
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 BUSY_TIMEOUT_S: Final = 5.0  # seconds to wait for a reader's lock while tables are made
 
 
@@ -140,6 +140,18 @@ class TombstoneRow(LogRow, table=True):
     envelope: bytes
 
 
+class NoticeRow(LogRow, table=True):
+    """What we said of our log beside receipts: tombstones, gaps, accusations; each under its leaf."""
+
+    __tablename__: ClassVar[str] = "notice"
+    idx: int = Field(primary_key=True)
+    kind: int
+    digest: bytes
+    envelope: bytes
+    about: int | None = None
+    """The leaf that a tombstone speaks of."""
+
+
 class AheadRow(LogRow, table=True):
     """Points of no return that were passed, and whether their outcome is known."""
 
@@ -175,7 +187,7 @@ def prepare_for_writing(connection: sqlite3.Connection, database: Path) -> None:
     connection.execute("PRAGMA wal_autocheckpoint=0")  # the writer does it, between commits
     if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
         _create(connection)
-    elif read_meta(connection).get("schema") in ("1", "2"):
+    elif read_meta(connection).get("schema") in ("1", "2", "3"):
         _add_missing(connection)
     if read_meta(connection).get("schema") != str(SCHEMA_VERSION):
         raise ConfigurationError("log.schema", f"{database}: not a log of schema version {SCHEMA_VERSION}")

@@ -19,7 +19,7 @@ from typing import Final, Self, TypeVar
 from receipts import bundle, checkpoint
 from receipts.log import store, tiles
 from receipts.log.draft import Documents, Draft, Issued, Keep, LogIdentity, LogKeys, Recorded, prepare_all
-from receipts.log.erasure import Order, erase_again, ledger_of
+from receipts.log.erasure import Order, erase_again, ledger_of, unlogged
 from receipts.log.reader import Reader
 from receipts.log.writing import batch, writer
 from receipts.log.writing.batch import Signer, State, Work
@@ -28,6 +28,7 @@ from receipts.log.writing.writer import Writer
 from receipts.merkle import range_root
 from receipts.note import Signature, format_signature
 from receipts.statements.fields import ManifestRef
+from receipts.statements.notice import Accusation, Gap, Notice, sign_notice
 from schemas.errors import ComityError, ConfigurationError, Refused
 
 CHECKPOINT_DELAY_S: Final = 0.3  # seconds from an append to its checkpoint; the proof is due within one
@@ -85,6 +86,7 @@ class TransparencyLog:
         log = cls(write, reader, ThreadPoolExecutor(1, thread_name_prefix="comity-log-read"))
         write.start()
         try:
+            await log._submit(Work(notices=await log._read(lambda reader: unlogged(reader.connection))))
             await log._submit(Work(checkpoint=True))
         except ComityError:
             await log.close()
@@ -130,8 +132,16 @@ class TransparencyLog:
         Raises `Refused` (`log.unknown_receipt`, `retention.hold`, `retention.early`).
         """
         await self._submit(Work(erasures=[Order(request_id, reason, authority, at)]))
+        self._dirty.set()
         # What was overwritten in the database still stands in its write-ahead log.
         await asyncio.to_thread(_empty_wal, self._writer.database)
+
+    async def state(self, body: Gap | Accusation) -> Notice:
+        """Sign a word about a log under our name, and put it into ours. Raises as `issue`."""
+        notice = sign_notice(body, self._writer.signer.keys.receipt)
+        await self._submit(Work(notices=[notice]))
+        self._dirty.set()
+        return notice
 
     async def tombstones(self, request_id: str) -> list[bytes]:
         """Signed tombstones of an erased request, in the order of the log."""
@@ -274,7 +284,7 @@ def _open(
             _claim(connection, identity)
             state = _load(connection)
             _prune(connection, clock())
-            erase_again(connection, ledger_of(database))
+            erase_again(connection, ledger_of(database), keys.receipt, clock())
         except sqlite3.Error as error:
             raise ConfigurationError("log.database", f"{database}: {error}") from None
         undo.pop_all()

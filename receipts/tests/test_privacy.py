@@ -18,15 +18,15 @@ from hypothesis import strategies as st
 from receipts import checkpoint, disclosure, merkle
 from receipts.bundle import Disclosures
 from receipts.disclosure import commit, conceal, open_commitment, reveal
+from receipts.leaf import Kind
 from receipts.log import Draft, Keep, TransparencyLog, fsck, static
-from receipts.log.erasure import TOMBSTONE, Tombstone, erase_again, ledger_of
+from receipts.log.erasure import erase_again, ledger_of
 from receipts.log.reader import Reader
 from receipts.retention import CLASSES, check_erasable, retention
 from receipts.statements.fields import Retention
-from receipts.statements.statement import parse_payload
+from receipts.statements.notice import Tombstone, read_notice
 from receipts.tests.conftest import code_of
 from receipts.tests.world import CLINIC, NOW, Domain, placement
-from schemas import envelope
 from schemas.canonical import sha256
 from schemas.errors import Refused, Unreadable
 
@@ -117,8 +117,7 @@ async def test_what_is_erased_is_gone_and_the_proofs_hold(clinic: Domain, tmp_pa
     for part in (said_then, f"candidates {request}".encode()):
         assert not on_disk(tmp_path, part), "overwritten on disk as well"
     (stone,) = await log.tombstones(request)
-    verified = envelope.verify(stone, envelope.STATEMENT, [clinic.keys.receipt.public])
-    _, _, said = parse_payload(verified.payload, TOMBSTONE, Tombstone)
+    said = read_notice(stone, Tombstone, [clinic.keys.receipt.public]).body
     assert (said.leaf, said.receipt_id, said.reason) == (0, receipt_id, "gdpr-17")
     assert await log.issued(receipt_id) is None
     for ask, code in ((log.bundle(request), "log.erased"), (log.proof(receipt_id), "log.unknown_receipt")):
@@ -135,7 +134,7 @@ async def test_what_is_erased_is_gone_and_the_proofs_hold(clinic: Domain, tmp_pa
     assert connection.execute("SELECT count(*) FROM commitment_key").fetchone() == (1,)
     assert connection.execute("SELECT count(*) FROM foreign_statement").fetchone() == (1,)
     # The leaf that nobody can tie to anything is still proven under the checkpoint from before.
-    (first, _) = static.read_entry_bundle(static.resource(connection, "tile/entries/000.p/2"))
+    (first, _, _) = static.read_entry_bundle(static.resource(connection, "tile/entries/000.p/3"))
     stated = checkpoint.read(before).checkpoint
     reader = Reader(connection, None)
     path = merkle.inclusion_proof(0, stated.size, reader.tiles.node)
@@ -166,7 +165,12 @@ async def test_a_restored_backup_is_erased_again(clinic: Domain, tmp_path: Path)
     connection = sqlite3.connect(database)
     assert connection.execute("SELECT envelope FROM statement").fetchone() == (b"",)
     assert connection.execute("SELECT salt FROM leaf").fetchone() == (None,)
-    assert erase_again(connection, ledger_of(database)) == 0
+    assert erase_again(connection, ledger_of(database), clinic.keys.receipt, NOW) == 0
+    kinds = [record[1] for (record,) in connection.execute("SELECT record FROM leaf ORDER BY idx")]
+    assert kinds == [Kind.PLACEMENT, Kind.TOMBSTONE], "the tombstone stands in the log again"
+    (stone,) = connection.execute("SELECT envelope FROM tombstone").fetchone()
+    said = read_notice(stone, Tombstone, [clinic.keys.receipt.public]).body
+    assert (said.reason, said.authority) == ("gdpr-17", "dpo@clinic.de")
     connection.close()
 
 

@@ -23,6 +23,7 @@ from receipts.log.erasure import Order, erase
 from receipts.log.tiles import Tree
 from receipts.merkle import leaf_hash
 from receipts.statements.fields import ManifestRef
+from receipts.statements.notice import Notice
 from receipts.statements.promise import MAX_MERGE_DELAY_S, PromiseForm
 from receipts.statements.receipt import FIRST
 from receipts.statements.statement import frame
@@ -51,6 +52,7 @@ class Work:
     cosignatures: Sequence[tuple[int, str, str]] = ()
     """(size, witness, note line) of checkpoints that others have cosigned."""
     erasures: Sequence[Order] = ()
+    notices: Sequence[Notice] = ()
     checkpoint: bool = False
 
     @property
@@ -204,18 +206,30 @@ class Appended:
 
 
 def append(
-    connection: sqlite3.Connection, state: State, signer: Signer, drafts: Sequence[Prepared], at: datetime
+    connection: sqlite3.Connection,
+    state: State,
+    signer: Signer,
+    drafts: Sequence[Prepared],
+    at: datetime,
+    notices: Sequence[Notice] = (),
 ) -> tuple[Appended, Callable[[], None]]:
-    """Sign and insert; returns the receipts and what to do to `state` once the commit has returned."""
+    """Sign and insert; returns the receipts and what to do to `state` once the commit has returned.
+
+    Notices, which are signed already, stand behind the receipts.
+    """
     time_ms = milliseconds(at)
     numbered = signer.number(drafts, state, at)
     promises = signer.begin_promises(numbered)
     appended = Appended(numbered, signer.receipts(numbered), promises)
     tree = Tree(state.tree.range, [list(edge) for edge in state.tree.edges])
-    filled = tree.append([one.leaf_hash for one in numbered])
+    leaves = [(one.index, one.record, one.salt, time_ms) for one in numbered]
+    leaves += _noticed(
+        connection, notices, tree.size + len(numbered), signer.keys.receipt.thumbprint, time_ms
+    )
+    filled = tree.append([leaf_hash(record) for _, record, _, _ in leaves])
     connection.executemany(
         "INSERT INTO leaf (idx, record, salt, time_ms) VALUES (?, ?, ?, ?)",
-        [(one.index, one.record, one.salt, time_ms) for one in numbered],
+        leaves,
     )
     connection.executemany(
         "INSERT INTO statement (idx, receipt_id, kind, peer, seq, digest, request_id, envelope, disclosures)"
@@ -238,6 +252,22 @@ def append(
         state.chains.update(heads)
 
     return appended, committed
+
+
+def _noticed(
+    connection: sqlite3.Connection, notices: Sequence[Notice], first: int, thumbprint: str, time_ms: int
+) -> list[tuple[int, bytes, bytes, int]]:
+    """Insert notices; returns their leaves."""
+    leaves: list[tuple[int, bytes, bytes, int]] = []
+    for index, notice in enumerate(notices, first):
+        salt = secrets.token_bytes(leaf.SALT_BYTES)
+        record = leaf.make(notice.kind, salt, notice.digest, thumbprint).write()
+        leaves.append((index, record, salt, time_ms))
+        connection.execute(
+            "INSERT INTO notice (idx, kind, digest, envelope, about) VALUES (?, ?, ?, ?, ?)",
+            (index, int(notice.kind), notice.digest, notice.envelope, notice.about),
+        )
+    return leaves
 
 
 def _statement_row(one: Numbered, data: bytes) -> tuple[object, ...]:
@@ -287,8 +317,11 @@ def sign_checkpoint(
 
 def write_more(
     connection: sqlite3.Connection, work: Work, at: datetime, key: SigningKey, ledger: Path
-) -> None:
-    """Everything of a work but its receipts, or nothing of it. Raises `Refused` or `Unreadable`."""
+) -> list[Notice]:
+    """Everything of a work but its receipts, or nothing of it; returns the tombstones of its erasures.
+
+    Raises `Refused` or `Unreadable`.
+    """
     connection.execute("SAVEPOINT work")
     try:
         record(connection, work.records, at)
@@ -297,13 +330,13 @@ def write_more(
             keep(connection, work.keep)
         keep_commitment_keys(connection, work.commitment_keys)
         keep_cosignatures(connection, work.cosignatures)
-        for order in work.erasures:
-            erase(connection, order, key, ledger)
+        stones = [stone for order in work.erasures for stone in erase(connection, order, key, ledger)]
     except ComityError:
         connection.execute("ROLLBACK TO work")
         connection.execute("RELEASE work")
         raise
     connection.execute("RELEASE work")
+    return stones
 
 
 def keep(connection: sqlite3.Connection, kept: Keep) -> None:

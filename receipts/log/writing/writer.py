@@ -25,6 +25,7 @@ from receipts.log.store import connect
 from receipts.log.writing import batch
 from receipts.log.writing.batch import Signer, State, Work
 from receipts.log.writing.holder import Holder
+from receipts.statements.notice import Notice
 from schemas.errors import ComityError, Refused, Undecided
 
 MAX_BATCH: Final = 256  # works in one transaction; a commit stays below some 20 ms
@@ -122,9 +123,10 @@ class Writer:
             after.append(
                 batch.sign_checkpoint(connection, self.state, signer.keys, signer.identity.origin, now)
             )
-        accepted = [job for job in jobs if self._prepare(job, now)]
+        notices: list[Notice] = []
+        accepted = [job for job in jobs if self._prepare(job, now, notices)]
         drafts = [draft for work, _ in accepted for draft in work.drafts]
-        appended, committed = batch.append(connection, self.state, self.signer, drafts, now)
+        appended, committed = batch.append(connection, self.state, self.signer, drafts, now, notices)
         after.append(committed)
         connection.execute("COMMIT")  # synchronous=FULL: on disk when this returns
         for action in after:
@@ -132,15 +134,16 @@ class Writer:
         self._since_moved += len(jobs)
         _deliver(accepted, appended.issued())
 
-    def _prepare(self, job: _Job, now: datetime) -> bool:
-        """Everything but the receipts. A refusal concerns this job alone and leaves nothing of it."""
+    def _prepare(self, job: _Job, now: datetime, notices: list[Notice]) -> bool:
+        """Everything but what gets a leaf. A refusal concerns this job alone and leaves nothing of it."""
         work, future = job
         try:
-            if work.drafts:
+            if work.drafts or work.notices:
                 batch.check_clock(self.state, now)
             if work.has_more:
                 key, ledger = self.signer.keys.receipt, ledger_of(self.database)
-                batch.write_more(self.connection, work, now, key, ledger)
+                notices += batch.write_more(self.connection, work, now, key, ledger)
+            notices += work.notices
         except ComityError as error:
             future.set_exception(error)
             return False
