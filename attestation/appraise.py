@@ -26,6 +26,7 @@ from attestation.snp.appraise import appraise_report
 from attestation.snp.forms import Evidence
 from attestation.tdx.appraise import appraise_quote
 from attestation.tdx.collateral.rollback import Marks
+from attestation.tdx.forms import QuoteForm
 from attestation.tdx.quote import Tee
 from schemas.errors import ConfigurationError, Refused, Unreadable
 from schemas.evidence import NodeEvidence, evidence_digest
@@ -252,7 +253,7 @@ def appraise_snp(
 
 
 def appraise_dcap(
-    evidence: bytes,
+    evidence: bytes | QuoteForm,
     *,
     tee: Tee,
     endorsements: Sequence[bytes] = (),
@@ -264,8 +265,9 @@ def appraise_dcap(
     event_logs: Sequence[bytes] = (),
     marks: Marks | None = None,
 ) -> AttestationResult:
-    """Appraise a bare TDX or SGX quote (tdx.md 2 to 7).
+    """Appraise a bare TDX or SGX quote, in any form in which it comes (tdx.md 2 to 7).
 
+    nonce: the whole report data (64 bytes), or the nonce of a vTPM quote.
     evaluation: judge as if this TCB evaluation data number were the newest. event_logs: of a trust domain.
     marks: the newest collateral that was seen, for judging now (tdx/collateral/rollback.py).
     Raises `Unreadable`, or `ConfigurationError` when the expectations say nothing about this TEE.

@@ -13,13 +13,14 @@ from attestation import appraise, render
 from attestation.collateral.bundle import load_bundle
 from attestation.expected import Expectations
 from attestation.files import (
-    as_bytes,
     is_node,
     naming,
+    read_any_evidence,
     read_devices,
     read_documents,
     read_evidence,
     read_file,
+    read_quote_form,
     report_of,
 )
 from attestation.gpu.show import state_report
@@ -31,6 +32,8 @@ from attestation.snp.products import PRODUCTS
 from attestation.snp.report import read_report
 from attestation.snp.show import state, state_form
 from attestation.tdx.collateral.rollback import MAX_MARKS_BYTES, read_marks
+from attestation.tdx.forms import is_wrapped
+from attestation.tdx.forms import unwrap as unwrap_quote
 from attestation.tdx.log.events import MAX_LOG_BYTES
 from attestation.tdx.quote import QE_VENDOR, read_quote
 from attestation.tdx.show import state_quote
@@ -62,7 +65,15 @@ def main(argv: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="comity attest", description="Verify and show hardware evidence.")
     commands = parser.add_subparsers(dest="command", required=True)
-    verify = commands.add_parser("verify", help="appraise evidence; never touches a network")
+    _verify_options(commands.add_parser("verify", help="appraise evidence; never touches a network"))
+    show = commands.add_parser("show", help="print what evidence states, without judging it")
+    show.add_argument("evidence", type=Path, metavar="EVIDENCE")
+    show.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    _fetch_options(commands.add_parser("fetch", help="collect the endorsements of evidence for offline use"))
+    return parser
+
+
+def _verify_options(verify: argparse.ArgumentParser) -> None:
     verify.add_argument("--tee", required=True, metavar="|".join(TEES), help="what kind of evidence this is")
     verify.add_argument("evidence", type=Path, metavar="EVIDENCE")
     verify.add_argument("--endorsements", type=Path, action="append", default=[], metavar="PATH",
@@ -83,10 +94,9 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--evaluation", type=int, metavar="N",
                         help="tdx, sgx: as if this TCB evaluation data number were the newest")  # fmt: skip
     verify.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    show = commands.add_parser("show", help="print what evidence states, without judging it")
-    show.add_argument("evidence", type=Path, metavar="EVIDENCE")
-    show.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    fetch = commands.add_parser("fetch", help="collect the endorsements of evidence for offline use")
+
+
+def _fetch_options(fetch: argparse.ArgumentParser) -> None:
     fetch.add_argument("evidence", type=Path, metavar="EVIDENCE")
     fetch.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="where pieces are kept; also a cache"
@@ -101,7 +111,6 @@ def _parser() -> argparse.ArgumentParser:
     fetch.add_argument("--product", choices=sorted(PRODUCTS), help="for a version 2 report")
     fetch.add_argument("--expect", type=Path, metavar="FILE", help="expected.toml, for its simulated roots")
     fetch.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    return parser
 
 
 def _verify(arguments: argparse.Namespace) -> int:
@@ -145,7 +154,7 @@ def _appraised(arguments: argparse.Namespace, asked: _Asked) -> AttestationResul
     if arguments.tee == "snp":
         return appraise.appraise_snp(read_evidence(path), **asked)
     return appraise.appraise_dcap(
-        as_bytes(read_file(path, MAX_EVIDENCE_BYTES)),
+        read_quote_form(path),
         tee=arguments.tee,
         evaluation=arguments.evaluation,
         event_logs=[read_file(each, MAX_LOG_BYTES) for each in arguments.event_log],
@@ -213,7 +222,7 @@ def _nonce(text: str | None) -> bytes | None:
 
 def _show(arguments: argparse.Namespace) -> int:
     with naming(arguments.evidence):
-        stated = _stated(read_evidence(arguments.evidence))
+        stated = _stated(read_any_evidence(arguments.evidence))
     _print(
         json.dumps(stated, ensure_ascii=False, indent=2)
         if arguments.json
@@ -241,8 +250,8 @@ def _fetch(arguments: argparse.Namespace) -> int:
 def _stated(data: bytes | Evidence) -> dict[str, Json]:
     if not isinstance(data, Evidence) and is_report(data):
         return state_report(read_gpu_report(data))
-    if not isinstance(data, Evidence) and data[12:28] == QE_VENDOR:
-        return state_quote(read_quote(data))
+    if not isinstance(data, Evidence) and (data[12:28] == QE_VENDOR or is_wrapped(data)):
+        return state_quote(read_quote(unwrap_quote(data).quote))
     if not isinstance(data, Evidence) and is_node(data):
         evidence = NodeEvidence.read(data)
         if evidence.cpu.tee != "snp":

@@ -15,6 +15,8 @@ from attestation.gpu.forms import Devices, TokenFile, devices_in
 from attestation.gpu.forms import unwrap as unwrap_gpu
 from attestation.gpu.spdm.report import is_report
 from attestation.snp.forms import FOLDER_FILES, Evidence, from_folder, unwrap
+from attestation.tdx import forms as dcap
+from attestation.tdx.forms import QuoteForm
 from attestation.tdx.quote import QE_VENDOR
 from schemas.canonical import read_json
 from schemas.errors import ConfigurationError, Unreadable
@@ -31,6 +33,25 @@ def read_evidence(path: Path) -> bytes | Evidence:
         return as_bytes(read_file(path, MAX_EVIDENCE_BYTES))
     present = [path / name for name in FOLDER_FILES if (path / name).is_file()]
     return from_folder({file.name: read_file(file, MAX_DOCUMENT_BYTES) for file in present})
+
+
+def read_any_evidence(path: Path) -> bytes | Evidence:
+    """A CPU's of either vendor; a folder is TDX's where it holds a quote or the kernel says so."""
+    if (path / "quote.bin").is_file() or _names_tdx(path / "provider"):
+        return read_quote_form(path).quote
+    return read_evidence(path)
+
+
+def _names_tdx(provider: Path) -> bool:
+    return provider.is_file() and read_file(provider, MAX_DOCUMENT_BYTES).strip() == dcap.PROVIDER.encode()
+
+
+def read_quote_form(path: Path) -> QuoteForm:
+    """A file in any form, or a folder as configfs-tsm or an Azure guest leaves it."""
+    if not path.is_dir():
+        return dcap.unwrap(as_bytes(read_file(path, MAX_EVIDENCE_BYTES)))
+    present = [path / name for name in dcap.FOLDER_FILES if (path / name).is_file()]
+    return dcap.from_folder({file.name: read_file(file, MAX_DOCUMENT_BYTES) for file in present})
 
 
 def read_devices(path: Path) -> bytes | Devices:
@@ -132,6 +153,8 @@ def quote_of(data: bytes | Evidence) -> bytes | None:
         return None
     if data[12:28] == QE_VENDOR:
         return data
+    if dcap.is_wrapped(data):
+        return dcap.unwrap(data).quote
     if is_node(data):
         cpu = NodeEvidence.read(data).cpu
         return cpu.report if cpu.tee == "tdx" else None

@@ -14,10 +14,13 @@ from math import inf
 from typing import Final, NamedTuple
 
 from attestation.result import AttestationResult, Check, Verdict, decide, failed
+from attestation.snp.azure import AzureParts
+from attestation.tdx.azure import check_vtpm
 from attestation.tdx.collateral.documents import NOTHING, Offered, gather, memorable
 from attestation.tdx.collateral.endorsed import Endorsed, endorse
 from attestation.tdx.collateral.rollback import Marks, check_rollback
 from attestation.tdx.expected import DEFAULT, QuotePolicy
+from attestation.tdx.forms import QuoteForm, unwrap
 from attestation.tdx.kept import room_of_guest, standing_of
 from attestation.tdx.log.replay import Replay, check_logs, state_logs
 from attestation.tdx.origin.revocation import begins, check_revocation
@@ -37,7 +40,7 @@ PLANES: Final = {
     "freshness": ("tdx.collateral.",),
     "tcb_launch": ("tdx.tcb.qe", "tdx.tcb.module", "tdx.tcb.launch", "tdx.tcb.status"),
     "tcb_current": ("tdx.tcb.current",),
-    "policy": ("tdx.policy.", "tdx.tcb.advisories", "tdx.tcb.date", "tdx.tcb.evaluation"),
+    "policy": ("tdx.policy.", "tdx.azure.", "tdx.tcb.advisories", "tdx.tcb.date", "tdx.tcb.evaluation"),
     "event_log": ("tdx.event_log.",),
 }
 """Plane → the checks that speak for it; each check speaks for one."""
@@ -54,7 +57,7 @@ class QuoteAppraisal(NamedTuple):
 
 
 def appraise_quote(
-    evidence: bytes,
+    evidence: bytes | QuoteForm,
     *,
     tee: Tee,
     endorsements: Sequence[bytes],
@@ -68,20 +71,22 @@ def appraise_quote(
     event_logs: Sequence[bytes] = (),
     marks: Marks | None = None,
 ) -> QuoteAppraisal:
-    """Appraise a quote at the time `at`. Raises `Unreadable` when the bytes are no quote of this TEE.
+    """Appraise a quote at the time `at`. Raises `Unreadable` when the evidence is no quote of this TEE.
 
-    policy: None = no reference values are demanded. nonce: the whole report data (64 bytes).
+    policy: None = no reference values are demanded. nonce: the whole report data (64 bytes), or what the
+    vTPM beside the quote of an Azure guest was asked.
     evaluation: judge as if this TCB evaluation data number were the newest that exists.
     event_logs: what a trust domain measured after MRTD, in either form (tdx/log).
     marks: the newest collateral that was seen; None when a past moment is judged, or nothing is remembered.
 
     What holds is kept for the same guest's next quote (tdx/kept.py).
     """
-    quote = read_quote(evidence)
+    form = unwrap(evidence) if isinstance(evidence, bytes) else evidence
+    quote, event_logs, azure = read_quote(form.quote), (*form.event_logs, *event_logs), form.azure
     if quote.tee != tee:
         raise Unreadable("tdx.tee_type_unsupported", f"a quote of {quote.tee}, not of {tee}")
     documents, named = tuple(endorsements), (expectations_digest, tuple(waived))
-    alone = event_logs or marks is not None or not memorable(documents)
+    alone = event_logs or marks is not None or azure is not None or not memorable(documents)
     if not alone:
         room = room_of_guest(
             standing_of(quote), documents, policy, named, (nonce is not None, waive_revocation, evaluation)
@@ -90,7 +95,7 @@ def appraise_quote(
         if kept is not None:
             return _next(kept, quote, policy, nonce, at)
     asked = Question(documents, policy, named, nonce, waive_revocation, evaluation)
-    found, begin = _appraise(quote, asked, at, event_logs, marks)
+    found, begin = _appraise(quote, asked, at, event_logs, marks, azure)
     ends = found.result.valid_until
     if not alone and found.result.verdict in ("affirming", "warning") and ends is not None:
         room.keep(found, at.timestamp(), min(ends, begin))
@@ -116,6 +121,7 @@ def _appraise(
     at: datetime,
     event_logs: Sequence[bytes] = (),
     marks: Marks | None = None,
+    azure: AzureParts | None = None,
 ) -> tuple[QuoteAppraisal, float]:
     """The appraisal, and when something offered begins that could change it (POSIX seconds).
 
@@ -136,7 +142,8 @@ def _appraise(
     checks += [*origin.checks, *endorsed.checks, *revocation, *judged.checks, check_debug(quote, rules)]
     if marks is not None:
         checks.append(check_rollback(endorsed, quote.tee, marks))
-    if asked.nonce is not None:
+    checks += check_vtpm(azure, quote.body.report_data, policy, asked.nonce)
+    if asked.nonce is not None and azure is None:
         checks.append(check_nonce(quote, asked.nonce))
     if policy is not None:
         checks += check_demands(quote, policy)

@@ -39,6 +39,7 @@ guest: measures itself, SEPT_VE_DISABLE is set, no service TD is bound.
 azure-paravisor: MRTD is the paravisor's, a vTPM measures the guest above it, and SEPT_VE_DISABLE may be
 clear. service-td: a service TD may be bound, and `mrservicetd` says which.
 """
+_PCR_KEYS: Final = frozenset(map(str, range(24)))
 ACCEPTABLE: Final = frozenset(STATUSES) - {"Revoked"} | frozenset(RELAUNCH_STATUSES)
 """No switch accepts Revoked."""
 
@@ -77,6 +78,8 @@ class QuotePolicy:
     collateral_max_age: int | None = None
     """Days since TCB info and QE identity were issued, where less than Intel's own 30 is wanted."""
     platforms: PlatformRules = NO_RULES
+    pcrs: Mapping[int, Digests] = field(default_factory=dict)
+    """PCRs that the vTPM of a paravisor must cover, with their allowed values; None = any value."""
     event_log: frozenset[str] | None = None
     """Registers that an event log must explain; None = those that an offered log speaks of."""
     revocation: str = "required"
@@ -94,6 +97,7 @@ def read_tdx(table: Table) -> QuotePolicy:
         masks={name: _mask(table, name, size) for name, size in TDX_MASKS.items()},
         profile=table.choice("profile", PROFILES, DEFAULT.profile),
         mrservicetd=_service_td(table),
+        pcrs=_pcrs(table),
         event_log=_event_log(table),
         **_common(table),
     )
@@ -181,6 +185,17 @@ def _service_td(table: Table) -> Digests:
     if table.states("mrservicetd"):
         raise table.error("mrservicetd", "needs its profile", 'profile = "service-td" beside it')
     return DEFAULT.mrservicetd
+
+
+def _pcrs(table: Table) -> dict[int, Digests]:
+    """Only a paravisor's guest has a vTPM that the quote vouches for."""
+    inside = table.child("pcrs")
+    if inside.values and table.values.get("profile") != "azure-paravisor":
+        raise table.error("pcrs", "needs its profile", 'profile = "azure-paravisor" beside it')
+    unknown = inside.values.keys() - _PCR_KEYS
+    if unknown:
+        raise inside.error(min(unknown), "is no PCR", '0 to 23 as a key, e.g. 7 = ["<64 hex digits>"]')
+    return {int(key): inside.digests(key, 32) for key in inside.values}
 
 
 def _event_log(table: Table) -> frozenset[str] | None:

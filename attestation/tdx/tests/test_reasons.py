@@ -29,6 +29,8 @@ ELSEWHERE = {
     # Unreadable, in test_quote.py
     "quote_truncated", "quote_version_unsupported", "att_key_type_unsupported", "tee_type_unsupported",
     "body_type_unsupported", "body_size_mismatch", "sig_data_malformed",
+    # Unreadable, in forms/test_forms.py
+    "form_malformed",
     # in test_rollback.py
     "collateral_rollback", "marks_malformed",
     # in log/tests/test_replay.py
