@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
 
 from attestation import node
-from attestation.cpu import CpuAppraisal, appraise_cpu
-from attestation.expected import Expectations
+from attestation.cpu import CpuAppraisal, appraise_cpu, joined
+from attestation.expected import Expectations, NodeExpectations
 from attestation.foreign import appraise_tinfoil
 from attestation.gpu.forms import Devices
 from attestation.gpu.judge import judge
@@ -21,7 +20,7 @@ from attestation.gpu.node.composite import NodeDevices, appraise_node_devices, c
 from attestation.gpu.node.devices import Asked
 from attestation.gpu.node.tinfoil import is_tinfoil
 from attestation.node import IssuedChallenge, platform_digest
-from attestation.result import AttestationResult, Check, Verdict, decide
+from attestation.result import AttestationResult, Check, Verdict
 from attestation.snp.appraise import appraise_report
 from attestation.snp.forms import Evidence
 from attestation.tdx.appraise import appraise_quote
@@ -52,38 +51,79 @@ class NodeAppraisal:
     the offer: they are bound by the hardware, but this function does not know who was asked.
     """
 
-    status: Literal["affirming", "warning", "contraindicated", "none"]
-    reason: str | None
-    """Code of the first check that explains the status; None when affirming."""
     result: AttestationResult
     """All checks, CPU and node."""
-    evidence_digest: bytes
-    """SHA-256 of the exact NodeEvidence bytes."""
     expectations_digest: bytes
     evidence: NodeEvidence
     sign_key: VerifyKey
-    seal_key: bytes
-    platform: str
-    """E.g. `snp-milan`, `simulated-snp-genoa`, `snp-unknown` where nothing is proven."""
     platform_digest: bytes | None
     """None if it cannot be enrolled (VLEK, masked chip) or is not proven."""
-    simulated: bool
-    debug: bool
-    binding_mode: str
-    """How CPU and devices are tied together; `cpu-only` where no device was appraised."""
-    assurance: int
-    """0 not attested, 1 simulated, 2 hardware with `warning`, 3 hardware affirming, 4 with devices bound."""
+    devices: NodeDevices
+    """GPUs and switches; none where none was appraised."""
     challenged_at: float | None
     """When we issued the newest challenge that this evidence answers (POSIX seconds, our clock)."""
     expires_at: float
     """POSIX seconds after which this appraisal must be made anew."""
-    models: Mapping[str, str]
-    """Capability → model digest, as the node hashed it and the hardware bound it."""
-    engine_in_tee: bool
-    confidential_gpus: int = 0
-    """GPUs that are proven, bound to the CPU and in confidential mode."""
-    device_digests: frozenset[str] = frozenset()
-    """Names under which proven GPUs and switches are enrolled (hex): no device stands in two nodes."""
+
+    @property
+    def status(self) -> Verdict:
+        return self.result.verdict
+
+    @property
+    def reason(self) -> str | None:
+        """Code of the first check that explains the status; None when affirming."""
+        return self.result.reason
+
+    @property
+    def evidence_digest(self) -> bytes:
+        """SHA-256 of the exact NodeEvidence bytes."""
+        return self.result.identity
+
+    @property
+    def seal_key(self) -> bytes:
+        return self.evidence.seal_key
+
+    @property
+    def platform(self) -> str:
+        """E.g. `snp-milan`, `simulated-snp-genoa`, `snp-unknown` where nothing is proven."""
+        return self.result.platform
+
+    @property
+    def simulated(self) -> bool:
+        return self.result.simulated
+
+    @property
+    def debug(self) -> bool:
+        return self.result.debug
+
+    @property
+    def binding_mode(self) -> str:
+        """How CPU and devices are tied together; `cpu-only` where no device was appraised."""
+        return self.devices.binding_mode
+
+    @property
+    def confidential_gpus(self) -> int:
+        """GPUs that are proven, bound to the CPU and in confidential mode."""
+        return self.devices.confidential_gpus
+
+    @property
+    def device_digests(self) -> frozenset[str]:
+        """Names under which proven GPUs and switches are enrolled (hex): no device stands in two nodes."""
+        return self.devices.digests
+
+    @property
+    def assurance(self) -> int:
+        """0 not attested, 1 simulated, 2 hardware with `warning`, 3 affirming, 4 with devices bound."""
+        return _assurance(self.status, simulated=self.simulated, bound=self.devices.bound)
+
+    @property
+    def models(self) -> dict[str, str]:
+        """Capability → model digest, as the node hashed it and the hardware bound it."""
+        return {model.capability: model.digest for model in self.evidence.configuration.models}
+
+    @property
+    def engine_in_tee(self) -> bool:
+        return node.runs_inside(self.evidence.configuration)
 
 
 def appraise_node(
@@ -105,47 +145,42 @@ def appraise_node(
     1. read; 2. the CPU's report; 3. its report data binds keys, domain, challenges, configuration;
     4. it answers a challenge of ours, recently; 5. the configuration; 6. the platform's enrolment.
     """
-    stated = read_node_evidence(evidence)
+    stated, wanted, now = read_node_evidence(evidence), expectations.node, at.timestamp()
     sign_key = _sign_key(stated)
     cpu = appraise_cpu(stated, expectations, extra_endorsements, waive_revocation=False, at=at)
-    freshness, challenged_at = node.check_challenge(stated, challenges, expectations.node, at.timestamp())
     digest = platform_digest(cpu.chip_id) if cpu.chip_id is not None else None
+    freshness, challenged_at = node.check_challenge(stated, challenges, wanted, now)
     devices = _appraise_devices(stated, cpu, expectations, extra_endorsements, waive_revocation=False, at=at)
-    enrolment = expectations.node.enrolment if expectations.node else "required"
     checks = [
         *cpu.result.checks,
-        node.check_expectations(expectations.node),
+        node.check_expectations(wanted),
         node.check_report_data(stated, cpu.report_data),
         freshness,
-        *node.check_configuration(stated.configuration, expectations.node),
+        *node.check_configuration(stated.configuration, wanted),
         node.check_seal_key(stated),
         *devices.checks,
-        node.check_enrolment(stated.domain, digest, enrolments, expectations.node),
-        *check_device_enrolment(stated.domain, devices, enrolments, required=enrolment == "required"),
+        *_enrolled(stated.domain, digest, devices, enrolments, wanted),
     ]
     result = _node_result(cpu.result, devices, checks, evidence)
+    expires_at = node.expiry(result.valid_until, challenged_at, wanted, now)
     return NodeAppraisal(
-        status=result.verdict,
-        reason=result.reason,
-        result=result,
-        evidence_digest=result.identity,
-        expectations_digest=expectations.digest,
-        evidence=stated,
-        sign_key=sign_key,
-        seal_key=stated.seal_key,
-        platform=result.platform,
-        platform_digest=digest,
-        simulated=result.simulated,
-        debug=result.debug,
-        binding_mode=devices.binding_mode,
-        assurance=_assurance(result.verdict, simulated=result.simulated, bound=devices.bound),
-        challenged_at=challenged_at,
-        expires_at=node.expiry(result.valid_until, challenged_at, expectations.node, at.timestamp()),
-        models={model.capability: model.digest for model in stated.configuration.models},
-        engine_in_tee=node.runs_inside(stated.configuration),
-        confidential_gpus=devices.confidential_gpus,
-        device_digests=devices.digests,
+        result, expectations.digest, stated, sign_key, digest, devices, challenged_at, expires_at
     )
+
+
+def _enrolled(
+    domain: str,
+    digest: bytes | None,
+    devices: NodeDevices,
+    enrolments: Mapping[str, frozenset[str]],
+    wanted: NodeExpectations | None,
+) -> list[Check]:
+    """CPU and devices are those of the domain that offers them, and of no other (session.md 3)."""
+    required = wanted is None or wanted.enrolment == "required"
+    return [
+        node.check_enrolment(domain, digest, enrolments, wanted),
+        *check_device_enrolment(domain, devices, enrolments, required=required),
+    ]
 
 
 def read_node_evidence(evidence: bytes) -> NodeEvidence:
@@ -189,29 +224,6 @@ def _appraise_devices(
     )
 
 
-def _node_result(
-    cpu: AttestationResult, devices: NodeDevices, checks: list[Check], evidence: bytes
-) -> AttestationResult:
-    """The CPU's result, with the devices' checks, ends and simulation taken in."""
-    verdict, reason = decide(checks)
-    found = devices.appraisal
-    ends = [cpu.valid_until, *([found.valid_until] if found is not None else [])]
-    known = [end for end in ends if end is not None]
-    simulated = cpu.simulated or (found is not None and found.simulated)
-    plain = cpu.platform.removeprefix("simulated-")
-    return cpu._replace(
-        simulated=simulated,
-        platform=f"simulated-{plain}" if simulated else plain,
-        valid_until=min(known) if len(known) == len(ends) else None,
-        stated=lambda: {**cpu.stated(), **devices.stated()},
-        tee="node",
-        verdict=verdict,
-        reason=reason,
-        checks=tuple(checks),
-        identity=evidence_digest(evidence),
-    )
-
-
 def _assurance(verdict: Verdict, *, simulated: bool, bound: bool) -> int:
     """policy-and-negotiation A5. What is not decided or refused proves nothing."""
     if verdict not in ("affirming", "warning"):
@@ -221,6 +233,13 @@ def _assurance(verdict: Verdict, *, simulated: bool, bound: bool) -> int:
     if verdict != "affirming":
         return 2
     return 4 if bound else 3
+
+
+def _node_result(
+    cpu: AttestationResult, devices: NodeDevices, checks: list[Check], evidence: bytes
+) -> AttestationResult:
+    result = joined(cpu, devices.appraisal, checks, evidence_digest(evidence))
+    return result._replace(stated=lambda: {**cpu.stated(), **devices.stated()})
 
 
 def appraise_snp(

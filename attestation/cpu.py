@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from attestation.expected import Expectations
-from attestation.result import AttestationResult, undecided
+from attestation.gpu.node.devices import DevicesAppraisal
+from attestation.result import AttestationResult, Check, decide, undecided
 from attestation.snp.appraise import appraise_report
 from attestation.tdx.appraise import appraise_quote
 from attestation.tdx.body import SgxReport
@@ -77,3 +78,24 @@ def _appraise_tdx(
     ppid, body = appraisal.ppid, appraisal.quote.body
     image = None if isinstance(body, SgxReport) else body.mrtd
     return CpuAppraisal(appraisal.result, body.report_data, ppid if ppid and any(ppid) else None, image)
+
+
+def joined(
+    cpu: AttestationResult, devices: DevicesAppraisal | None, checks: Sequence[Check], identity: bytes
+) -> AttestationResult:
+    """A node's result: the CPU's, with all checks, and the devices' end and simulation taken in."""
+    verdict, reason = decide(checks)
+    ends = [cpu.valid_until, *([devices.valid_until] if devices is not None else [])]
+    known = [end for end in ends if end is not None]
+    simulated = cpu.simulated or (devices is not None and devices.simulated)
+    plain = cpu.platform.removeprefix("simulated-")
+    return cpu._replace(
+        tee="node",
+        verdict=verdict,
+        reason=reason,
+        checks=tuple(checks),
+        identity=identity,
+        platform=f"simulated-{plain}" if simulated else plain,
+        simulated=simulated,
+        valid_until=min(known) if len(known) == len(ends) else None,
+    )

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from attestation.cpu import joined
 from attestation.expected import Expectations
 from attestation.gpu.node.devices import Asked, appraise_devices
 from attestation.gpu.node.tinfoil import MODE, check_tinfoil, read_tinfoil
-from attestation.result import AttestationResult, decide
+from attestation.result import AttestationResult
 from attestation.tdx.appraise import appraise_quote
 from schemas.canonical import sha256
 from schemas.errors import ConfigurationError
@@ -49,19 +50,6 @@ def appraise_tinfoil(
     bindings = None if policy is None else policy.bindings
     ties = check_tinfoil(stated, cpu.quote.body.report_data, nonce, bindings)
     checks = (*cpu.result.checks, *devices.checks, *ties)
-    verdict, reason = decide(checks)
-    ends = [cpu.result.valid_until, devices.valid_until]
-    known = [end for end in ends if end is not None]
-    simulated = cpu.result.simulated or devices.simulated
-    platform = cpu.result.platform.removeprefix("simulated-")
-    return cpu.result._replace(
-        tee="node",
-        verdict=verdict,
-        reason=reason,
-        checks=checks,
-        identity=sha256(evidence),
-        platform=f"simulated-{platform}" if simulated else platform,
-        simulated=simulated,
-        valid_until=min(known) if len(known) == len(ends) else None,
-        stated=lambda: {**cpu.result.stated(), "binding_mode": MODE, "devices": devices.stated()},
+    return joined(cpu.result, devices, checks, sha256(evidence))._replace(
+        stated=lambda: {**cpu.result.stated(), "binding_mode": MODE, "devices": devices.stated()}
     )

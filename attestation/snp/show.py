@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from attestation.endorsements import gather
@@ -20,9 +21,6 @@ def state(report: Report, chain: Chain | None = None) -> dict[str, Json]:
     """Every field by name; TCBs in parts once the product is known."""
     stated = product_of_cpuid(*report.cpuid[:2]) if report.version >= 3 else None
     product = chain.product if chain else stated
-    tcbs: dict[str, Json] = {}
-    for name, raw in report.tcbs().items():
-        tcbs[name] = dict(product.layout.read(raw)) if product else raw.hex()
     return {
         "version": report.version,
         "product": product.name if product else None,
@@ -30,15 +28,8 @@ def state(report: Report, chain: Chain | None = None) -> dict[str, Json]:
         "cpuid": list(report.cpuid) if report.version >= 3 else None,
         "guest_svn": report.guest_svn,
         "vmpl": report.vmpl,
-        "policy": {
-            "raw": f"0x{report.policy:x}",
-            "abi_min": f"{report.abi[0]}.{report.abi[1]}",
-            **{name: bool(report.policy >> bit & 1) for name, bit in POLICY_BITS.items()},
-        },
-        "platform_info": {
-            "raw": f"0x{report.platform_info:x}",
-            **{name: bool(report.platform_info >> bit & 1) for name, bit in PLATFORM_BITS.items()},
-        },
+        "policy": _bits(report.policy, POLICY_BITS, abi_min=f"{report.abi[0]}.{report.abi[1]}"),
+        "platform_info": _bits(report.platform_info, PLATFORM_BITS),
         "signing_key": SIGNING_KEYS.get(report.signing_key, f"reserved ({report.signing_key})"),
         "author_key_enabled": report.author_key_enabled,
         "chip_key_masked": report.chip_key_masked,
@@ -52,19 +43,25 @@ def state(report: Report, chain: Chain | None = None) -> dict[str, Json]:
         "report_id": report.report_id.hex(),
         "report_id_ma": report.report_id_ma.hex(),
         "chip_id": report.chip_id.hex(),
-        "tcb": tcbs,
+        "tcb": {
+            name: dict(product.layout.read(raw)) if product else raw.hex()
+            for name, raw in report.tcbs().items()
+        },
         "firmware": {
             "current": ".".join(map(str, report.current_firmware)),
             "committed": ".".join(map(str, report.committed_firmware)),
         },
-        "mitigation": {
-            "launch": f"0x{report.launch_mitigation:x}",
-            "current": f"0x{report.current_mitigation:x}",
-        }
-        if report.version >= 5
-        else None,
+        "mitigation": _mitigation(report) if report.version >= 5 else None,
         "identity": report.identity.hex(),
     }
+
+
+def _bits(value: int, names: Mapping[str, int], **more: Json) -> dict[str, Json]:
+    return {"raw": f"0x{value:x}", **more, **{name: bool(value >> bit & 1) for name, bit in names.items()}}
+
+
+def _mitigation(report: Report) -> dict[str, Json]:
+    return {"launch": f"0x{report.launch_mitigation:x}", "current": f"0x{report.current_mitigation:x}"}
 
 
 def state_form(evidence: Evidence) -> dict[str, Json]:
