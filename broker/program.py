@@ -17,7 +17,6 @@ from typing import Final
 
 import uvloop
 
-from broker.assemble import Parts, assemble
 from broker.config import BrokerConfig
 from broker.edge.accept import Acceptance
 from broker.edge.api import build_app
@@ -26,6 +25,7 @@ from broker.edge.chat import Edge
 from broker.edge.gate import Gate
 from broker.edge.server import EdgeServer
 from broker.observe import Observability
+from broker.starting.assemble import Parts, assemble
 from schemas.descriptors.tags import Home
 
 EXIT_LOG_LOST = 70  # the process must not go on answering when receipts cannot be written

@@ -1,0 +1,1 @@
+"""From a configuration to a broker: its papers, its log, its parts."""

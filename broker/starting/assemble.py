@@ -1,0 +1,181 @@
+"""From a configuration to the parts of a broker, each made once and handed to whoever needs it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+
+from attestation.expected import Expectations
+from broker.answering import Answering
+from broker.config import ANY, BrokerConfig
+from broker.directory import Directory
+from broker.dispatch import Dispatcher
+from broker.observe.metrics import Metrics
+from broker.peers import Peers, new_negotiation
+from broker.placing.agreement import Placing, Terms
+from broker.placing.appraisals import Appraisals, ChallengeBook
+from broker.placing.decide import ConsumerPolicy, ProviderPolicy, Rulebook
+from broker.placing.placements import Placements
+from broker.providing.border import Border
+from broker.providing.executions import Executions
+from broker.providing.interior import Interior
+from broker.providing.pricing import PriceBook
+from broker.select.cost import Weights
+from broker.select.predict import Predictor
+from broker.service import Service
+from broker.shelf import Shelf
+from broker.starting.ledger import open_log, own_witness
+from broker.starting.papers import read_expectations, read_rules, read_trust
+from broker.witnesses import circle
+from federation.client.login import overridden
+from federation.connection import Bus, BusSettings
+from receipts.log import TransparencyLog
+from receipts.witnessing.asking import Circle
+from schemas.descriptors.summary import CapabilitySummary
+from schemas.errors import ConfigurationError
+from schemas.keys import SigningKey
+from schemas.messages.negotiation import FetchEvidence
+from schemas.trust import FederationTrust
+
+EVIDENCE_S = 5.0  # seconds for a peer to send an evidence document
+
+
+@dataclass(slots=True)
+class Parts:
+    """A broker, assembled and not yet serving."""
+
+    bus: Bus
+    log: TransparencyLog
+    service: Service
+    border: Border
+    executions: Executions
+    shelf: Shelf
+    dispatcher: Dispatcher
+    answering: Answering
+    circle: Circle
+    """The other members' witnesses of our log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What the parts are joined from: read, checked and open."""
+
+    config: BrokerConfig
+    trust: FederationTrust
+    rules: Rulebook
+    expectations: Expectations
+    message_key: SigningKey
+    bus: Bus
+    log: TransparencyLog
+    metrics: Metrics
+
+
+async def assemble(config: BrokerConfig, metrics: Metrics) -> Parts:
+    """Everything that a broker is made of. Raises `ComityError`; nothing is left open then."""
+    files = read_trust(config)
+    trust = files.trust
+    rules, expectations = read_rules(config, trust), read_expectations(config, trust)
+    message_key = SigningKey.load(config.keys.message)
+    _check_registered(trust, config.domain, message_key)
+    bus = await Bus.connect(_bus_settings(config))
+    try:
+        log = await open_log(config, files, rules)
+    except BaseException:
+        await bus.close()
+        raise
+    return _join(Made(config, trust, rules, expectations, message_key, bus, log, metrics))
+
+
+def _join(made: Made) -> Parts:
+    """Both sides over one bus, one directory and one log; the service hears what comes in for either."""
+    config, trust, bus = made.config, made.trust, made.bus
+
+    async def local(sender: str, op: str, payload: bytes) -> bytes:
+        return await service.handle(sender, op, payload)
+
+    async def fetch(domain: str, digest: str) -> bytes:
+        if domain == config.domain:
+            return await interior.evidence(digest)
+        asked = peers.compose(FetchEvidence, domain, nid=new_negotiation(), evidence=digest)
+        return await peers.ask(domain, "evidence", peers.sign(asked), within=EVIDENCE_S)
+
+    def not_ready() -> str | None:
+        if not bus.connected:
+            return "the bus is out of reach"
+        return None if service.advert else "our own agent has not advertised yet"
+
+    peers = Peers(bus, trust, config.domain, made.message_key, local)
+    interior, directory, predictor = Interior(bus), Directory(trust), Predictor()
+    appraisals = Appraisals(trust, made.expectations, ChallengeBook(config.domain), fetch)
+    executions = Executions(config.domain, trust.charter.currency, made.log)
+    border = _border(made, peers, interior, directory, appraisals, executions)
+    witness = own_witness(config, trust)
+    service = Service(bus, peers, interior, directory, appraisals, border, executions, predictor, witness)
+    shelf = Shelf(peers, made.log)
+    placing = _placing(made, peers, directory, appraisals, predictor)
+    answering = Answering(peers, border, appraisals, shelf)
+    dispatcher = Dispatcher(placing, answering, shelf, config.negotiation.continuations, not_ready)
+    watched = circle(trust.manifest(config.domain).logs[0].origin, peers)
+    return Parts(bus, made.log, service, border, executions, shelf, dispatcher, answering, watched)
+
+
+def _border(
+    made: Made,
+    peers: Peers,
+    interior: Interior,
+    directory: Directory,
+    appraisals: Appraisals,
+    executions: Executions,
+) -> Border:
+    """The provider's side."""
+    domain = made.config.domain
+
+    def own_summary() -> CapabilitySummary | None:
+        listing = directory.get(domain, datetime.now(UTC))
+        return listing.summary if listing else None
+
+    policy = ProviderPolicy.of(made.trust.charter, directory.profile(domain), made.rules)
+    return Border(peers, interior, appraisals, policy, PriceBook(own_summary), executions, made.metrics)
+
+
+def _placing(
+    made: Made, peers: Peers, directory: Directory, appraisals: Appraisals, predictor: Predictor
+) -> Placing:
+    """The consumer's side."""
+    config, charter = made.config, made.trust.charter
+    return Placing(
+        peers=peers,
+        directory=directory,
+        appraisals=appraisals,
+        policy=ConsumerPolicy(config.domain, charter, made.rules),
+        placements=Placements(config.domain, made.trust, appraisals.challenges, made.log),
+        weights={name: _weights(settings) for name, settings in config.weights.items()},
+        terms=Terms(config.negotiation.finalists, config.negotiation.hold_ms, config.limits.request_ms),
+        predictor=predictor,
+        metrics=made.metrics,
+    )
+
+
+def _bus_settings(config: BrokerConfig) -> BusSettings:
+    settings = BusSettings(
+        url=config.bus.url,
+        nkey_seed_file=config.bus.seed,
+        ca_file=None if config.bus.ca == ANY else Path(config.bus.ca),
+        name=f"{config.domain}/broker",
+        inbox_prefix="_INBOX.broker",
+    )
+    return overridden(settings, os.environ)
+
+
+def _check_registered(trust: FederationTrust, domain: str, key: SigningKey) -> None:
+    registered = {known.thumbprint for known in trust.keys(domain, "message", datetime.now(UTC))}
+    if key.thumbprint not in registered:
+        raise ConfigurationError("config.keys.message", f"{domain} has not registered this message key")
+
+
+def _weights(settings: object) -> Weights:
+    names = ("network", "queue", "execution", "state", "load", "policy", "money")
+    return Weights(**{name: Decimal(str(getattr(settings, name))) for name in names})
