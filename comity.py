@@ -123,6 +123,10 @@ def main() -> None:
     except BrokenPipeError:  # whoever read us left: what we found was not said, and 0 would be a verdict
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141  # as a shell says that SIGPIPE ended a program
+    except SystemExit as stop:
+        if not isinstance(stop.__context__, BrokenPipeError):
+            raise
+        code = 141  # tables are drawn by a library that would end with 1, which is a verdict
     except KeyboardInterrupt:
         code = 130
     except Exception:

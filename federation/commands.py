@@ -36,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     init = commands.add_parser("init", help="make keys, charter, bus and settings from a plan")
-    init.add_argument("plan", type=Path, metavar="PLAN", help="TOML file; docs/cli.md describes its keys")
+    init.add_argument("plan", type=Path, metavar="PLAN", help="TOML file; see examples/plan.toml")
     init.add_argument("--dir", type=Path, required=True, metavar="DIR", help="folder to make; must not exist")
     status = commands.add_parser("status", help="check a founded domain's papers against the pin")
     status.add_argument(

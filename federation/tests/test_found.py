@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
+import subprocess
+import sys
 import tomllib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +22,7 @@ from schemas.keys import SigningKey
 from schemas.policy.packs import load_file
 
 NOW = datetime.now(UTC)
+ROOT = Path(__file__).parents[2]
 PLAN = """
 federation = "test"
 currency = "EUR"
@@ -202,6 +206,20 @@ def test_the_commands(plan_file: Path, tmp_path: Path, capsys: pytest.CaptureFix
     shown = json.loads(capsys.readouterr().out)
     assert (shown["holds"], shown["domains"][0]["pin"]) == (True, pin)
     assert main(["init"]) == 2
+
+
+def test_a_reader_who_leaves_the_table_gets_no_verdict(founded: Founded) -> None:
+    """`comity federation status … | head` must not end as "it does not hold"."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-m", "comity", "federation", "status", "--dir", str(founded.folder)],
+            stdout=writing, stderr=subprocess.PIPE, cwd=ROOT, timeout=60, check=False,
+        )  # fmt: skip
+    finally:
+        os.close(writing)
+    assert ended.returncode == 141
 
 
 def test_status_says_what_does_not_hold(founded: Founded, capsys: pytest.CaptureFixture[str]) -> None:
