@@ -18,6 +18,7 @@ from attestation.snp.azure import AzureParts
 from attestation.tdx.azure import check_vtpm
 from attestation.tdx.collateral.documents import NOTHING, Offered, gather, memorable
 from attestation.tdx.collateral.endorsed import Endorsed, endorse
+from attestation.tdx.collateral.evaluations import Listed, check_evaluations
 from attestation.tdx.collateral.rollback import Marks, check_rollback
 from attestation.tdx.expected import DEFAULT, QuotePolicy
 from attestation.tdx.forms import QuoteForm, unwrap
@@ -28,7 +29,7 @@ from attestation.tdx.origin.verify import Origin, authenticate, check_signatures
 from attestation.tdx.platforms import check_platform
 from attestation.tdx.policy import check_debug, check_demands, check_nonce, check_report_data
 from attestation.tdx.quote import Quote, Tee, check_quote, read_quote
-from attestation.tdx.show import state
+from attestation.tdx.show import notes, state
 from attestation.tdx.tcb.judge import Judged, judge_tcb
 from attestation.tdx.tcb.whatif import Asked, other_evaluations
 from attestation.x509 import Crl
@@ -139,7 +140,15 @@ def _appraise(
     waived = asked.waive_revocation or rules.revocation == "any"
     revocation, crls = check_revocation(offered.crls, chain, endorsed.signers, moment, waived=waived)
     judged = judge_tcb(quote, chain, endorsed, rules, moment)
-    checks += [*origin.checks, *endorsed.checks, *revocation, *judged.checks, check_debug(quote, rules)]
+    listed = check_evaluations(offered, chain, quote.tee, rules.roots, endorsed, moment, rules.channel)
+    checks += [
+        *origin.checks,
+        *endorsed.checks,
+        listed.check,
+        *revocation,
+        *judged.checks,
+        check_debug(quote, rules),
+    ]
     if marks is not None:
         checks.append(check_rollback(endorsed, quote.tee, marks))
     checks += check_vtpm(azure, quote.body.report_data, policy, asked.nonce)
@@ -151,13 +160,16 @@ def _appraise(
     replay = Replay((), {}) if quote.td is None else check_logs(quote.td, event_logs, rules.event_log)
     checks += replay.checks
     ends = {**endorsed.ends, **judged.ends, **{name: crl.next_update or 0 for name, crl in crls.items()}}
+    if listed.end is not None:
+        ends["evaluations"] = listed.end
     if chain is not None:
         ends["pck_chain"] = min(each.not_after for each in (chain.leaf, chain.issuer, chain.root))
     places = {check.name: place for place, check in enumerate(checks)}
-    found = Found(offered, rules, origin, endorsed, crls, judged, replay, ends, places)
+    found = Found(offered, rules, origin, endorsed, listed, crls, judged, replay, ends, places)
     result = _concluded(found, quote, checks, asked, at)
     begin = min(
-        [*endorsed.begins, *begins(offered.crls, moment)] if result.exit_code == 0 else [], default=inf
+        [*endorsed.begins, *listed.begins, *begins(offered.crls, moment)] if result.exit_code == 0 else [],
+        default=inf,
     )
     proven = chain is not None and all(check.status == "pass" for check in origin.checks)
     return QuoteAppraisal(result, quote, chain.claims.ppid if chain and proven else None, found), begin
@@ -196,6 +208,7 @@ class Found:
     rules: QuotePolicy
     origin: Origin
     endorsed: Endorsed
+    listed: Listed
     crls: dict[str, Crl]
     judged: Judged
     replay: Replay
@@ -210,9 +223,15 @@ class Found:
         asked = Asked(quote, chain, self.offered, self.rules)
         return {
             **state(quote, chain, self.endorsed, self.judged, verdicts(checks), self.ends, moment),
+            "notes": notes((*self.endorsed.checks, self.listed.check)),
             "collateral": {
                 **self.endorsed.digests,
                 **{name: sha256(crl.der).hex() for name, crl in self.crls.items()},
+            },
+            "evaluations": {
+                "listed": list(self.listed.numbers),
+                "standard": self.listed.standard,
+                "early": self.listed.early,
             },
             "event_log": state_logs(self.replay),
             "other_evaluations": other_evaluations(asked, self.endorsed, moment),

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from attestation.tdx.collateral.evaluations import CHANNELS, Channel
 from attestation.tdx.collateral.shapes import STATUSES
 from attestation.tdx.log.events import REGISTERS
 from attestation.tdx.origin.chain import INTEL_ROOT, INTEL_ROOTS, Roots
@@ -75,6 +76,8 @@ class QuotePolicy:
     evaluation_min: int = 0
     evaluation_difference: int | None = None
     """The most by which TCB info and QE identity may differ; None = a difference is shown, not judged."""
+    channel: Channel | None = None
+    """Whose evaluation the TCB info must reach, by Intel's list; None = the list is shown, not demanded."""
     collateral_max_age: int | None = None
     """Days since TCB info and QE identity were issued, where less than Intel's own 30 is wanted."""
     platforms: PlatformRules = NO_RULES
@@ -134,6 +137,7 @@ def _common(table: Table) -> dict[str, Any]:
         "grace": read_grace(table.children("grace")),
         "advisories_denied": frozenset() if advisories is None else advisories,
         "advisories_tolerated": _tolerated(table),
+        "channel": _channel(table),
         "collateral_max_age": age,
         "platforms": read_rules(table),
         "date_min": _date(table),
@@ -142,6 +146,13 @@ def _common(table: Table) -> dict[str, Any]:
         "revocation": table.choice("revocation", ("required", ANY), "required"),
         "roots": _roots(table),
     }
+
+
+def _channel(table: Table) -> Channel | None:
+    if not table.states("evaluation_channel"):
+        return None
+    chosen = table.choice("evaluation_channel", CHANNELS, "")
+    return next(each for each in CHANNELS if each == chosen)
 
 
 def _tolerated(table: Table) -> frozenset[str] | None:

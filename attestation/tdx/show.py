@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from attestation.result import Check
 from attestation.tdx.body import TD_ATTRIBUTES, SgxReport, TdReport
 from attestation.tdx.collateral.endorsed import Endorsed
 from attestation.tdx.origin.chain import PckChain
@@ -44,13 +45,12 @@ def state(
         },
         "expires": {name: date(end) for name, end in ends.items()},
         "days_left": {name: int((end - at) // 86400) for name, end in ends.items()},
-        "notes": _notes(endorsed),
     }
 
 
-def _notes(endorsed: Endorsed) -> list[Json]:
+def notes(checks: Iterable[Check]) -> list[Json]:
     """Codes of what is reported without refusing, without the room's name."""
-    shown = [check for check in endorsed.checks if check.status == "fail" and check.effect == "shown"]
+    shown = [check for check in checks if check.status == "fail" and check.effect == "shown"]
     return [(check.code or "").removeprefix("tdx.") for check in shown]
 
 

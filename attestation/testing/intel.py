@@ -22,7 +22,7 @@ from cryptography.x509.oid import NameOID
 from attestation.der import encode_oid
 from attestation.tdx.origin.pck import SGX_EXTENSION
 from attestation.testing.der import integer, sequence, tlv
-from attestation.testing.intel_documents import EXPIRES, ISSUED, NOW, qe_identity, tcb_info
+from attestation.testing.intel_documents import EXPIRES, ISSUED, NOW, evaluations, qe_identity, tcb_info
 from attestation.testing.intel_quote import QUOTE_BODIES, assemble, header, qe_body
 from schemas.canonical import Json, sha256, write_json
 
@@ -251,6 +251,12 @@ class IntelForge:
         ]  # fmt: skip
         crls = [each for each in self.crls() if each]
         return [*answers, *crls, pem(self.signer.der(), self.root.der()), self.chain()[1]]
+
+    def evaluations(self, signer: str | None = None, **changes: Json) -> bytes:
+        """Intel's list of evaluation numbers, as the service answers it."""
+        body = write_json(cast(Json, evaluations(self.tee, changes)))
+        signature = sign(signer or self.document_key, body).hex().encode()
+        return b'{"tcbEvaluationDataNumbers":' + body + b',"signature":"' + signature + b'"}'
 
     @property
     def root_digest(self) -> str:

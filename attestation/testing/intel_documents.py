@@ -103,3 +103,29 @@ def qe_identity(tee: str, changes: Mapping[str, Json]) -> dict[str, Json]:
         ],
     }
     return _changed(good, changes)
+
+
+def evaluation(number: int, recovered: str) -> dict[str, Json]:
+    """One number of the list; the TCB that it asks for is of the day after."""
+    return {
+        "tcbEvaluationDataNumber": number,
+        "tcbRecoveryEventDate": f"{recovered}T00:00:00Z",
+        "tcbDate": f"{recovered}T00:00:00Z",
+    }
+
+
+def evaluations(tee: str, changes: Mapping[str, Json]) -> dict[str, Json]:
+    """Intel's list of evaluation numbers: 18 is the standard channel's at `NOW`, 20 the early one's."""
+    good: dict[str, Any] = {
+        "id": tee.upper(),
+        "version": 1,
+        "issueDate": text(ISSUED),
+        "nextUpdate": text(EXPIRES),
+        "tcbEvalNumbers": [
+            evaluation(20, "2025-08-12"),
+            evaluation(19, "2025-05-13"),
+            evaluation(18, "2024-11-12"),
+            evaluation(17, "2024-03-12"),
+        ],
+    }
+    return _changed(good, changes)

@@ -27,13 +27,18 @@ MAX_CRLS: Final = 64
 CACHED_OFFERS: Final = 256
 MAX_KEPT_BYTES: Final = 256 * 1024  # per entry; a set has some 50 KiB
 
-Kind = Literal["tcb_info", "qe_identity"]
+Kind = Literal["tcb_info", "qe_identity", "evaluations"]
 
 _SET: Final = frozenset(
     ("pck_crl_issuer_chain", "root_ca_crl", "pck_crl", "tcb_info_issuer_chain", "tcb_info",
      "qe_identity_issuer_chain", "qe_identity")
 )  # fmt: skip
-_ANSWERS: Final[dict[str, Kind]] = {"tcbInfo": "tcb_info", "enclaveIdentity": "qe_identity"}
+_ANSWERS: Final[dict[str, Kind]] = {
+    "tcbInfo": "tcb_info",
+    "enclaveIdentity": "qe_identity",
+    "tcbEvaluationDataNumbers": "evaluations",
+}
+_IN_A_SET: Final[tuple[Kind, ...]] = ("tcb_info", "qe_identity")
 _SIGNATURE: Final = re.compile(r"[0-9a-fA-F]{128}")
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}]', re.DOTALL)
 
@@ -140,7 +145,7 @@ def _answer(
 
 def _set(stated: Mapping[str, Json]) -> Offered:
     """A set; an empty CRL or document means that it is missing."""
-    documents = tuple(_member(stated, kind) for kind in _ANSWERS.values() if stated[kind] != "")
+    documents = tuple(_member(stated, kind) for kind in _IN_A_SET if stated[kind] != "")
     crls = [_crl(_text(stated[name])) for name in ("root_ca_crl", "pck_crl") if stated[name] != ""]
     certificates = [
         *_chain(stated["pck_crl_issuer_chain"]),

@@ -146,3 +146,19 @@ class WrittenQeIdentity(Written, frozen=True):
     mrsigner: str
     isvprodid: LongSvn
     tcbLevels: EnclaveLevels
+
+
+class EvaluationNumber(Written, frozen=True):
+    tcbEvaluationDataNumber: Number
+    tcbRecoveryEventDate: str
+    tcbDate: str
+
+
+class WrittenEvaluations(Written, frozen=True):
+    """Which TCB evaluation data numbers Intel serves."""
+
+    id: Literal["SGX", "TDX"]
+    version: Literal[1]
+    issueDate: str
+    nextUpdate: str
+    tcbEvalNumbers: Annotated[tuple[EvaluationNumber, ...], Meta(min_length=1, max_length=MAX_LEVELS)]

@@ -19,6 +19,7 @@ from attestation.tdx.collateral.shapes import (
     PlatformLevel,
     TdxModule,
     TdxModuleIdentity,
+    WrittenEvaluations,
     WrittenQeIdentity,
     WrittenTcbInfo,
     WrittenTcbInfo2,
@@ -33,6 +34,7 @@ REMEMBERED_BYTES: Final = 64 * 1024  # per entry: whoever offers a document deci
 
 _TCB_INFO: Final = Decoder(WrittenTcbInfo)
 _QE_IDENTITY: Final = Decoder(WrittenQeIdentity)
+_EVALUATIONS: Final = Decoder(WrittenEvaluations)
 _ADVISORY: Final = re.compile(r"[\x21-\x7e]{1,64}")
 _HEX: Final = re.compile(r"[0-9a-fA-F]*")
 
@@ -88,6 +90,23 @@ class QeIdentity:
     mrsigner: bytes
     isvprodid: int
     levels: tuple[Level, ...]
+
+
+class Evaluation(NamedTuple):
+    """One TCB evaluation data number."""
+
+    number: int
+    recovered: float
+    """When the event was made public that raised the number (POSIX seconds)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluations:
+    id: str
+    issued: float
+    next_update: float
+    numbers: tuple[Evaluation, ...]
+    """The highest first."""
 
 
 def read_tcb_info(body: bytes) -> TcbInfo:
@@ -153,6 +172,25 @@ def _written_tcb_info(body: bytes) -> WrittenTcbInfo | WrittenTcbInfo2:
         return shaped(stated, WrittenTcbInfo)
     except Unreadable as error:
         raise _malformed(error.text) from None
+
+
+def read_evaluations(body: bytes) -> Evaluations:
+    """Read Intel's list of evaluation numbers. Raises `Refused` (`tdx.collateral_malformed`)."""
+    _bound(body)
+    try:
+        written = read_exact(body, _EVALUATIONS) or shaped(
+            read_json(body, limit=MAX_JSON_BYTES), WrittenEvaluations
+        )
+    except Unreadable as error:
+        raise _malformed(error.text) from None
+    numbers = [
+        Evaluation(each.tcbEvaluationDataNumber, _time(each.tcbRecoveryEventDate))
+        for each in written.tcbEvalNumbers
+    ]
+    if len({each.number for each in numbers}) != len(numbers):
+        raise _malformed("an evaluation number is listed twice")
+    ordered = tuple(sorted(numbers, reverse=True))
+    return Evaluations(written.id, _time(written.issueDate), _time(written.nextUpdate), ordered)
 
 
 def _shaped_identity(body: bytes) -> WrittenQeIdentity:
