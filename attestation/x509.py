@@ -263,14 +263,33 @@ def extensions_of(certificate: Certificate) -> dict[bytes, tuple[bool, bytes]]:
     found: dict[bytes, tuple[bool, bytes]] = {}
     listed = der.children(der.children(certificate.extensions)[0]) if certificate.extensions else ()
     for element in listed:
-        parts = der.children(element)
-        critical = len(parts) == 3 and parts[1] == _CRITICAL
-        if not (critical or len(parts) == 2) or parts[-1][:1] != b"\x04":  # an OCTET STRING
-            raise Unreadable("x509.malformed", "an extension that is not in DER")
-        if parts[0] in found:
-            raise Unreadable("x509.extension_repeated", f"{parts[0].hex()} is repeated")
-        found[parts[0]] = critical, der.split(parts[-1])[1]
+        oid, critical, value = _short(element) or _extension(element)
+        if oid in found:
+            raise Unreadable("x509.extension_repeated", f"{oid.hex()} is repeated")
+        found[oid] = critical, value
     return found
+
+
+def _extension(element: bytes) -> tuple[bytes, bool, bytes]:
+    """(encoded OID, critical, value) of one extension. Raises `Unreadable`."""
+    parts = der.children(element)
+    critical = len(parts) == 3 and parts[1] == _CRITICAL
+    if not (critical or len(parts) == 2) or parts[-1][:1] != b"\x04":  # an OCTET STRING
+        raise Unreadable("x509.malformed", "an extension that is not in DER")
+    return parts[0], critical, der.split(parts[-1])[1]
+
+
+def _short(element: bytes) -> tuple[bytes, bool, bytes] | None:
+    """What `_extension` finds, for one whose lengths are single octets, as nearly all are; else None."""
+    size = len(element)
+    if not 9 <= size < 0x82 or element[1] != size - 2 or element[3] >= 0x80:
+        return None
+    at = end = 4 + element[3]
+    critical = element[at : at + 3] == _CRITICAL
+    at += 3 if critical else 0
+    if at + 2 > size or element[at] != 0x04 or element[at + 1] != size - at - 2:
+        return None
+    return element[2:end], critical, element[at + 2 :]
 
 
 _CRITICAL: Final = b"\x01\x01\xff"  # BOOLEAN TRUE; FALSE is the default and is left out

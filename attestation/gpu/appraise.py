@@ -51,15 +51,16 @@ class DeviceAppraisal:
 
     def numbered(self, position: int) -> list[Check]:
         """The checks as those of a node's n-th device: `gpu.chain.root` becomes `gpu.device2.chain.root`."""
-        if self.common is None:
-            return [_numbered(check, position) for check in self.result.checks]
-        common = self.common.get(position)
-        if common is None:
-            common = self.common[position] = [_numbered(check, position) for check in self.result.checks]
-        return [
-            _numbered(own, position) if own.name in _DIFFERING else shared
-            for shared, own in zip(common, self.result.checks, strict=True)
-        ]
+        common = None if self.common is None else self.common.get(position)
+        if common is not None:
+            return [
+                _numbered(own, position) if own.name in _DIFFERING else shared
+                for shared, own in zip(common, self.result.checks, strict=True)
+            ]
+        common = [_numbered(check, position) for check in self.result.checks]
+        if self.common is not None:
+            self.common[position] = common
+        return common
 
 
 def appraise_device(

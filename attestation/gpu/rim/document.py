@@ -7,7 +7,8 @@ text is refused by its first two characters, before a parser sees it (XML 1.0 2.
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
+from xml.parsers import expat
 
 from lxml import etree
 
@@ -25,21 +26,45 @@ def read_document(data: bytes) -> Any:
     if len(data) > MAX_DOCUMENT_BYTES:
         raise malformed(f"more than {MAX_DOCUMENT_BYTES} bytes")
     _hold_markup(_text(data))
-    root = _parsed(data)
+    try:
+        root = etree.fromstring(data, _parser())
+    except (etree.XMLSyntaxError, ValueError):
+        raise malformed("not well-formed XML") from None
     _hold_depth(root)
     return root
 
 
-def read_canonical(data: bytes) -> Any:
-    """The root element of what `read_document` gave and C14N wrote: its markup and depth were held then."""
-    return _parsed(data)
+Element: TypeAlias = tuple[int, str, list[str]]
+"""Level from 1, name as `namespace}local`, attributes as name, value, name, value…"""
 
 
-def _parsed(data: bytes) -> Any:
+def read_canonical(data: bytes) -> list[Element]:
+    """Every element of what C14N wrote, in order. Raises `Refused` (`gpu.rim_malformed`).
+
+    Only for bytes that came from `read_document`: without declarations there is nothing to expand, and no
+    tree is needed for what is read once, from front to back.
+    """
+    found: list[Element] = []
+    level = 0
+
+    def start(name: str, attributes: list[str]) -> None:
+        nonlocal level
+        level += 1
+        found.append((level, name, attributes))
+
+    def end(_: str) -> None:
+        nonlocal level
+        level -= 1
+
+    parser = expat.ParserCreate("utf-8", "}")
+    parser.ordered_attributes = True
+    parser.buffer_text = True
+    parser.StartElementHandler, parser.EndElementHandler = start, end
     try:
-        return etree.fromstring(data, _parser())
-    except (etree.XMLSyntaxError, ValueError):
+        parser.Parse(data, True)
+    except expat.ExpatError:
         raise malformed("not well-formed XML") from None
+    return found
 
 
 def _parser() -> Any:

@@ -7,14 +7,14 @@ one `Payload` of the root.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
 from attestation.gpu.pki.constraints import hold_chain
 from attestation.gpu.pki.signature import verify_link
-from attestation.gpu.rim.document import MAX_DOCUMENT_BYTES, malformed, read_canonical
+from attestation.gpu.rim.document import MAX_DOCUMENT_BYTES, Element, malformed, read_canonical
 from attestation.gpu.rim.signature import verify_document
 from attestation.x509 import Certificate
 from schemas.canonical import sha256
@@ -26,20 +26,20 @@ MAX_VALUE_BYTES: Final = 64
 CACHED_MANIFESTS: Final = 256  # verified documents kept per process, about 10 KiB each
 NVIDIA_ID: Final = "5703"  # IANA private enterprise number
 
-_SWID: Final = "{http://standards.iso.org/iso/19770/-2/2015/schema.xsd}"
+_SWID: Final = "http://standards.iso.org/iso/19770/-2/2015/schema.xsd}"
 _RIM: Final = (
-    "{https://trustedcomputinggroup.org/resource/tcg-reference-integrity-manifest-rim-information-model/}"
+    "https://trustedcomputinggroup.org/resource/tcg-reference-integrity-manifest-rim-information-model/}"
 )
 _RESOURCE_TAG: Final = f"{_SWID}Resource"
-_HASH: Final = "{http://www.w3.org/2001/04/xmlenc#sha384}Hash"
+_HASH: Final = "http://www.w3.org/2001/04/xmlenc#sha384}Hash"
 _NUMBERS: Final = {str(number): number for number in range(256)}
 _ACTIVE: Final = {"True": True, "False": False}
 _HASHES: Final = tuple(f"{_HASH}{n}" for n in range(MAX_ALTERNATIVES))
 _VERSION: Final = re.compile(rb"colloquialVersion=\"([0-9A-Za-z.]{1,64})\"")
 _RESOURCE: Final = ("active", "alternatives", "index", "name", "size", "type")
 """In the order in which C14N writes attributes; values follow, for they have a namespace (xml-c14n 2.2)."""
-_WRITTEN: Final = {count: [*_RESOURCE, *_HASHES[:count]] for count in range(1, 11)}
-"""Number of values → all attributes. From ten on, C14N no longer counts upwards."""
+_WRITTEN: Final = {6 + count: [*_RESOURCE, *_HASHES[:count]] for count in range(1, 11)}
+"""Number of attributes → their names. From ten values on, C14N no longer counts upwards."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,10 +90,11 @@ def stated_version(data: bytes) -> str | None:
     return str(found[0].decode("ascii")) if len(found) == 1 else None
 
 
-def _read(root: Any, digest: str, chain: tuple[Certificate, ...]) -> Manifest:
-    if root.tag != f"{_SWID}SoftwareIdentity":
+def _read(elements: Sequence[Element], digest: str, chain: tuple[Certificate, ...]) -> Manifest:
+    _, name, attributes = elements[0]
+    if name != f"{_SWID}SoftwareIdentity":
         raise malformed("not a SoftwareIdentity")
-    meta, payload = _one(root, "Meta"), _one(root, "Payload")
+    root, meta = _pairs(attributes), _pairs(elements[_one(elements, "Meta")][2])
     return Manifest(
         digest=digest,
         name=_attribute(root, "name"),
@@ -102,31 +103,41 @@ def _read(root: Any, digest: str, chain: tuple[Certificate, ...]) -> Manifest:
         version=_attribute(meta, "colloquialVersion"),
         manufacturer=_attribute(meta, f"{_RIM}FirmwareManufacturerId"),
         tag_id=_attribute(root, "tagId"),
-        golden=_golden(payload),
+        golden=_golden(elements[_one(elements, "Payload") + 1 :]),
         chain=chain,
     )
 
 
-def _one(root: Any, name: str) -> Any:
-    found = [child for child in root if child.tag == f"{_SWID}{name}"]
+def _one(elements: Sequence[Element], name: str) -> int:
+    """Where the one child of the root with that name stands."""
+    wanted = f"{_SWID}{name}"
+    found = [at for at, (level, named, _) in enumerate(elements) if level == 2 and named == wanted]
     if len(found) != 1:
         raise malformed(f"not exactly one {name}")
     return found[0]
 
 
-def _attribute(element: Any, name: str) -> str:
-    value = element.get(name)
+def _pairs(attributes: Sequence[str]) -> dict[str, str]:
+    return dict(zip(attributes[::2], attributes[1::2], strict=True))
+
+
+def _attribute(said: Mapping[str, str], name: str) -> str:
+    value = said.get(name)
     if value is None:
         raise malformed(f"no {name}")
-    return str(value)
+    return value
 
 
-def _golden(payload: Any) -> dict[int, tuple[bytes, ...]]:
-    """Active values by index. An index that stands twice refuses, active or not."""
+def _golden(following: Sequence[Element]) -> dict[int, tuple[bytes, ...]]:
+    """Active values by index, from what stands inside the payload. An index that stands twice refuses."""
     seen: set[int] = set()
     golden: dict[int, tuple[bytes, ...]] = {}
-    for resource in payload:
-        index, active, values = _resource(resource)
+    for level, name, attributes in following:
+        if level == 2:
+            break
+        if level != 3 or name != _RESOURCE_TAG:
+            raise malformed("a payload of something other than measurements")
+        index, active, values = _resource(attributes)
         if index in seen:
             raise malformed(f"index {index} stands twice")
         seen.add(index)
@@ -135,27 +146,27 @@ def _golden(payload: Any) -> dict[int, tuple[bytes, ...]]:
     return dict(sorted(golden.items()))
 
 
-def _resource(resource: Any) -> tuple[int, bool, tuple[bytes, ...]]:
+def _resource(attributes: list[str]) -> tuple[int, bool, tuple[bytes, ...]]:
     """(index, active, accepted values) of one measurement."""
-    names, values = resource.keys(), resource.values()
-    if names != _WRITTEN.get(len(names) - len(_RESOURCE)):
-        names, values = _in_order(dict(zip(names, values, strict=True)))
-    active, count, index, _, size, kind, *listed = values
-    if resource.tag != _RESOURCE_TAG or len(resource) or kind != "Measurement":
+    names, stated = attributes[::2], attributes[1::2]
+    if names != _WRITTEN.get(len(names)):
+        stated = _in_order(dict(zip(names, stated, strict=True)))
+    active, count, index, _, size, kind, *listed = stated
+    if kind != "Measurement":
         raise malformed("a payload of something other than measurements")
     number, length = _number(index, "index", MAX_INDEX), _number(size, "size", MAX_VALUE_BYTES)
     if active not in _ACTIVE or _number(count, "alternatives", MAX_ALTERNATIVES) != len(listed) or not listed:
         raise malformed(f"measurement {number} disagrees with itself")
-    return number, _ACTIVE[active], tuple(_value(text, length) for text in listed)
+    return number, _ACTIVE[active], tuple([_value(text, length) for text in listed])
 
 
-def _in_order(said: dict[str, str]) -> tuple[list[str], list[str]]:
+def _in_order(said: dict[str, str]) -> list[str]:
     """The attributes as `_WRITTEN` has them, for one without a name or with many values."""
     found = {"name": "", **said}
     names = [*_RESOURCE, *_HASHES[: len(found) - len(_RESOURCE)]]
     if found.keys() != set(names):
         raise malformed("a measurement that disagrees with itself")
-    return names, [found[name] for name in names]
+    return [found[name] for name in names]
 
 
 def _number(text: str, name: str, most: int) -> int:
