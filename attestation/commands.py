@@ -77,14 +77,14 @@ def _verify_options(verify: argparse.ArgumentParser) -> None:
     verify.add_argument("--tee", required=True, metavar="|".join(TEES), help="what kind of evidence this is")
     verify.add_argument("evidence", type=Path, metavar="EVIDENCE")
     verify.add_argument("--endorsements", type=Path, action="append", default=[], metavar="PATH",
-                        help="a certificate, CRL, certificate table, or a folder of such files")  # fmt: skip
+                        help="collateral of any kind, recognised by content, or a folder of it")  # fmt: skip
     verify.add_argument("--bundle", type=Path, action="append", default=[], metavar="DIR",
                         help="a signed bundle of endorsements; --expect names who may sign")  # fmt: skip
     verify.add_argument("--at", metavar="RFC3339", help="the moment to judge at; default now")
     verify.add_argument("--expect", type=Path, metavar="FILE", help="expected.toml")
     verify.add_argument("--nonce", metavar="HEX",
-                        help="snp, tdx, sgx: the whole report data, 64 bytes; node: one domain's challenge, "
-                             "32 bytes; with a vTPM quote: its nonce")  # fmt: skip
+                        help="snp, tdx, sgx: the whole report data, 64 bytes; nvidia: the challenge, node: one "
+                             "domain's challenge, 32 bytes; with a vTPM quote: its nonce")  # fmt: skip
     verify.add_argument("--waive", action="append", default=[], choices=["revocation"],
                         help="accept a missing (never a failing) revocation status")  # fmt: skip
     verify.add_argument("--event-log", type=Path, action="append", default=[], metavar="PATH",
