@@ -83,8 +83,8 @@ def _verify_options(verify: argparse.ArgumentParser) -> None:
     verify.add_argument("--at", metavar="RFC3339", help="the moment to judge at; default now")
     verify.add_argument("--expect", type=Path, metavar="FILE", help="expected.toml")
     verify.add_argument("--nonce", metavar="HEX",
-                        help="snp, tdx, sgx: the whole report data, 64 bytes; nvidia: the challenge, node: one "
-                             "domain's challenge, 32 bytes; with a vTPM quote: its nonce")  # fmt: skip
+                        help="snp, tdx, sgx: the whole report data, 64 bytes; nvidia, node: the challenge, "
+                             "a node's by one domain, 32 bytes; with a vTPM quote: its nonce")  # fmt: skip
     verify.add_argument("--waive", action="append", default=[], choices=["revocation"],
                         help="accept a missing (never a failing) revocation status")  # fmt: skip
     verify.add_argument("--event-log", type=Path, action="append", default=[], metavar="PATH",
