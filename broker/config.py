@@ -12,11 +12,13 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from broker.toml import SETTINGS, AnyPath, ExistingFile, ExistingFolder, SecretFile, read_settings
+from receipts.retention import check_known
 from schemas.descriptors.request import TagFloor
+from schemas.errors import Refused
 from schemas.primitives import Digest, DomainName, Label
 
 ANY: Final = "any"
@@ -58,6 +60,8 @@ class Keys:
     """P-256 key that signs attestation results; a file."""
     log: SecretFile
     """Ed25519 key that signs the log's checkpoints; a file."""
+    log_beside: SecretFile | None = None
+    """ML-DSA-44 key that signs them as well, where the manifest registers one; a file."""
     witness: SecretFile | None = None
     """Ed25519 key that cosigns other members' checkpoints; without it this domain runs no witness."""
 
@@ -139,6 +143,17 @@ class Weights:
     """κ, ms-equivalent per micro-unit of price."""
 
 
+def _known_classes(names: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        return check_known(names)
+    except Refused as error:
+        raise ValueError(error.text) from None
+
+
+RetentionNames = Annotated[tuple[Label, ...], Field(max_length=16), AfterValidator(_known_classes)]
+"""Retention classes by name (receipts/retention.toml)."""
+
+
 @dataclass(frozen=True, slots=True, config=SETTINGS)
 class TenantSettings:
     """[[tenants]]: one party that may send requests."""
@@ -153,6 +168,8 @@ class TenantSettings:
     """SHA-256 of its API keys, 64 hex digits each; `comity broker key` makes a key and prints both."""
     weights: Label = "default"
     """Name of one of [weights]."""
+    retention: RetentionNames = ()
+    """Retention classes that its receipts fall under (receipts/retention.toml); the longest counts."""
 
 
 @dataclass(frozen=True, slots=True, config=SETTINGS)
@@ -237,6 +254,8 @@ class BrokerConfig:
     limits: Limits = Limits()
     negotiation: Negotiation = Negotiation()
     observe: Observe = Observe()
+    execution_retention: RetentionNames = ()
+    """Retention classes of the receipts that we sign as provider; none by default."""
     evidence_retention_s: Annotated[int, Field(ge=3600, le=10 * 366 * 86_400)] = 200 * 86_400
     """How long evidence and collateral behind receipts are kept, seconds; default 200 days."""
 

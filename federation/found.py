@@ -61,7 +61,7 @@ def found(plan: Plan, folder: Path, now: datetime) -> Founded:
 
     # 3. Each domain's keys, and the publisher's.
     keys = {
-        domain.name: DomainKeys.generate([tenant.name for tenant in domain.tenants])
+        domain.name: DomainKeys.generate([tenant.name for tenant in domain.tenants], ml_dsa=domain.ml_dsa)
         for domain in plan.domains
     }
     publisher = SigningKey.generate()

@@ -24,8 +24,8 @@ def main(argv: Sequence[str]) -> int:
     if arguments.command == "tiles":
         return _tiles(arguments.database, arguments.folder)
     try:
-        key = NoteKey.read(arguments.vkey) if arguments.vkey else None
-        findings = fsck.check(arguments.database, key=key)
+        keys = [NoteKey.read(each) for each in arguments.vkey]
+        findings = fsck.check(arguments.database, keys=keys)
     except ComityError as error:
         if not arguments.json:
             raise
@@ -42,7 +42,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser("fsck", help="is the log what it was signed to be? changes nothing")
     check.add_argument("database", type=Path, metavar="DATABASE")
-    check.add_argument("--vkey", metavar="VKEY", help="verify checkpoint signatures under this key too")
+    check.add_argument(
+        "--vkey", metavar="VKEY", action="append", default=[],
+        help="verify checkpoint signatures too; again for a key from before or after a rotation",
+    )  # fmt: skip
     check.add_argument("--json", action="store_true", help="one JSON object on stdout")
     tiles = commands.add_parser("tiles", help="write the log as static files that tlog tools read")
     tiles.add_argument("database", type=Path, metavar="DATABASE")

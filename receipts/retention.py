@@ -5,10 +5,12 @@ Periods are the law's own minimum for records of this kind, not advice; a domain
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import tomllib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from functools import cache
+from importlib.resources import files
 
 from receipts.statements.fields import Retention
 from schemas.errors import Refused
@@ -25,24 +27,25 @@ class RetentionClass:
     source: str
 
 
-CLASSES: Final = {
-    each.name: each
-    for each in (
-        RetentionClass("none", 0, "no duty to keep"),
-        RetentionClass("ai-act-deployer", 184, "Regulation (EU) 2024/1689 Art. 26(6): at least six months"),
-        RetentionClass("ai-act-provider", 184, "Regulation (EU) 2024/1689 Art. 19(1): at least six months"),
-        RetentionClass("hipaa", 6 * 366, "45 CFR 164.316(b)(2)(i): six years"),
-        RetentionClass("de-medical", 10 * 366, "BGB § 630f(3): ten years after treatment ends"),
-    )
-}
+@cache
+def classes() -> Mapping[str, RetentionClass]:
+    """Every class in `retention.toml`, by name."""
+    table = tomllib.loads(files("receipts").joinpath("retention.toml").read_text("utf-8"))
+    return {name: RetentionClass(name, entry["days"], entry["source"]) for name, entry in table.items()}
+
+
+def check_known(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the names if each is a class. Raises `Refused` (`retention.unknown`)."""
+    listed = tuple(names)
+    if unknown := [name for name in listed if name not in classes()]:
+        raise Refused("retention.unknown", f"no retention class {unknown[0]!r:.40}")
+    return listed
 
 
 def retention(names: Iterable[str], issued: datetime) -> Retention:
     """The block for a receipt that falls under these classes. Raises `Refused` for an unknown one."""
-    listed = list(names) or ["none"]
-    if unknown := [name for name in listed if name not in CLASSES]:
-        raise Refused("retention.unknown", f"no retention class {unknown[0]!r:.40}")
-    longest = max((CLASSES[name] for name in listed), key=lambda each: each.days)
+    listed = check_known(names) or ("none",)
+    longest = max((classes()[name] for name in listed), key=lambda each: each.days)
     return Retention(class_=longest.name, not_before=format_time(issued + timedelta(days=longest.days)))
 
 

@@ -121,7 +121,8 @@ class Authenticator:
 
 def _tenant(entry: TenantSettings) -> Tenant:
     floor = entry.floor if isinstance(entry.floor, TagFloor) else TagFloor()
-    return Tenant(entry.name, floor, None if entry.policy == ANY else entry.policy, entry.weights)
+    policy = None if entry.policy == ANY else entry.policy
+    return Tenant(entry.name, floor, policy, entry.weights, entry.retention)
 
 
 def read_jwks(path: Path) -> dict[str, jwt.PyJWK]:

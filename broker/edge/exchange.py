@@ -41,6 +41,8 @@ class Tenant:
     """Name of its own policy set among the configured ones; None when it has none."""
     weights: str
     """Name of its weights for ranking."""
+    retention: tuple[str, ...] = ()
+    """Retention classes that its receipts fall under."""
 
 
 @dataclass(frozen=True, slots=True)

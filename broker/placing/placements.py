@@ -24,6 +24,7 @@ from broker.select.replayed import objective
 from broker.shelf import INTENT, REQUEST, Intent
 from receipts.log import Draft, Issued, Keep, Recorded, TransparencyLog
 from receipts.log.draft import ChallengeDisclosure, Disclosures
+from receipts.retention import retention
 from receipts.statements import fields, receipt
 from receipts.statements.decided import plan_digest
 from schemas import merkle
@@ -103,6 +104,7 @@ class Placements:
             policy=refusal_block(decided, input_commitment=journey.descriptor.policy_digest.hex()),
             inputs=receipt.Inputs(registry=registry.hex()),
             budget=self._budget(journey),
+            retention=_retention(journey),
         )
         tenant = journey.accepted.tenant.name.encode()
         (issued,) = await self.log.issue(
@@ -158,6 +160,7 @@ class Placements:
                 costs=sha256(choice.considered.ranking.write()).hex(),
             ),
             budget=self._budget(journey),
+            retention=_retention(journey),
             executor=receipt.Executor(
                 domain=offer.iss, key=self.trust.keys(offer.iss, "receipt", now)[0].thumbprint
             ),
@@ -189,6 +192,12 @@ class Placements:
                 if issued.issued_at == appraisal.challenged_at
             ],
         )
+
+
+def _retention(journey: Journey) -> fields.Retention | None:
+    """How long this tenant's receipts must be kept; nothing is said where it falls under no class."""
+    names = journey.accepted.tenant.retention
+    return retention(names, datetime.now(UTC)) if names else None
 
 
 def _salted(entries: Sequence[Json]) -> list[bytes]:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from broker.placing.policy_block import policy_block
 from broker.shelf import INTENT, Intent
 from receipts.log import Draft, Issued, Keep, Recorded, TransparencyLog
+from receipts.retention import retention
 from receipts.statements.fields import (
     Attestation,
     Capability,
@@ -91,6 +92,8 @@ class Executions:
     domain: str
     currency: str
     log: TransparencyLog = field(repr=False)
+    retention: tuple[str, ...] = ()
+    """Retention classes of what we sign as provider."""
 
     async def commit(self, run: Run) -> None:
         """Make the commitment durable; only then may anything leave for the node.
@@ -195,6 +198,7 @@ class Executions:
             capability=Capability(name=execute.capability, artifact_digest=execute.model_digest),
             nodes=[NodeRecord(id=execute.node_sign, role="inference", attestation=run.attestation)],
             usage=NO_USAGE,
+            retention=retention(self.retention, datetime.now(UTC)) if self.retention else None,
             policy=policy_block(run.decision, input_commitment=execute.tags_digest),
         )
 

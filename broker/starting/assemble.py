@@ -110,7 +110,7 @@ def _join(made: Made) -> Parts:
     peers = Peers(bus, trust, config.domain, made.message_key, local)
     interior, directory, predictor = Interior(bus), Directory(trust), Predictor()
     appraisals = Appraisals(trust, made.expectations, ChallengeBook(config.domain), fetch)
-    executions = Executions(config.domain, trust.charter.currency, made.log)
+    executions = Executions(config.domain, trust.charter.currency, made.log, config.execution_retention)
     border = _border(made, peers, interior, directory, appraisals, executions)
     witness = own_witness(config, trust)
     service = Service(bus, peers, interior, directory, appraisals, border, executions, predictor, witness)

@@ -101,6 +101,8 @@ WRONG = [
     ('expectations = "expectations.toml"', "", "config.missing", "federation.expectations"),
     ('national = "policies/de.cedar"', "", "config.missing", "policies.national"),
     ('policy = "hospital"', "", "config.missing", "tenants.0.policy"),
+    ('"de-medical"]', '"de-dental"]', "config.value", "tenants.0.retention"),
+    ('["ai-act-provider"]', '["forever"]', "config.value", "execution_retention"),
     ('policy = "hospital"', 'policy = "hospitl"', "config.value", "'hospitl'"),
     ('weights = "default"', 'weights = "fast"', "config.value", "'fast'"),
     ('floor = { data_class = "personal", residency = ["EU"] }', "", "config.missing", "tenants.0.floor"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from schemas.messages.answer import ReceiptDelivery
 from schemas.messages.execute import Execute, unpack
 from schemas.messages.negotiation import FetchReceipt
 from schemas.policy.packs import load_pack
+from schemas.primitives import parse_time
 
 
 def rules() -> Rulebook:
@@ -130,6 +131,17 @@ async def test_what_the_policy_decided_over_is_kept_before_the_run(parties: Part
         bundle = bundles.read(await log.bundle(issued.receipt_id))
     assert f"{RECORD}{sha256(b'facts').hex()}" in read(parties, issued.envelope).policy.properties
     assert bundle.blobs[sha256(b"facts")] == b"facts"
+
+
+async def test_an_execution_says_how_long_it_must_be_kept(parties: Parties, tmp_path: Path) -> None:
+    async with opened(tmp_path, parties, PROVIDER) as log:
+        executions = Executions(PROVIDER, "EUR", log, ("ai-act-provider", "hipaa"))
+        body = read(parties, (await executions.conclude(order(parties)[0])).envelope)
+        silent = read(parties, (await Executions(PROVIDER, "EUR", log).conclude(order(parties)[0])).envelope)
+    assert body.retention is not None
+    assert body.retention.class_ == "hipaa"
+    assert parse_time(body.retention.not_before) - parse_time(body.times.issued) > timedelta(days=6 * 365)
+    assert silent.retention is None
 
 
 async def test_a_run_without_a_statement_is_failed_never_ok(parties: Parties, tmp_path: Path) -> None:

@@ -119,7 +119,14 @@ def manifest(plan: Plan, domain: DomainPlan, keys: DomainKeys, period: Period) -
             )
             for role, key in keys.roles.items()
         ],
-        logs=[LogKey(origin=origin, vkey=keys.vkey(origin), max_merge_delay_s=MAX_MERGE_DELAY_S)],
+        logs=[
+            LogKey(
+                origin=origin,
+                vkey=keys.vkey(origin),
+                max_merge_delay_s=MAX_MERGE_DELAY_S,
+                beside=keys.beside_vkey(origin),
+            )
+        ],
         witnesses=[
             WitnessKey(name=witness_name(domain.name), vkey=keys.witness_vkey(witness_name(domain.name)))
         ],

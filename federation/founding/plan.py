@@ -89,6 +89,8 @@ class DomainPlan(Wire):
     capabilities: Annotated[list[CapabilityDescriptor], Field(max_length=64)]
     nodes: Annotated[list[NodePlan], Field(max_length=1000)]
     tenants: Annotated[list[TenantPlan], Field(max_length=1000)] = Field(default_factory=list)
+    ml_dsa: bool = False
+    """Whether its log's checkpoints are signed with ML-DSA-44 as well."""
 
     @model_validator(mode="after")
     def _nodes_serve_what_is_listed(self) -> Self:

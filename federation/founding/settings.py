@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 
-from federation.founding.keys import DomainKeys
+from federation.founding.keys import BESIDE_FILE, DomainKeys
 from federation.founding.plan import ANY, NVIDIA, NVML, DomainPlan, NodePlan, Plan
 from schemas.canonical import Json
 from schemas.charter import SimulatedRoot
@@ -60,6 +60,7 @@ def broker(domain: DomainPlan, keys: DomainKeys, *, pin: str, bus_url: str) -> s
                 "promise": "keys/promise.pem",
                 "attestation_verifier": "keys/attestation-verifier.pem",
                 "log": "keys/log.pem",
+                **({"log_beside": f"keys/{BESIDE_FILE}"} if domain.ml_dsa else {}),
                 "witness": "keys/witness.pem",
             },
         ),

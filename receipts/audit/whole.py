@@ -84,11 +84,11 @@ def audit_log(
 def _tree(log: LogFile, held: PinnedTrust, result: Audit) -> None:
     findings = fsck.Findings(log.origin)
     try:
-        (key, *_) = held.log_keys(log.domain, log.origin)
+        keys = held.log_keys(log.domain, log.origin)
     except Refused as error:
         result.add(Finding(log.domain, error.code, "wrong", error.text))
         return
-    fsck.check_tree(log.connection, findings, key)
+    fsck.check_tree(log.connection, findings, keys)
     for text in findings.wrong:
         result.add(Finding(log.domain, "audit.tree", "wrong", text))
     result.counts |= {"leaves": findings.leaves, "checkpoints": findings.checkpoints}

@@ -8,7 +8,7 @@ leaf, each peer's chain, the write-ahead rows.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -56,8 +56,8 @@ class Findings:
         }
 
 
-def check(database: Path, *, key: NoteKey | None = None) -> Findings:
-    """Read the whole log. `key`: verify each checkpoint's signature under it too.
+def check(database: Path, *, keys: Sequence[NoteKey] = ()) -> Findings:
+    """Read the whole log. `keys`: verify each checkpoint's signature under one of them too.
 
     1. the file itself; 2. leaves, tiles and the root under each checkpoint; 3. receipts and chains.
     Raises `Unreadable` (`log.not_a_log`) or `ConfigurationError`.
@@ -72,7 +72,7 @@ def check(database: Path, *, key: NoteKey | None = None) -> Findings:
         for (text,) in connection.execute("PRAGMA quick_check"):
             if text != "ok":
                 findings.note(f"SQLite: {text}")
-        check_tree(connection, findings, key)
+        check_tree(connection, findings, keys)
         _check_receipts(connection, findings)
         _check_notices(connection, findings)
         row = connection.execute("SELECT count(*) FROM ahead WHERE settled = 0").fetchone()
@@ -84,12 +84,12 @@ def check(database: Path, *, key: NoteKey | None = None) -> Findings:
         connection.close()
 
 
-def check_tree(connection: sqlite3.Connection, findings: Findings, key: NoteKey | None) -> None:
+def check_tree(connection: sqlite3.Connection, findings: Findings, keys: Sequence[NoteKey]) -> None:
     """Grow the tree from its records, comparing with each checkpoint and tile on the way."""
     signed = dict(connection.execute("SELECT size, note FROM checkpoint"))
     findings.checkpoints = len(signed)
     tree = Tree()
-    _check_checkpoint(tree, signed.pop(0, None), findings, key)
+    _check_checkpoint(tree, signed.pop(0, None), findings, keys)
     pending: list[bytes] = []
     for index, record in _leaves(connection):
         if index != tree.size + len(pending):
@@ -104,7 +104,7 @@ def check_tree(connection: sqlite3.Connection, findings: Findings, key: NoteKey 
         note = signed.pop(index + 1, None)
         if note is not None or len(pending) == WIDTH:
             _grow(connection, tree, pending, findings)
-            _check_checkpoint(tree, note, findings, key)
+            _check_checkpoint(tree, note, findings, keys)
     _grow(connection, tree, pending, findings)
     findings.leaves = tree.size
     _check_cosignatures(connection, findings)
@@ -131,13 +131,11 @@ def _check_tile(connection: sqlite3.Connection, tile: tiles.NewTile, findings: F
         findings.note(f"tile {tile.level}/{tile.n} of {WIDTH} hashes is not what the leaves give")
 
 
-def _check_checkpoint(tree: Tree, note: bytes | None, findings: Findings, key: NoteKey | None) -> None:
+def _check_checkpoint(tree: Tree, note: bytes | None, findings: Findings, keys: Sequence[NoteKey]) -> None:
     if note is None:
         return
     try:
-        signed = (
-            checkpoint.read(note) if key is None else checkpoint.verify(note, [key], origin=findings.origin)
-        )
+        signed = checkpoint.verify(note, keys, origin=findings.origin) if keys else checkpoint.read(note)
     except ComityError as error:
         findings.note(f"checkpoint of {tree.size} leaves: {error}")
         return

@@ -64,7 +64,7 @@ class Launcher:
 
     def check(self) -> None:
         """Everything that was answered is here; nothing contradicts what was shown."""
-        findings = fsck.check(self.database, key=Domain.make(CLINIC, seed=SEED).keys.note.key)
+        findings = fsck.check(self.database, keys=[Domain.make(CLINIC, seed=SEED).keys.note.key])
         assert findings.wrong == []
         connection = sqlite3.connect(self.database)
         stored = {

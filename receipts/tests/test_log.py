@@ -99,7 +99,7 @@ async def test_many_at_once_leave_no_hole(log: TransparencyLog, clinic: Domain, 
     for one, text in zip(issued[::37], proofs, strict=True):
         assert text is not None
         assert logged(clinic, one.digest, text).index == one.index
-    assert checker.check(tmp_path / f"{CLINIC}.db", key=clinic.keys.note.key).wrong == []
+    assert checker.check(tmp_path / f"{CLINIC}.db", keys=[clinic.keys.note.key]).wrong == []
 
 
 def logged(domain: Domain, digest: bytes, text: bytes) -> proof.Logged:
@@ -370,7 +370,7 @@ DAMAGE = {
 @pytest.mark.parametrize("statement", DAMAGE)
 async def test_fsck_finds_damage(clinic: Domain, tmp_path: Path, statement: str) -> None:
     database = await stored(clinic, tmp_path)
-    assert checker.check(database, key=clinic.keys.note.key).wrong == []
+    assert checker.check(database, keys=[clinic.keys.note.key]).wrong == []
     edit(database, statement)
     assert any(DAMAGE[statement] in text for text in checker.check(database).wrong)
 
@@ -378,7 +378,7 @@ async def test_fsck_finds_damage(clinic: Domain, tmp_path: Path, statement: str)
 async def test_fsck_finds_a_checkpoint_by_another_key(clinic: Domain, tmp_path: Path) -> None:
     database = await stored(clinic, tmp_path)
     other = NoteSigner.of(clinic.origin, bytes(32)).key
-    assert any("note.no_known_signer" in text for text in checker.check(database, key=other).wrong)
+    assert any("note.no_known_signer" in text for text in checker.check(database, keys=[other]).wrong)
 
 
 async def test_fsck_finds_an_altered_tile(clinic: Domain, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from receipts.leaf import Kind
 from receipts.log import Draft, Keep, TransparencyLog, fsck, static
 from receipts.log.erasure import erase_again, ledger_of
 from receipts.log.reader import Reader
-from receipts.retention import CLASSES, check_erasable, retention
+from receipts.retention import check_erasable, classes, retention
 from receipts.statements.fields import Retention
 from receipts.statements.notice import Tombstone, read_notice
 from receipts.tests.conftest import code_of
@@ -73,8 +73,8 @@ def test_noise_discloses_nothing(text: str) -> None:
 
 
 def test_retention_classes_are_data() -> None:
-    assert CLASSES["ai-act-deployer"].days >= 183
-    assert CLASSES["hipaa"].days >= 6 * 365
+    assert classes()["ai-act-deployer"].days >= 183
+    assert classes()["hipaa"].days >= 6 * 365
     block = retention(["ai-act-deployer", "hipaa"], NOW)
     assert block.class_ == "hipaa"
     assert code_of(lambda: retention(["nonsense"], NOW)) == "retention.unknown"
@@ -129,7 +129,7 @@ async def test_what_is_erased_is_gone_and_the_proofs_hold(clinic: Domain, tmp_pa
     await log.checkpoint()
     await log.close()
     database = tmp_path / f"{CLINIC}.db"
-    assert fsck.check(database, key=clinic.keys.note.key).wrong == []
+    assert fsck.check(database, keys=[clinic.keys.note.key]).wrong == []
     connection = sqlite3.connect(database)
     assert connection.execute("SELECT count(*) FROM commitment_key").fetchone() == (1,)
     assert connection.execute("SELECT count(*) FROM foreign_statement").fetchone() == (1,)
@@ -143,7 +143,7 @@ async def test_what_is_erased_is_gone_and_the_proofs_hold(clinic: Domain, tmp_pa
     again = await clinic.open(tmp_path)
     await issue(again)
     await again.close()
-    assert fsck.check(database, key=clinic.keys.note.key).wrong == []
+    assert fsck.check(database, keys=[clinic.keys.note.key]).wrong == []
 
 
 async def test_a_restored_backup_is_erased_again(clinic: Domain, tmp_path: Path) -> None:

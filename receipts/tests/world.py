@@ -69,6 +69,8 @@ CLOUD: Final = "cloud.fr"
 NOW: Final = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 START: Final = int((NOW - timedelta(days=1)).timestamp())
 END: Final = int((NOW + timedelta(days=365)).timestamp())
+SWITCH: Final = int((NOW + timedelta(hours=1)).timestamp())
+OVERLAPPED: Final = SWITCH + 3600
 ENGINE: Final = "ab" * 32
 MODEL: Final = "cd" * 32
 MODEL_NAME: Final = "chat.small/smollm2"
@@ -88,6 +90,10 @@ def seeded_key(seed: str) -> SigningKey:
     return SigningKey(private, VerifyKey.of(private.public_key()))
 
 
+def _roles(keys: LogKeys | None) -> list[tuple[str, SigningKey]]:
+    return [("receipt", keys.receipt), ("promise", keys.promise)] if keys else []
+
+
 @dataclass(frozen=True)
 class Domain:
     """A domain's keys, its manifest, and the log that it runs."""
@@ -102,6 +108,8 @@ class Domain:
     version: int = 1
     """Of the manifest."""
     documents: Documents = field(default_factory=Documents)
+    coming: LogKeys | None = None
+    """Keys that the same manifest registers from `SWITCH` on; the ones before end at `OVERLAPPED`."""
 
     @classmethod
     def make(cls, name: str, platforms: tuple[str, ...] = (), seed: str | None = None) -> Domain:
@@ -121,7 +129,9 @@ class Domain:
 
     @cached_property
     def manifest(self) -> DomainManifest:
-        roles = {"receipt": self.keys.receipt, "promise": self.keys.promise}
+        until = OVERLAPPED if self.coming else END
+        roles = [(role, key, START, until) for role, key in _roles(self.keys)]
+        roles += [(role, key, SWITCH, END) for role, key in _roles(self.coming)]
         return DomainManifest(
             federation=FEDERATION,
             domain=self.name,
@@ -131,17 +141,19 @@ class Domain:
             keys=[
                 RoleKey.model_validate(
                     {"thumbprint": key.thumbprint, "jwk": key.public.jwk, "role": role,
-                     "not_before": START, "not_after": END}
+                     "not_before": begin, "not_after": end}
                 )
-                for role, key in roles.items()
+                for role, key, begin, end in roles
             ],
             logs=[
                 LogKey(
                     origin=self.origin,
-                    vkey=self.keys.note.key.vkey,
+                    vkey=keys.note.key.vkey,
                     max_merge_delay_s=10,
-                    beside=self.keys.beside.key.vkey if self.keys.beside else None,
+                    beside=keys.beside.key.vkey if keys.beside else None,
                 )
+                for keys in (self.keys, self.coming)
+                if keys
             ],
             platforms=list(self.platforms),
             revoked=list(self.revoked),
@@ -163,9 +175,11 @@ class Domain:
         reference = ManifestRef(version=self.version, digest=self.manifest_digest)
         return LogIdentity(FEDERATION, self.name, self.origin, reference, self.documents)
 
-    async def open(self, folder: Path, clock: Any = lambda: NOW) -> TransparencyLog:
+    async def open(
+        self, folder: Path, clock: Any = lambda: NOW, keys: LogKeys | None = None
+    ) -> TransparencyLog:
         return await TransparencyLog.open(
-            folder / f"{self.name}.db", identity=self.identity, keys=self.keys, clock=clock
+            folder / f"{self.name}.db", identity=self.identity, keys=keys or self.keys, clock=clock
         )
 
     def watching(self) -> Domain:

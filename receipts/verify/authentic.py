@@ -203,7 +203,7 @@ def _logged(kind: str, body: Receipt, verified: Verified, case: Case) -> tuple[C
             origin=body.log.origin,
             keys=case.held.log_keys(body.issuer, body.log.origin),
         )
-        for key in case.held.beside(body.issuer, body.log.origin):
+        for key in case.held.beside(body.issuer, logged.checkpoint):
             check_beside(logged.checkpoint, key)
     except ComityError as error:
         return failed("logged", error), None

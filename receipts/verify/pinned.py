@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from receipts.bundle import Bundle
+from receipts.checkpoint import SignedCheckpoint
 from receipts.cosignature import CosignerKey
 from receipts.note import NoteKey
 from receipts.verify.trust_file import TrustFile
@@ -71,10 +72,16 @@ class PinnedTrust:
         """Operator → its witnesses. An operator is the domain whose manifest registers them."""
         return self._witnesses
 
-    def beside(self, domain: str, origin: str) -> list[CosignerKey]:
-        """The ML-DSA keys that must stand under every checkpoint of a log, where it registered any."""
-        logs = [log for log in self.manifests[domain].logs if log.origin == origin]
-        return [CosignerKey.read(log.beside) for log in logs if log.beside]
+    def beside(self, domain: str, signed: SignedCheckpoint) -> list[CosignerKey]:
+        """The ML-DSA keys that must stand under a checkpoint: those beside the note keys that signed it.
+
+        While a log's keys overlap, each key's checkpoints need what was registered beside that key.
+        """
+        origin, signers = signed.checkpoint.origin, {each.key_id for each in signed.note.signatures}
+        logs = [log for log in self.manifests[domain].logs if log.origin == origin and log.beside]
+        return [
+            CosignerKey.read(log.beside or "") for log in logs if NoteKey.read(log.vkey).key_id in signers
+        ]
 
     def enrolments(self) -> dict[str, frozenset[str]]:
         return {domain: frozenset(manifest.platforms) for domain, manifest in self.manifests.items()}

@@ -46,7 +46,7 @@ def accusation(run: Run, **changes: Any) -> Accusation:
 
 def spoiled_notices(auditor: Auditor) -> list[str]:
     """What `comity log fsck` says of clinic.de's notices."""
-    wrong = fsck.check(auditor.database(CLINIC), key=auditor.federation.clinic.keys.note.key).wrong
+    wrong = fsck.check(auditor.database(CLINIC), keys=[auditor.federation.clinic.keys.note.key]).wrong
     return [text for text in wrong if text.startswith("notice")]
 
 

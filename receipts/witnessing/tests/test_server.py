@@ -243,7 +243,7 @@ async def test_an_open_log_is_followed(client: httpx.AsyncClient, tmp_path: Path
         await circle.check_not_behind(log)
     await log.close()
     state.close()
-    assert fsck.check(tmp_path / "cloud.fr.db", key=domain.keys.note.key).wrong == []
+    assert fsck.check(tmp_path / "cloud.fr.db", keys=[domain.keys.note.key]).wrong == []
 
 
 async def cosigned_proof(log: TransparencyLog, receipt_id: str) -> bytes:
