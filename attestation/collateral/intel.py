@@ -18,7 +18,14 @@ from attestation.endorsements import recognise
 from attestation.tdx.collateral.documents import Kind, Signed, gather
 from attestation.tdx.collateral.endorsed import fits_identity, fits_tcb_info, verify_document
 from attestation.tdx.collateral.rollback import name_of
-from attestation.tdx.collateral.stated import QeIdentity, TcbInfo, read_qe_identity, read_tcb_info
+from attestation.tdx.collateral.stated import (
+    Evaluations,
+    QeIdentity,
+    TcbInfo,
+    read_evaluations,
+    read_qe_identity,
+    read_tcb_info,
+)
 from attestation.tdx.origin.chain import PckChain, Roots
 from attestation.tdx.origin.revocation import verify_crl
 from attestation.tdx.origin.verify import authenticate
@@ -33,6 +40,7 @@ RENEWED_AFTER: Final = 86_400.0  # seconds after which a piece is asked for agai
 CHAINS: Final[dict[Kind, tuple[str, ...]]] = {
     "tcb_info": ("tcb-info-issuer-chain", "sgx-tcb-info-issuer-chain"),
     "qe_identity": ("sgx-enclave-identity-issuer-chain",),
+    "evaluations": ("tcb-evaluation-data-numbers-issuer-chain",),
 }
 """Headers that bring the signer's chain as URL-encoded PEM (PCS API v4)."""
 
@@ -81,6 +89,7 @@ class Provisioning:
             *await self._document("qe_identity", f"{tee}/qe_identity", identity, quote, chain),
             await self._crl(chain.issuer, [crl]),
             await self._crl(chain.root, self._root_crl()),
+            *await self._evaluations(quote, chain),
         ]
         return list(dict.fromkeys(files))
 
@@ -126,6 +135,42 @@ class Provisioning:
         except (Refused, Undecided) as error:
             raise Refused("collateral.wrong_answer", f"{path}: {error}") from None
         return [self._take(document, quote, answer.body), *self._signers(signers)]
+
+    async def _evaluations(self, quote: Quote, chain: PckChain) -> list[Path]:
+        """Intel's list of evaluation numbers. A proxy may not have it: a fetch does not fail for that."""
+        name, path = f"{quote.tee}/evaluations", f"/{quote.tee}/certification/v4/tcbevaluationdatanumbers"
+        kept, have = self.pieces.find(name), list[Path]()
+        if kept is not None:
+            try:
+                _, signers = self._listed(kept.read_bytes(), self.pieces.certificates(), quote, chain)
+                have = [kept, *self._signers(signers)]
+            except (Refused, Undecided):
+                pass  # asked for again, and held against its mark
+        if kept is not None and have and self._recent(kept):
+            return have
+        try:
+            answer = await self.service.get(path)
+        except Undecided:
+            return have
+        try:
+            listed, signers = self._listed(answer.body, _issuers(answer, CHAINS["evaluations"]), quote, chain)
+        except (Refused, Undecided) as error:
+            raise Refused("collateral.wrong_answer", f"{path}: {error}") from None
+        newest = listed.numbers[0].number
+        file = self.pieces.take(name, answer.body, "json", newest, listed.issued)
+        return [file, *self._signers(signers)]
+
+    def _listed(
+        self, body: bytes, certificates: Sequence[bytes], quote: Quote, chain: PckChain
+    ) -> tuple[Evaluations, tuple[Certificate, Certificate]]:
+        """The list and who signed it: verified, of this TEE, current."""
+        verified = verify_document(_one(body, "evaluations"), certificates, chain, self.roots)
+        listed = read_evaluations(verified.source.body)
+        if listed.id != quote.tee.upper():
+            raise Refused("tdx.collateral_id_mismatch", f"evaluations of {listed.id}")
+        if not listed.issued <= self.service.clock() <= listed.next_update:
+            raise Refused("tdx.collateral_expired", "the list is not current")
+        return listed, (verified.signer, verified.root)
 
     def _take(self, document: TcbInfo | QeIdentity, quote: Quote, body: bytes) -> Path:
         if self.wanted.evaluation is not None:

@@ -23,6 +23,8 @@ class Provisioner:
     """What it gives to those who ask for early collateral, or for its evaluation number."""
     proxy: bool = False
     """A proxy writes CRLs in hex and has the root's under a path of its own."""
+    listed: bytes | None = None
+    """Its list of evaluation numbers; not every proxy has one."""
     asked: list[str] = field(default_factory=list)
     faults: dict[str, list[Answer]] = field(default_factory=dict)
     """Part of a path → answers to give first, one a request."""
@@ -50,6 +52,8 @@ class Provisioner:
             return 200, {"TCB-Info-Issuer-Chain": chain}, info
         if path == f"/{tee}/certification/v4/qe/identity":
             return 200, {"SGX-Enclave-Identity-Issuer-Chain": chain}, identity
+        if path == f"/{tee}/certification/v4/tcbevaluationdatanumbers" and self.listed is not None:
+            return 200, {"TCB-Evaluation-Data-Numbers-Issuer-Chain": chain}, self.listed
         if path == "/sgx/certification/v4/pckcrl" and query["ca"] == "platform":
             return 200, {}, pck_crl.hex().encode() if self.proxy else pck_crl
         if path == "/sgx/certification/v4/rootcacrl" and self.proxy:
@@ -60,9 +64,11 @@ class Provisioner:
 
 
 @contextmanager
-def provisioning(forge: IntelForge, *, proxy: bool = False) -> Iterator[tuple[Provisioner, str]]:
+def provisioning(
+    forge: IntelForge, *, proxy: bool = False, listed: bytes | None = None
+) -> Iterator[tuple[Provisioner, str]]:
     """The service and its address, until the block ends."""
-    service = Provisioner(forge, proxy=proxy)
+    service = Provisioner(forge, proxy=proxy, listed=listed)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

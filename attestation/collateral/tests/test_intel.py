@@ -25,7 +25,7 @@ from attestation.tdx.collateral.rollback import read_marks
 from attestation.tdx.origin.chain import INTEL_ROOTS, Roots
 from attestation.tdx.tests.judging import GOOD, SGX, TD15, but, judge, toml
 from attestation.testing.intel import PLATFORM_CN, ROOT_CN, IntelForge, crl, days, pem
-from attestation.testing.intel_documents import NOW, text
+from attestation.testing.intel_documents import NOW, evaluation, text
 from schemas.canonical import sha256
 from schemas.errors import ConfigurationError, Refused, Undecided
 
@@ -149,7 +149,50 @@ async def test_intel_is_asked_at_its_two_hosts(tmp_path: Path) -> None:
         f"{INTEL}/tdx/certification/v4/qe/identity?update=standard",
         f"{INTEL}/sgx/certification/v4/pckcrl?ca=platform&encoding=der",
         INTEL_ROOT_CRL,
+        f"{INTEL}/tdx/certification/v4/tcbevaluationdatanumbers",
     ]
+
+
+async def test_the_list_of_evaluation_numbers_is_fetched_and_kept(tmp_path: Path) -> None:
+    with provisioning(GOOD, listed=GOOD.evaluations()) as (service, url):
+        async with connected(tmp_path, url) as (fetcher, _):
+            first = await fetcher.endorse(GOOD.quote())
+            count = len(service.asked)
+            assert await fetcher.endorse(GOOD.quote()) == first
+            assert len(service.asked) == count
+            (kept,) = [file for file in first if file.read_bytes() == GOOD.evaluations()]
+            kept.write_bytes(b"{}")
+            assert set(await fetcher.endorse(GOOD.quote())) == set(first)
+    held = judge(GOOD, endorsements=offered(tmp_path), evaluation_channel='"standard"')
+    assert held.verdict == "affirming"
+    assert evaluations(tmp_path) == {0, 18, 20}
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        GOOD.evaluations(signer="other"),
+        SGX.evaluations(),
+        GOOD.evaluations(nextUpdate=text(days(-1))),
+        GOOD.evaluations(version=2),
+        b"{}",
+    ],
+)
+async def test_a_bad_list_is_refused(listed: bytes, tmp_path: Path) -> None:
+    with provisioning(GOOD, listed=listed) as (_, url):
+        async with connected(tmp_path, url) as (fetcher, _):
+            with pytest.raises(Refused, match="wrong_answer"):
+                await fetcher.endorse(GOOD.quote())
+
+
+async def test_an_older_list_is_not_taken_back(tmp_path: Path) -> None:
+    with provisioning(GOOD, listed=GOOD.evaluations()) as (service, url):
+        async with connected(tmp_path, url) as (fetcher, _):
+            await fetcher.endorse(GOOD.quote())
+            forget(tmp_path)
+            service.listed = GOOD.evaluations(tcbEvalNumbers=[evaluation(19, "2025-05-13")])
+            with pytest.raises(Refused, match="collateral_rollback"):
+                await fetcher.endorse(GOOD.quote())
 
 
 def forget(folder: Path) -> None:
