@@ -2,11 +2,12 @@
 
 Ratios mean something on any machine; absolute rates only beside other rates of the same run.
 
-    python bench/attestation.py [--seconds 8] [--check]
+    python -m bench.attestation [--gpu] [--seconds 8] [--check]
 
-After the SEV-SNP rows follow those of TDX (bench/attestation_tdx.py, which also runs alone).
+After the SEV-SNP rows follow those of TDX (bench/attestation_tdx.py) and of NVIDIA's devices
+(bench/attestation_gpu.py); both also run alone, and --gpu asks for the devices' rows only.
 --check exits 1 where a floor is missed: warm at least 0.85 of bare P-384 verifications, cold at least
-0.6 of the sum of its signature checks.
+0.6 of the sum of its signature checks; a device's case at most 1.3 of the sum of its signature checks.
 """
 
 from __future__ import annotations
@@ -119,27 +120,35 @@ def measure(product: str, seconds: float) -> dict[str, float]:
 
 
 def main() -> int:
+    from bench import attestation_gpu as gpu
     from bench import attestation_tdx as tdx  # it measures with this file's means
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seconds", type=float, default=8.0, help="of each of two series")
+    parser.add_argument("--gpu", action="store_true", help="NVIDIA's devices alone")
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
+    devices = {case.name: gpu.measure(case, arguments.seconds) for case in gpu.cases()}
+    if arguments.gpu:
+        _print(devices)
+        return 1 if arguments.check and gpu.missed(devices) else 0
     found = {product: measure(product, arguments.seconds) for product in ("Milan", "Genoa", "Turin")}
     quotes = {shape: tdx.measure(guest, arguments.seconds) for shape, guest in tdx.guests().items()}
-    every = {**found, **{f"TDX {shape}": rates for shape, rates in quotes.items()}}
-    print(
-        json.dumps(
-            {name: {k: round(v, 3) for k, v in rates.items()} for name, rates in every.items()}, indent=2
-        )
-    )
+    tdx_rows = {f"TDX {shape}": rates for shape, rates in quotes.items()}
+    _print({**found, **tdx_rows, **{f"NVIDIA {name}": row for name, row in devices.items()}})
     missed = [
         name for name, rates in found.items()
         if rates["warm / p384"] < WARM_FLOOR or rates["cold / signatures"] < COLD_FLOOR
     ]  # fmt: skip
-    return 1 if arguments.check and (missed or tdx.missed(quotes)) else 0
+    return 1 if arguments.check and (missed or tdx.missed(quotes) or gpu.missed(devices)) else 0
+
+
+def _print(rows: dict[str, dict[str, float]]) -> None:
+    print(
+        json.dumps({name: {k: round(v, 3) for k, v in row.items()} for name, row in rows.items()}, indent=2)
+    )
 
 
 if __name__ == "__main__":
