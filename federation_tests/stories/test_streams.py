@@ -26,7 +26,7 @@ FRANCE = {"data_class": "personal", "residency": ["FR"]}
 HOME = {"data_class": "special-category"}
 PAIR = Changes(domains=(CLINIC, CLOUD), nodes={CLINIC: (), CLOUD: ("paris-1", "paris-2")})
 PROMPT = "one two three four five six seven eight"
-BEGIN_AT_ONCE = 8  # requests that are negotiated at once: all domains share this test's one processor
+BEGIN_AT_ONCE = 3  # requests that are negotiated at once: all domains share this test's one processor
 PATIENT = {"call_ms": 10_000, "hold_ms": 10_000}  # ms for an offer, and to take it up
 STALL_S = 1.0  # seconds of a node's silence that count as a loss here; 30 in production
 
@@ -60,9 +60,9 @@ async def test_a_hundred_streams_at_once_lose_and_mix_nothing(make_world: MakeWo
         return await reading
 
     found = await asyncio.gather(*map(one, range(STREAMS)))
-    assert len(speaking) == STREAMS
+    failed = {n: (stream.code, stream.error) for n, stream in enumerate(found) if not stream.complete}
+    assert (len(speaking), failed) == (STREAMS, {})
     for n, stream in enumerate(found):
-        assert stream.complete, (n, stream.code, stream.error)
         assert stream.text == "".join(f"stream-{n}:{number} " for number in range(CHUNKS))
     assert {stream.comity["domain"] for stream in found} == {CLINIC, CLOUD, HYPER}
     await until(lambda: not any(_used(world).values()))
