@@ -39,6 +39,7 @@ def caches() -> tuple[_lru_cache_wrapper[object], ...]:
             der.common_name,
             endorsements._gather,
             endorsements._recognise,
+            endorsements._decoded,
             x509.read_certificate,
             x509.read_crl,
             x509._hex_digest,

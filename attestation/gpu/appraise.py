@@ -7,7 +7,7 @@ cryptographic facts. All checks run that can, in the order in which their reason
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache, partial
 from typing import Final
@@ -94,7 +94,7 @@ def appraise_device(
     # What does not hold is found anew each time; among several chains a signature decides which one counts.
     if room is not None and holds and chain is not None and len(offered.chains) == 1:
         rules = (policy or DEFAULT).manifests
-        found = replace(found, common={})
+        found = DeviceAppraisal(found.result, found.report, chain, found.family, found.chosen, {})
         room.keep(found, moment, next_change(offered, _held(offered), chain, rules, moment))
     return found
 
@@ -227,7 +227,7 @@ def _concluded(
         ends = {**ends, "chain": min(each.not_after for each in chain.certificates)}
     for each in chosen:
         if each.manifest is not None and not each.expired:
-            ends[f"{each.slot.name} manifest"] = min(c.not_after for c in each.manifest.chain)
+            ends[f"{each.slot.name} manifest"] = each.manifest.ends
     pins = [origin.pin, *(each.pin for each in chosen)]
     simulated = any(pin is not None and pin.simulated for pin in pins)
     platform = f"nvidia-{family.chip.lower()}" if family is not None and origin.pin else "nvidia-unknown"

@@ -8,7 +8,7 @@ outside the bounds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -20,7 +20,6 @@ from attestation.gpu.revocation.check import CLOCK_TOLERANCE, Held
 from attestation.gpu.rim.issues import SECONDS_A_DAY, Rules
 from attestation.gpu.rim.manifest import verify_manifest
 from attestation.gpu.spdm.report import MAX_REPORT_BYTES, Standing
-from attestation.x509 import Certificate
 from schemas.errors import Refused
 from schemas.evidence import DeviceState
 
@@ -75,33 +74,29 @@ def room_of_device(
 
 def next_change(offered: Offered, held: Held, chain: DeviceChain, rules: Rules, at: float) -> float:
     """The first moment after `at` at which anything here begins or ends; `at` itself where nothing does."""
-    moments = [*_of(chain.certificates)]
+    moments = [moment for each in chain.certificates for moment in (each.not_before, each.not_after)]
     for offer in offered.manifests:
         moments += _of_manifest(offer.data, rules)
     for response in held.responses:
-        moments += _of(response.certificates)
+        for each in response.certificates:
+            moments += (each.not_before, each.not_after)
         for answer in response.answers:
             moments += _answered(answer.this_update, answer.next_update)
     for crl in held.crls:
         moments += _answered(crl.this_update, crl.next_update)
-    return min((moment for moment in moments if moment > at), default=at)
+    return min([moment for moment in moments if moment > at], default=at)
 
 
-def _of(certificates: Sequence[Certificate]) -> Iterator[float]:
-    for each in certificates:
-        yield from (each.not_before, each.not_after)
-
-
-def _of_manifest(data: bytes, rules: Rules) -> list[float]:
+def _of_manifest(data: bytes, rules: Rules) -> tuple[float, ...]:
     """One that does not verify does so at no time."""
     try:
-        chain = verify_manifest(data).chain
+        manifest = verify_manifest(data)
     except Refused:
-        return []
-    ends = [each.not_after + rules.expired_days * SECONDS_A_DAY for each in chain]
-    return [*_of(chain), *ends]
+        return ()
+    return manifest.begins, manifest.ends, manifest.ends + rules.expired_days * SECONDS_A_DAY
 
 
-def _answered(since: float, until: float | None) -> list[float]:
+def _answered(since: float, until: float | None) -> tuple[float, ...]:
     """With the tolerance between a responder's clock and ours, on either side."""
-    return [since - CLOCK_TOLERANCE, *([] if until is None else [until + CLOCK_TOLERANCE])]
+    begins = since - CLOCK_TOLERANCE
+    return (begins,) if until is None else (begins, until + CLOCK_TOLERANCE)

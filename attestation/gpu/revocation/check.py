@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from attestation.gpu.pki.constraints import stated
 from attestation.gpu.pki.signature import verify_signed
@@ -27,9 +27,8 @@ _CRL_SIGN: Final = 0x02  # first octet of KeyUsage, RFC 5280 4.2.1.3
 _WORST: Final = ("gpu.revocation_unknown", "gpu.ocsp_stale", "gpu.crl_stale", "gpu.revocation_unavailable")
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """A certificate about which one asks, with its issuer."""
+class Subject(NamedTuple):
+    """A certificate about which one asks, with its issuer. A tuple: nine are made for each device."""
 
     name: str
     """What it is, e.g. `device` or `driver.signer`."""

@@ -107,7 +107,7 @@ def choose(
     outcomes |= {m.digest: "matches" if holds(found) else "differs" for m, found in compared}
     manifest, found = next((pair for pair in compared if holds(pair[1])), compared[0])
     pin = rules.roots.pin_of(manifest.chain[-1], "manifest")
-    return Chosen(slot, manifest, None, found, outcomes, expired=at > _end(manifest), pin=pin)
+    return Chosen(slot, manifest, None, found, outcomes, expired=at > manifest.ends, pin=pin)
 
 
 def _concerns(offer: Offer, slot: Slot) -> bool:
@@ -145,15 +145,10 @@ def hold_root(manifest: Manifest, rules: Rules, at: float) -> Manifest:
         rules.roots.pin_of(manifest.chain[-1], "manifest")
     except Refused as error:
         raise Refused("gpu.rim_chain_untrusted", error.text) from None
-    starts = max(each.not_before for each in manifest.chain)
-    if at < starts:
+    if at < manifest.begins:
         raise Refused("gpu.rim_signer_not_yet_valid", manifest.chain[0].common_name)
-    if at > _end(manifest) + rules.expired_days * SECONDS_A_DAY:
+    if at > manifest.ends + rules.expired_days * SECONDS_A_DAY:
         raise Refused("gpu.rim_signer_expired", manifest.chain[0].common_name)
     if rules.signer_min is not None and manifest.signed_from < rules.signer_min:
         raise Refused("gpu.rim_below_floor", manifest.chain[0].common_name)
     return manifest
-
-
-def _end(manifest: Manifest) -> float:
-    return min(each.not_after for each in manifest.chain)

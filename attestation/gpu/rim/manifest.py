@@ -57,6 +57,9 @@ class Manifest:
     golden: Mapping[int, tuple[bytes, ...]]
     """Active index, from 0 → accepted values."""
     chain: tuple[Certificate, ...] = field(repr=False)
+    begins: float
+    ends: float
+    """From and until when all of its certificates are in date, POSIX seconds."""
 
     @property
     def signed_from(self) -> float:
@@ -105,6 +108,8 @@ def _read(elements: Sequence[Element], digest: str, chain: tuple[Certificate, ..
         tag_id=_attribute(root, "tagId"),
         golden=_golden(elements[_one(elements, "Payload") + 1 :]),
         chain=chain,
+        begins=max(each.not_before for each in chain),
+        ends=min(each.not_after for each in chain),
     )
 
 
