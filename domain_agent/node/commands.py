@@ -18,7 +18,7 @@ from domain_agent.node import config as node_config
 from domain_agent.node.keys import NodeKeys
 from domain_agent.node.program import Node
 from domain_agent.node.quote import make_evidence
-from domain_agent.node.start import collector, device_collector, start_engine
+from domain_agent.node.start import collector, device_collector, event_log_reader, start_engine
 from schemas.errors import ConfigurationError
 
 
@@ -68,6 +68,7 @@ async def _evidence(config: node_config.NodeConfig, challenge: str | None) -> No
             challenges={config.membership.domain: value},
             now=time.monotonic(),
             devices=device_collector(config.devices),
+            event_log=event_log_reader(config.tee),
         )
     finally:
         await engine.close()

@@ -32,6 +32,8 @@ class Tee:
     """Folder of a simulated chip."""
     endorsements: Path | None
     """Folder whose certificates and CRLs go along with the CPU's report (`comity attest fetch`)."""
+    event_log: bool = False
+    """Whether firmware's event log goes along with a trust domain's quote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +122,11 @@ def _tee(section: Section) -> Tee:
         chip = section.path("chip", write='chip = "<folder of a simulated chip>"')
     elif section.has("endorsements"):
         folder = section.path("endorsements", write='endorsements = "<folder of certificates and CRLs>"')
+    event_log = (
+        kind == "configfs-tsm" and section.choice("event_log", ("none", "ccel"), default="none") == "ccel"
+    )
     section.finish()
-    return Tee(cast(Literal["configfs-tsm", "sev-guest", "simulated"], kind), chip, folder)
+    return Tee(cast(Literal["configfs-tsm", "sev-guest", "simulated"], kind), chip, folder, event_log)
 
 
 def _devices(section: Section) -> Devices:

@@ -22,7 +22,7 @@ from domain_agent.node.engine.telemetry import available_memory_mb
 from domain_agent.node.keys import NodeKeys
 from domain_agent.node.quote import make_evidence
 from domain_agent.node.run import Executor, Stop, execute
-from domain_agent.node.start import StartedEngine, collector, device_collector, start_engine
+from domain_agent.node.start import StartedEngine, collector, device_collector, event_log_reader, start_engine
 from domain_agent.node.statement import Ending
 from domain_agent.spans import working
 from federation.connection import Bus
@@ -201,6 +201,7 @@ class Node:
             now=time.monotonic(),
             devices=self._devices,
             collateral=self.collateral.pieces,
+            event_log=event_log_reader(self.config.tee),
         )
         return evidence.write()
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -51,11 +51,13 @@ async def make_evidence(
     now: float,
     devices: CollectDevices | None = None,
     collateral: Sequence[bytes] = (),
+    event_log: Callable[[], bytes] | None = None,
 ) -> NodeEvidence:
     """One quote that answers every challenge. A new epoch makes a new seal key; the same one keeps it.
 
     now: the node's monotonic clock. devices: they answer a nonce of this session, and the CPU's report covers
     what they answered. collateral: documents to send along, which the report does not cover.
+    event_log: reads what explains a trust domain's registers.
     Raises `Refused` (`node.key_epoch`, `node.not_own_challenge`, `binding.*`) or what the collector raises;
     then an epoch's key may exist that nobody will name.
     """
@@ -80,7 +82,8 @@ async def make_evidence(
     cpu = await asyncio.to_thread(collect, whole.expected_report_data())
     endorsements = list(dict.fromkeys((*cpu.endorsements, *collateral)))
     cpu = cpu.model_copy(update={"endorsements": endorsements})
-    evidence = whole.model_copy(update={"cpu": cpu})
+    log = await asyncio.to_thread(event_log) if event_log is not None and cpu.tee == "tdx" else None
+    evidence = whole.model_copy(update={"cpu": cpu, "event_log": log})
     if len(evidence.write()) > MAX_DOCUMENT_BYTES:
         raise Refused("node.evidence_size", f"the evidence exceeds {MAX_DOCUMENT_BYTES} bytes")
     return evidence

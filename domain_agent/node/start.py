@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +15,7 @@ from domain_agent.node.engine.client import EngineAddress, EngineClient
 from domain_agent.node.engine.process import LlamaProcess, llama_binary
 from domain_agent.node.engine.serving import WARM_UP, Serving
 from domain_agent.node.engine_llamacpp import flags
+from domain_agent.node.event_log import read_firmware_log
 from domain_agent.node.quote import file_digest
 from domain_agent.node.run import Resident
 from domain_agent.node.sev_guest import SevGuestCollector
@@ -53,6 +55,11 @@ def collector(tee: Tee) -> Collect:
         return simulated(tee.chip)
     collect: Collect = SevGuestCollector() if tee.kind == "sev-guest" else TsmCollector()
     return Endorsed(collect, tee.endorsements) if tee.endorsements else collect
+
+
+def event_log_reader(tee: Tee) -> Callable[[], bytes] | None:
+    """Where a trust domain's event log comes from; None where none is sent."""
+    return read_firmware_log if tee.event_log else None
 
 
 def device_collector(devices: Devices) -> CollectDevices | None:
