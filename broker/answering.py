@@ -16,6 +16,7 @@ from typing import Final
 
 from broker.edge.exchange import Choices, Event, Started, Text
 from broker.journey import Journey, Segment
+from broker.observe.spans import span, trace_headers
 from broker.peers import Peers
 from broker.placing.agreement import Placed
 from broker.placing.appraisals import Appraisals
@@ -23,7 +24,6 @@ from broker.placing.attempt import AnswerReader
 from broker.problems import Invalid, RequestProblem
 from broker.providing.border import Border
 from broker.shelf import Intent, Shelf
-from broker.spans import span, trace_headers
 from federation.stream import open_stream
 from receipts.statements.node import NodeStatement
 from schemas.errors import ComityError, Refused, Undecided

@@ -15,7 +15,7 @@ from opentelemetry import trace
 from opentelemetry.trace import Span
 
 from broker.edge.exchange import Accepted, Finished
-from broker.edge.latency import NS_PER_MS, Latency
+from broker.edge.replying.latency import NS_PER_MS, Latency
 from broker.placing.attempt import Ended
 from schemas.canonical import length_prefixed, sha256
 from schemas.descriptors.request import RequestDescriptor

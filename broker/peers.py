@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
-from broker.spans import trace_headers
+from broker.observe.spans import trace_headers
 from federation.connection import Bus
 from schemas import envelope
 from schemas.errors import Refused

@@ -18,9 +18,9 @@ from typing import Final
 import uvloop
 
 from broker.config import BrokerConfig
-from broker.edge.accept import Acceptance
+from broker.edge.accepting.accept import Acceptance
+from broker.edge.accepting.auth import Authenticator
 from broker.edge.api import build_app
-from broker.edge.auth import Authenticator
 from broker.edge.chat import Edge
 from broker.edge.gate import Gate
 from broker.edge.server import EdgeServer

@@ -11,13 +11,13 @@ from decimal import Decimal
 from typing import Final
 
 from broker.directory import Directory
+from broker.observe.spans import span, step
 from broker.peers import Peers, new_negotiation
 from broker.placing.appraisals import Appraisals
 from broker.providing.border import Border
 from broker.providing.executions import Executions
 from broker.providing.interior import Interior
 from broker.select.predict import Predictor
-from broker.spans import span, step
 from broker.witnesses import answer as answer_witness
 from federation.accounts import account
 from federation.connection import Bus

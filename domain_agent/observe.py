@@ -1,4 +1,4 @@
-"""What an agent or node shows of itself: logs and spans, as its file asks (federation.logs, .spans)."""
+"""What an agent or node shows of itself: logs and spans, as its file asks (federation.observe)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
 from domain_agent.toml_file import Section
-from federation.logs import start_logging
-from federation.spans import SpanFile, otlp_processor
+from federation.observe.logs import start_logging
+from federation.observe.spans import SpanFile, otlp_processor
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 

@@ -15,7 +15,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, Status, StatusCode, TraceFlags, Tracer
 
-from federation.tracing import extract
+from federation.observe.tracing import extract
 
 
 def tracer() -> Tracer:

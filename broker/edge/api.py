@@ -15,11 +15,11 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from broker.edge.body import read_body
+from broker.edge.accepting.body import read_body
 from broker.edge.chat import BODY_S, ChatCompletions, Edge, within
 from broker.edge.exchange import Model, Tenant
 from broker.edge.openapi import CHAT_PATH, EXPLAIN_PATH, PAGE_HEADERS, complete, errors, page
-from broker.edge.reply import JSON_TYPE
+from broker.edge.replying.reply import JSON_TYPE
 from broker.problems import Defect, Forbidden, Invalid, NotFound, RequestProblem, Unavailable, problem_of
 from schemas.canonical import Json, write_json
 from schemas.errors import ComityError

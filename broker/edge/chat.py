@@ -20,17 +20,17 @@ from opentelemetry.trace import Link, Span, SpanContext, SpanKind, TraceFlags
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
-from broker.edge.accept import Acceptance
-from broker.edge.answer import Answer, answer_for
-from broker.edge.auth import Authenticator
-from broker.edge.body import CallerLeft, read_body
+from broker.edge.accepting.accept import Acceptance
+from broker.edge.accepting.auth import Authenticator
+from broker.edge.accepting.body import CallerLeft, read_body
 from broker.edge.exchange import Accepted, Dispatch, Event, Finished, Started
 from broker.edge.gate import Gate, Inside
-from broker.edge.reply import Reply
+from broker.edge.replying.answer import Answer, answer_for
+from broker.edge.replying.reply import Reply
 from broker.observe import Observability, log_fields
 from broker.observe.traces import BROKER, LATENCY, REQUEST, TENANT
 from broker.problems import Deadline, Defect, Infeasible, RequestProblem, problem_of
-from federation.tracing import extract
+from federation.observe.tracing import extract
 from schemas.descriptors.request import RequestDescriptor
 from schemas.primitives import parse_time
 

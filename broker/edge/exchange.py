@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from broker.edge.latency import Latency
+from broker.edge.replying.latency import Latency
 from schemas.canonical import Json
 from schemas.descriptors.request import RequestDescriptor, TagFloor
 from schemas.messages.answer import Usage

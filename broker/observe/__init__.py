@@ -2,6 +2,6 @@
 
 from broker.observe.metrics import Metrics
 from broker.observe.telemetry import Observability
-from federation.logs import log_fields
+from federation.observe.logs import log_fields
 
 __all__ = ["Metrics", "Observability", "log_fields"]

@@ -21,8 +21,8 @@ from opentelemetry.trace import Tracer
 from broker.config import Observe
 from broker.observe.metrics import Metrics
 from broker.observe.traces import TraceStore
-from federation.logs import start_logging
-from federation.spans import SpanFile, otlp_processor
+from federation.observe.logs import start_logging
+from federation.observe.spans import SpanFile, otlp_processor
 
 TRACER: Final = "comity.broker"
 MAX_ATTRIBUTES: Final = 64  # per span

@@ -9,7 +9,7 @@ from typing import Final
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
-from federation.spans import span_json
+from federation.observe.spans import span_json
 from schemas.canonical import Json
 
 BROKER: Final = "comity.broker"

@@ -17,6 +17,7 @@ from attestation.appraise import NodeAppraisal
 from broker.directory import Directory, Snapshot
 from broker.journey import Journey, Segment
 from broker.observe.metrics import Metrics
+from broker.observe.spans import span, step
 from broker.peers import Peers
 from broker.placing.appraisals import Appraisals
 from broker.placing.attempt import Sealed, check_node, new_commitment, seal_attempt
@@ -30,7 +31,6 @@ from broker.select.candidates import Feasibility, feasible
 from broker.select.cost import Weights
 from broker.select.predict import Predictor
 from broker.select.rank import Plan, rank, record
-from broker.spans import span, step
 from receipts.log import Issued
 from schemas.canonical import Json
 from schemas.errors import ComityError, Refused

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from attestation.appraise import NodeAppraisal
 from broker.observe.metrics import Metrics
+from broker.observe.spans import trace_headers, trace_id
 from broker.peers import Peers
 from broker.placing.appraisals import Appraisals
 from broker.placing.decide import ProviderPolicy
@@ -25,7 +26,6 @@ from broker.providing.executions import Executions, Run
 from broker.providing.holds import Holds, Negotiation, State
 from broker.providing.interior import Interior
 from broker.providing.pricing import PriceBook
-from broker.spans import trace_headers, trace_id
 from federation.stream import open_stream
 from schemas import envelope
 from schemas.canonical import sha256

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from broker.spans import trace_headers
+from broker.observe.spans import trace_headers
 from federation.connection import Bus
 from schemas.errors import ComityError, Undecided
 from schemas.messages.interior import EvidenceRequest, HoldReply, HoldRequest, HoldUpdate, HoldUpdated

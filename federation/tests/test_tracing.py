@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from federation.tracing import TraceContext, extract, inject
+from federation.observe.tracing import TraceContext, extract, inject
 
 
 def test_round_trip_beside_other_headers() -> None:

@@ -20,7 +20,7 @@ import pytest
 import pytest_asyncio
 
 from broker.config import BrokerConfig
-from federation.logs import JsonLines
+from federation.observe.logs import JsonLines
 from federation_tests.engine import asked_for
 from federation_tests.hostile.lying import ONE_NODE_EACH
 from federation_tests.plan import CLINIC, CLOUD, HYPER

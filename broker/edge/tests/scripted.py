@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 
 from broker.config import Issuer, Limits, Listen, Observe, TenantSettings
-from broker.edge.accept import Acceptance
+from broker.edge.accepting.accept import Acceptance
+from broker.edge.accepting.auth import Authenticator
 from broker.edge.api import build_app
-from broker.edge.auth import Authenticator
 from broker.edge.chat import Edge
 from broker.edge.exchange import Accepted, Event, Finished, Latency, Model, Started, Tenant, Text
 from broker.edge.gate import Gate

@@ -9,8 +9,8 @@ from hypothesis import event, example, given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
-from broker.edge.accept import Acceptance
-from broker.edge.body import read_object, write_object
+from broker.edge.accepting.accept import Acceptance
+from broker.edge.accepting.body import read_object, write_object
 from broker.edge.exchange import Accepted, Tenant
 from broker.problems import Invalid
 from schemas.descriptors.request import Home, TagFloor

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.config import Issuer, TenantSettings
-from broker.edge.auth import Authenticator, read_jwks
+from broker.edge.accepting.auth import Authenticator, read_jwks
 from broker.edge.tests.scripted import KEY, TENANTS, digest
 from broker.problems import Forbidden, Unauthenticated
 from schemas.errors import ConfigurationError

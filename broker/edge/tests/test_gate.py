@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.config import Limits
-from broker.edge.accept import Acceptance
+from broker.edge.accepting.accept import Acceptance
 from broker.edge.exchange import Tenant
 from broker.edge.gate import Gate
 from broker.problems import Shed

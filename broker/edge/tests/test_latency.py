@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.edge.latency import NS_PER_MS, Latency
+from broker.edge.replying.latency import NS_PER_MS, Latency
 
 spans_ns = st.integers(-(10**9), 10**12)
 

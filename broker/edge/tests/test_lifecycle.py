@@ -13,7 +13,7 @@ from broker.config import Limits
 from broker.edge.exchange import Accepted, Event, Text
 from broker.edge.tests.scripted import BODY, KEY, STARTED, Running, finished, serving
 from broker.observe import log_fields
-from federation import logs
+from federation.observe import logs
 
 CHAT = "/v1/chat/completions"
 STREAM = BODY | {"stream": True}

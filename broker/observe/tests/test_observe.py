@@ -16,10 +16,10 @@ from opentelemetry.context import Context
 from broker.config import Observe
 from broker.observe import Metrics, Observability, log_fields
 from broker.observe.metrics import MAX_RULES
+from broker.observe.spans import step
 from broker.observe.traces import BROKER, MAX_SPANS_PER_TRACE, REQUEST, TENANT
-from broker.spans import step
-from federation.logs import JsonLines
-from federation.spans import without_texts
+from federation.observe.logs import JsonLines
+from federation.observe.spans import without_texts
 from schemas.errors import ConfigurationError, Refused
 
 CANARY = "canary-7f3a"

@@ -10,8 +10,8 @@ import json
 from json.encoder import encode_basestring
 from typing import Any, Final
 
-from broker.edge.completion import comity_member, usage_json
 from broker.edge.exchange import Accepted, Choices, Finished, Started, Text
+from broker.edge.replying.completion import comity_member, usage_json
 from broker.problems import RequestProblem
 from schemas.canonical import Json
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import TypeAlias
 
-from broker.edge.completion import Collector, comity_member, start_headers
 from broker.edge.exchange import Accepted, Choices, Finished, Started, Text
-from broker.edge.reply import Reply
-from broker.edge.sse import Chunks
+from broker.edge.replying.completion import Collector, comity_member, start_headers
+from broker.edge.replying.reply import Reply
+from broker.edge.replying.sse import Chunks
 from schemas.canonical import write_json
 
 

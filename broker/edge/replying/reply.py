@@ -7,8 +7,8 @@ from typing import Final
 
 from starlette.types import Send
 
-from broker.edge.completion import header_text
-from broker.edge.sse import MEDIA_TYPE, error_event
+from broker.edge.replying.completion import header_text
+from broker.edge.replying.sse import MEDIA_TYPE, error_event
 from broker.problems import RequestProblem
 from schemas.canonical import Json, write_json
 

@@ -25,8 +25,8 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from federation.spans import FAILED, NS_PER_US, TOOK_US
-from federation.tracing import TraceContext, extract, inject
+from federation.observe.spans import FAILED, NS_PER_US, TOOK_US
+from federation.observe.tracing import TraceContext, extract, inject
 
 
 def trace_headers() -> dict[str, str]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from broker.edge.body import read_object, write_object
+from broker.edge.accepting.body import read_object, write_object
 from broker.edge.exchange import Accepted, Tenant
 from broker.problems import Invalid
 from schemas.descriptors.request import Home, InvalidField, describe, parse_tags
