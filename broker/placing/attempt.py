@@ -87,6 +87,7 @@ def seal_attempt(
         offer=offered.offer.digest.hex(),
         hold_id=offer.hold_id,
         model_digest=offer.model_digest,
+        model_signing=offer.model_signing,
         capability=offer.capability,
         input_commitment=seal.input_commitment(secret, body).hex(),
         **order,
@@ -154,7 +155,8 @@ class AnswerReader:
         said, ordered = statement.body, self.sealed.header
         if said.header != self.sealed.header_digest.hex():
             raise Refused("attempt.statement_header", "the statement is about another order")
-        if said.capability.artifact_digest != ordered.model_digest:
+        ran = (said.capability.artifact_digest, said.capability.model_signing_digest)
+        if ran != (ordered.model_digest, ordered.model_signing):
             raise Refused("attempt.statement_model", "another model ran than was ordered")
         if said.response.commitment != seal.output_commitment(self.sealed.secret, bytes(self.output)).hex():
             raise Refused("attempt.statement_output", "the answer is not the one the node states")

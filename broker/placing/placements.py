@@ -153,7 +153,11 @@ class Placements:
                 selected_index=choice.considered.plans.index(plan),
             ),
             objective=objective(plan.terms, plan.score),
-            capability=fields.Capability(name=offer.capability, artifact_digest=offer.model_digest),
+            capability=fields.Capability(
+                name=offer.capability,
+                artifact_digest=offer.model_digest,
+                model_signing_digest=offer.model_signing,
+            ),
             policy=policy_block(choice.decision, input_commitment=journey.descriptor.policy_digest.hex()),
             inputs=receipt.Inputs(
                 registry=choice.considered.registry.hex(),

@@ -180,8 +180,10 @@ class Border:
             held.hold.node_sign,
             held.offer.node_seal,
             held.offer.model_digest,
+            held.offer.model_signing,
         )
-        if offered != (execute.offer, execute.node_sign, execute.node_seal, execute.model_digest):
+        ordered = (execute.offer, execute.node_sign, execute.node_seal, execute.model_digest)
+        if offered != (*ordered, execute.model_signing):
             raise Refused("DIGEST_MISMATCH", "the order is not for what was offered")
         if execute.tags_digest != held.call.body.tags_digest:
             raise Refused("execute.tags", "the order has other policy tags than the call")
@@ -240,6 +242,7 @@ class Border:
             call=call.digest.hex(),
             capability=hold.capability,
             model_digest=hold.model_digest,
+            model_signing=hold.model_signing,
             rates=self.prices.rates(hold.model_digest),
             predicted_price=price,
             retention_s=self.policy.retention_s(),

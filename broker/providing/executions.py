@@ -195,7 +195,11 @@ class Executions:
             links=[Link(rel="placement", digest=execute.placement)],
             outcome="failed",
             code=CRASHED,
-            capability=Capability(name=execute.capability, artifact_digest=execute.model_digest),
+            capability=Capability(
+                name=execute.capability,
+                artifact_digest=execute.model_digest,
+                model_signing_digest=execute.model_signing,
+            ),
             nodes=[NodeRecord(id=execute.node_sign, role="inference", attestation=run.attestation)],
             usage=NO_USAGE,
             retention=retention(self.retention, datetime.now(UTC)) if self.retention else None,

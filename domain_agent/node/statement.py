@@ -46,7 +46,11 @@ def sign_statement(
         outcome=ending.outcome,
         code=ending.code,
         finish_reason=ending.finish_reason,
-        capability=fields.Capability(name=capability, artifact_digest=header.model_digest),
+        capability=fields.Capability(
+            name=capability,
+            artifact_digest=header.model_digest,
+            model_signing_digest=header.model_signing,
+        ),
         usage=fields.Usage(**usage.model_dump()),
         response=fields.Commitment(commitment=commitment),
         times=fields.Times(

@@ -78,7 +78,9 @@ def _judge(judged: list[Judged], case: Case, rerank: Rerank | None) -> list[Rece
             plan_choice_claim(each.authentic, case, rerank),
             content_claim(each.authentic, case),
         ]
-        reports.append(_reported(each, claim, *more, *said(each.authentic, context, appraised)))
+        reports.append(
+            _reported(each, claim, *more, *said(each.authentic, context, appraised, case.trust.models))
+        )
     return sorted(reports, key=lambda report: list(WORDS.values()).index(report.kind))
 
 

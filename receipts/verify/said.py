@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from receipts.model_signature import SignedModel
 from receipts.statements.receipt import AcknowledgementReceipt, ExecutionReceipt, PlacementReceipt
 from receipts.verify.attested import Appraised
 from receipts.verify.authentic import Authentic
@@ -10,19 +13,24 @@ from receipts.verify.links import Context
 from schemas.errors import Refused
 
 
-def said(receipt: Authentic, context: Context, appraised: Appraised | None) -> list[Claim]:
+def said(
+    receipt: Authentic, context: Context, appraised: Appraised | None, models: Sequence[SignedModel]
+) -> list[Claim]:
     """Everything that a receipt states beyond signature, log, links and attestation."""
     return [
         not_checked("anchored", "anchor: none"),
         not_checked("complete", "needs both domains' whole logs"),
-        _capability(receipt, appraised),
+        _capability(receipt, appraised, models),
         _usage(receipt, context),
         _cache(receipt),
     ]
 
 
-def _capability(receipt: Authentic, appraised: Appraised | None) -> Claim:
-    """What ran. The node hashes its model file at load; who made the model is not shown by that."""
+def _capability(receipt: Authentic, appraised: Appraised | None, models: Sequence[SignedModel]) -> Claim:
+    """What ran: the node hashed its model file at load, and that file's maker signed it.
+
+    Who made it is shown by a signature that the auditor holds, under a key of the auditor's own choice.
+    """
     match receipt.body:
         case PlacementReceipt() as body:
             return asserted("capability", body.issuer, f"asked for {body.capability.name}")
@@ -35,7 +43,16 @@ def _capability(receipt: Authentic, appraised: Appraised | None) -> Claim:
                 return failed(
                     "capability", Refused("verify.model", "no appraised node has this model loaded")
                 )
-            return asserted("capability", "node", f"ran {name}, model {digest[:16]}… as the node hashed it")
+            hashed_it = f"ran {name}, model {digest[:16]}… as the node hashed it"
+            named = body.capability.model_signing_digest
+            signed = next((each for each in models if each.digest == named), None)
+            if signed is None:
+                return asserted("capability", "node", hashed_it)
+            try:
+                text = f"{hashed_it}, signed as {signed.name:.80} by key {signed.signer}"
+                return proved("capability", signed.holds(digest), text)
+            except Refused as error:
+                return failed("capability", error)
         case AcknowledgementReceipt():
             return inapplicable("capability", "an Acknowledgement names no capability")
 

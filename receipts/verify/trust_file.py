@@ -15,6 +15,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from attestation.expected import Expectations
+from receipts.model_signature import SignedModel, read_signer, verify_model
 from receipts.verify.claim import CLAIMS, ClaimName
 from receipts.witnessing.quorum import NONE, Policy
 from receipts.witnessing.quorum import read as read_policy
@@ -22,9 +23,20 @@ from schemas.errors import ConfigurationError, Refused, Unreadable
 from schemas.manifest import Roots
 
 MAX_TRUST_BYTES: Final = 1024 * 1024  # a file that people write
+MAX_MODELS: Final = 256  # signatures that one auditor brings
 MAX_OPERATORS: Final = 64  # of a quorum by number
 _KEYS: Final = frozenset(
-    {"federation", "charter", "roots", "quorum", "single_operator", "profile", "expectations", "audience"}
+    {
+        "federation",
+        "charter",
+        "roots",
+        "quorum",
+        "single_operator",
+        "profile",
+        "expectations",
+        "audience",
+        "models",
+    }
 )
 ANY: Final = "any"
 
@@ -64,6 +76,8 @@ class TrustFile:
     waived: tuple[str, ...]
     quorum: int | Policy | None = None
     """How many operators, or a tlog-policy; None when waived."""
+    models: tuple[SignedModel, ...] = ()
+    """Models whose signatures the auditor verified under keys of its own choice."""
     single_operator: bool = False
     """A quorum that one operator could meet alone is accepted, and named as such."""
 
@@ -94,6 +108,7 @@ def parse(data: bytes, *, source: str, read: Callable[[str], bytes]) -> TrustFil
         expectations=expectations,
         audience=_audience(top, source),
         quorum=quorum,
+        models=_models(top, source, read),
         single_operator="single_operator" in top,
         waived=_waived(top, expectations),
     )
@@ -164,6 +179,25 @@ def _expectations(top: Mapping[str, Any], source: str, read: Callable[[str], byt
     write = 'expectations = "expected.toml" (what you demand of nodes), or expectations = "any"'
     name = _text(top, source, "expectations", r"[^\0]{1,4096}", write)
     return None if name == ANY else Expectations.parse(read(name), source=name)
+
+
+def _models(top: Mapping[str, Any], source: str, read: Callable[[str], bytes]) -> tuple[SignedModel, ...]:
+    """`[[models]]`: signatures of models, each with the key that it must be under."""
+    write = '[[models]] with signature = "<file>" and signer = "<public key, PEM>"'
+    listed = top.get("models", [])
+    if not isinstance(listed, list) or len(listed) > MAX_MODELS:
+        raise _error(source, "models", "is no list of tables", write)
+    found: list[SignedModel] = []
+    for entry in listed:
+        match entry:
+            case {"signature": str(signature), "signer": str(signer), **more} if not more:
+                try:
+                    found.append(verify_model(read(signature), [read_signer(read(signer))]))
+                except (Unreadable, Refused) as error:
+                    raise ConfigurationError("trust_file.models", f"{signature}: {error.text}") from None
+            case _:
+                raise _error(source, "models", "has the wrong form", write)
+    return tuple(found)
 
 
 def _profile(top: Mapping[str, Any], source: str, read: Callable[[str], bytes]) -> Profile:

@@ -89,6 +89,8 @@ class CapabilityDescriptor(Wire):
     version: Label
     digest: Digest
     """SHA-256 of the model file, or of the list of its files."""
+    model_signing: Digest | None = None
+    """SHA-256 of the model's signature, where the domain verified one before it offered the variant."""
     task: Literal["chat", "completion", "embedding", "other"]
     quality: CapabilityQuality
     rates: Rates

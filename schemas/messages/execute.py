@@ -48,6 +48,8 @@ class Execute(Message):
     tags_digest: Digest
     capability: Label
     model_digest: Digest
+    model_signing: Digest | None = None
+    """As offered: the run's receipts name it."""
     cache_scope: Literal["none", "tenant", "session", "public"]
     cache_key: Digest | None = None
     """Keyed name of the scope's owner: equal keys may share engine state, others never."""

@@ -91,6 +91,8 @@ class Hold(Wire):
     evidence: Digest
     capability: Label
     model_digest: Digest
+    model_signing: Digest | None = None
+    """SHA-256 of the model's signature, where our domain verified one."""
     hold_ms: Ms
     queue_ms: Ms
     headroom: Annotated[int, Field(ge=0, le=10)]

@@ -52,6 +52,8 @@ class Offer(Message):
     call: Digest
     capability: Label
     model_digest: Digest
+    model_signing: Digest | None = None
+    """SHA-256 of the model's signature, which the provider verified under a key of its choice."""
     rates: Rates
     predicted_price: Micro
     """For this request's estimate; the consumer computes its own and compares."""
