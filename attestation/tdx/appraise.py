@@ -6,7 +6,7 @@ out-of-date quote still shows its mismatches, and each plane has a verdict of it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -15,7 +15,6 @@ from typing import Final, NamedTuple
 
 from attestation.result import AttestationResult, Check, Verdict, decide, failed
 from attestation.snp.azure import AzureParts
-from attestation.tdx.azure import check_vtpm
 from attestation.tdx.collateral.documents import NOTHING, Offered, gather, memorable
 from attestation.tdx.collateral.endorsed import Endorsed, endorse
 from attestation.tdx.collateral.evaluations import Listed, check_evaluations
@@ -24,6 +23,8 @@ from attestation.tdx.expected import DEFAULT, QuotePolicy
 from attestation.tdx.forms import QuoteForm, unwrap
 from attestation.tdx.kept import room_of_guest, standing_of
 from attestation.tdx.log.replay import Replay, check_logs, state_logs
+from attestation.tdx.origin.azure import check_vtpm
+from attestation.tdx.origin.chain import PckChain
 from attestation.tdx.origin.revocation import begins, check_revocation
 from attestation.tdx.origin.verify import Origin, authenticate, check_signatures
 from attestation.tdx.platforms import check_platform
@@ -83,28 +84,30 @@ def appraise_quote(
     What holds is kept for the same guest's next quote (tdx/kept.py).
     """
     form = unwrap(evidence) if isinstance(evidence, bytes) else evidence
-    quote, event_logs, azure = read_quote(form.quote), (*form.event_logs, *event_logs), form.azure
+    quote, documents, named = (
+        read_quote(form.quote),
+        tuple(endorsements),
+        (expectations_digest, tuple(waived)),
+    )
     if quote.tee != tee:
         raise Unreadable("tdx.tee_type_unsupported", f"a quote of {quote.tee}, not of {tee}")
-    documents, named = tuple(endorsements), (expectations_digest, tuple(waived))
-    alone = event_logs or marks is not None or azure is not None or not memorable(documents)
-    if not alone:
-        room = room_of_guest(
-            standing_of(quote), documents, policy, named, (nonce is not None, waive_revocation, evaluation)
-        )
+    logs, azure = (*form.event_logs, *event_logs), form.azure
+    room = None  # where an answer rests on more than a guest's standing, it serves nobody's next quote
+    if not logs and marks is None and azure is None and memorable(documents):
+        asking = nonce is not None, waive_revocation, evaluation
+        room = room_of_guest(standing_of(quote), documents, policy, named, asking)
         kept = room.at(at.timestamp())
         if kept is not None:
             return _next(kept, quote, policy, nonce, at)
-    asked = Question(documents, policy, named, nonce, waive_revocation, evaluation)
-    found, begin = _appraise(quote, asked, at, event_logs, marks, azure)
+    asked = Question(documents, policy, named, nonce, waive_revocation, evaluation, logs, marks, azure)
+    found, begin = _appraise(quote, asked, at)
     ends = found.result.valid_until
-    if not alone and found.result.verdict in ("affirming", "warning") and ends is not None:
+    if room is not None and found.result.verdict in ("affirming", "warning") and ends is not None:
         room.keep(found, at.timestamp(), min(ends, begin))
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """Everything but quote and moment that an answer depends on."""
 
     endorsements: tuple[bytes, ...]
@@ -114,21 +117,17 @@ class Question:
     nonce: bytes | None
     waive_revocation: bool
     evaluation: int | None
+    event_logs: tuple[bytes, ...] = ()
+    marks: Marks | None = None
+    azure: AzureParts | None = None
 
 
-def _appraise(
-    quote: Quote,
-    asked: Question,
-    at: datetime,
-    event_logs: Sequence[bytes] = (),
-    marks: Marks | None = None,
-    azure: AzureParts | None = None,
-) -> tuple[QuoteAppraisal, float]:
+def _appraise(quote: Quote, asked: Question, at: datetime) -> tuple[QuoteAppraisal, float]:
     """The appraisal, and when something offered begins that could change it (POSIX seconds).
 
     1. format; 2. sort the collateral; 3. origin; 4. collateral and revocation; 5. TCB; 6. demands; 7. logs.
     """
-    moment, rules, policy = at.timestamp(), asked.policy or DEFAULT, asked.policy
+    moment, rules = at.timestamp(), asked.policy or DEFAULT
     checks = check_quote(quote)
     offered = _gather(asked.endorsements, checks)
     origin = authenticate(quote, offered.certificates, rules.roots, moment)
@@ -137,42 +136,47 @@ def _appraise(
         offered, chain, quote.tee, rules.roots, moment,
         evaluation=asked.evaluation, max_age=rules.collateral_max_age,
     )  # fmt: skip
+    listed = check_evaluations(offered, chain, quote.tee, rules.roots, endorsed, moment, rules.channel)
     waived = asked.waive_revocation or rules.revocation == "any"
     revocation, crls = check_revocation(offered.crls, chain, endorsed.signers, moment, waived=waived)
     judged = judge_tcb(quote, chain, endorsed, rules, moment)
-    listed = check_evaluations(offered, chain, quote.tee, rules.roots, endorsed, moment, rules.channel)
-    checks += [
-        *origin.checks,
-        *endorsed.checks,
-        listed.check,
-        *revocation,
-        *judged.checks,
-        check_debug(quote, rules),
-    ]
-    if marks is not None:
-        checks.append(check_rollback(endorsed, quote.tee, marks))
-    checks += check_vtpm(azure, quote.body.report_data, policy, asked.nonce)
-    if asked.nonce is not None and azure is None:
-        checks.append(check_nonce(quote, asked.nonce))
-    if policy is not None:
-        checks += check_demands(quote, policy)
-        checks.append(check_platform(chain.claims if chain else None, policy.platforms))
-    replay = Replay((), {}) if quote.td is None else check_logs(quote.td, event_logs, rules.event_log)
+    checks += (*origin.checks, *endorsed.checks, listed.check, *revocation, *judged.checks)
+    checks += [check_debug(quote, rules), *_demanded(quote, asked, chain, endorsed)]
+    replay = Replay((), {}) if quote.td is None else check_logs(quote.td, asked.event_logs, rules.event_log)
     checks += replay.checks
+    places = {check.name: place for place, check in enumerate(checks)}
+    ends = _ends(chain, endorsed, listed, judged, crls)
+    found = Found(offered, rules, origin, endorsed, listed, crls, judged, replay, ends, places)
+    result = _concluded(found, quote, checks, asked, at)
+    later = [*endorsed.begins, *listed.begins, *begins(offered.crls, moment)] if result.exit_code == 0 else []
+    proven = chain is not None and all(check.status == "pass" for check in origin.checks)
+    ppid = chain.claims.ppid if chain and proven else None
+    return QuoteAppraisal(result, quote, ppid, found), min(later, default=inf)
+
+
+def _demanded(quote: Quote, asked: Question, chain: PckChain | None, endorsed: Endorsed) -> list[Check]:
+    """What the relying party asks for beyond what Intel signs, and what this question asks."""
+    checks = check_vtpm(asked.azure, quote.body.report_data, asked.policy, asked.nonce)
+    if asked.marks is not None:
+        checks.append(check_rollback(endorsed, quote.tee, asked.marks))
+    if asked.nonce is not None and asked.azure is None:
+        checks.append(check_nonce(quote, asked.nonce))
+    if asked.policy is not None:
+        checks += check_demands(quote, asked.policy)
+        checks.append(check_platform(chain.claims if chain else None, asked.policy.platforms))
+    return checks
+
+
+def _ends(
+    chain: PckChain | None, endorsed: Endorsed, listed: Listed, judged: Judged, crls: Mapping[str, Crl]
+) -> dict[str, float]:
+    """Until when each input that the answer rests on is current (POSIX seconds)."""
     ends = {**endorsed.ends, **judged.ends, **{name: crl.next_update or 0 for name, crl in crls.items()}}
     if listed.end is not None:
         ends["evaluations"] = listed.end
     if chain is not None:
         ends["pck_chain"] = min(each.not_after for each in (chain.leaf, chain.issuer, chain.root))
-    places = {check.name: place for place, check in enumerate(checks)}
-    found = Found(offered, rules, origin, endorsed, listed, crls, judged, replay, ends, places)
-    result = _concluded(found, quote, checks, asked, at)
-    begin = min(
-        [*endorsed.begins, *listed.begins, *begins(offered.crls, moment)] if result.exit_code == 0 else [],
-        default=inf,
-    )
-    proven = chain is not None and all(check.status == "pass" for check in origin.checks)
-    return QuoteAppraisal(result, quote, chain.claims.ppid if chain and proven else None, found), begin
+    return ends
 
 
 def _next(
@@ -181,8 +185,8 @@ def _next(
     """A quote of the same standing, judged in what it may differ in: its signatures and its report data."""
     found, result = known.found, known.result
     assert found.origin.chain is not None
-    differing = [*check_signatures(quote, found.origin.chain)]
-    ppid = known.ppid if all(check.status == "pass" for check in differing) else None
+    broken = [check for check in check_signatures(quote, found.origin.chain) if check.status != "pass"]
+    differing = list(broken)  # those that hold say what they said before
     if policy is not None:
         differing.append(check_report_data(quote, policy))
     if nonce is not None:
@@ -197,7 +201,7 @@ def _next(
         verdict=verdict, reason=reason, checks=listed, at=at, identity=quote.identity,
         stated=partial(found.stated, quote, listed, at),
     )  # fmt: skip
-    return QuoteAppraisal(changed, quote, ppid, found)
+    return QuoteAppraisal(changed, quote, None if broken else known.ppid, found)
 
 
 @dataclass(frozen=True, slots=True)

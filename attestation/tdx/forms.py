@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from base64 import b64decode
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -30,8 +29,7 @@ FOLDER_FILES: Final = (
 """What `from_folder` looks at."""
 
 
-@dataclass(frozen=True, slots=True)
-class QuoteForm:
+class QuoteForm(NamedTuple):
     """What one input holds."""
 
     form: str
