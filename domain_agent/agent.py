@@ -30,6 +30,7 @@ from federation.flood import FloodLimits
 from federation.register import Accepted, Advert, AdvertRegister
 from federation.serving import Inbound
 from schemas.errors import Refused, Undecided
+from schemas.evidence import pack, unpack
 from schemas.messages.advert import receive_advert
 from schemas.messages.interior import (
     AgentStatus,
@@ -184,7 +185,7 @@ class Agent:
         """A node's evidence, or of the domain's collateral the index or a piece."""
         asked = EvidenceRequest.read(inbound.payload).evidence
         try:
-            return self.book.document(asked)
+            return pack(self.book.document(asked))
         except Undecided:
             return self.collateral.document(asked)
 
@@ -250,11 +251,12 @@ class Agent:
 
     async def _ask(self, node_id: str, challenges: Challenges) -> bytes:
         try:
-            return await self.bus.request(
+            answer = await self.bus.request(
                 f"node.{node_id}.in.quote", challenges.write(), timeout=QUOTE_TIMEOUT_S
             )
         except Refused as error:  # the node's own word, which is a hint: it proved nothing, that is all
             raise Undecided(error.code, error.text) from None
+        return unpack(answer)
 
     def _lost(self, thumbprint: str, reason_class: ReasonClass, reason: str) -> None:
         """Something that peers may rely on is over: a new trust epoch, and the border drops it now."""

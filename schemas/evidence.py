@@ -6,17 +6,21 @@ node` reads it. It carries raw evidence and collateral; it states no verdict.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+import zlib
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field
 
 from schemas import binding
 from schemas.canonical import Wire, length_prefixed, sha256
-from schemas.errors import Refused
+from schemas.errors import Refused, Unreadable
 from schemas.keys import VerifyKey
 from schemas.primitives import Bytes64, Count, Digest, DomainName, Label, Token
 
 MAX_EVIDENCE_BYTES = 1024 * 1024  # 8 GPUs and 4 switches with chains and logs stay below it
+MAX_PACKED_BYTES = 192 * 1024  # as one bus message carries it (session.md 10): a forged board takes 61 KiB
+PACKED_FROM = 64 * 1024  # bytes; smaller documents travel as they are
+PACKING = 1  # zlib's fastest: base64 shrinks by a quarter at any level, repeated chains and manifests by more
 
 Items = Field(max_length=64)
 
@@ -150,3 +154,25 @@ class NodeEvidence(Wire):
 def evidence_digest(data: bytes) -> bytes:
     """The name of a stored evidence document: SHA-256 of its exact bytes (32 bytes)."""
     return sha256(data)
+
+
+def pack(document: bytes) -> bytes:
+    """A document as it travels: deflated where it is large (RFC 1950). Its name is that of the document."""
+    return zlib.compress(document, PACKING) if len(document) >= PACKED_FROM else document
+
+
+def unpack(data: bytes, *, limit: int = MAX_EVIDENCE_BYTES) -> bytes:
+    """What `pack` was given; JSON never begins as zlib does. Raises `Unreadable`, also for what swells."""
+    if data[:1] != _ZLIB:
+        return data
+    inflating = zlib.decompressobj()
+    try:
+        document = inflating.decompress(data, limit + 1)
+    except zlib.error:
+        raise Unreadable("evidence.packed", "it cannot be inflated") from None
+    if len(document) > limit or not inflating.eof or inflating.unused_data:
+        raise Unreadable("evidence.packed", f"more than {limit} bytes, or not one document")
+    return document
+
+
+_ZLIB: Final = b"\x78"  # deflate with a window of 32 KiB, RFC 1950 2.2

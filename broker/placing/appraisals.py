@@ -17,7 +17,7 @@ from attestation.appraise import IssuedChallenge, NodeAppraisal, appraise_node
 from attestation.expected import Expectations
 from attestation.narrow import narrow
 from schemas.errors import Refused
-from schemas.evidence import MAX_EVIDENCE_BYTES, evidence_digest
+from schemas.evidence import MAX_EVIDENCE_BYTES, evidence_digest, unpack
 from schemas.messages.interior import OwnAdvert
 from schemas.trust import FederationTrust
 
@@ -84,7 +84,7 @@ class Appraisals:
         return await asyncio.shield(task)
 
     async def _appraise(self, domain: str, digest: str) -> NodeAppraisal:
-        document = self._documents.get(digest) or await self.fetch(domain, digest)
+        document = self._documents.get(digest) or unpack(await self.fetch(domain, digest))
         if len(document) > MAX_EVIDENCE_BYTES or evidence_digest(document).hex() != digest:
             raise Refused("evidence.digest", f"{domain} sent another document than it named")
         now = datetime.now(UTC)

@@ -30,6 +30,7 @@ from federation.flood import FloodLimits
 from federation.serving import Inbound
 from federation.stream import Responder, serve_streams
 from schemas.errors import ComityError, ConfigurationError, Undecided
+from schemas.evidence import pack
 from schemas.messages.interior import Challenges, EvidenceRequest, Hello, ModelState, NodeState, Welcome
 
 STATE_EVERY_S: Final = 1.0  # seconds between two reports to the agent
@@ -203,7 +204,7 @@ class Node:
             collateral=self.collateral.pieces,
             event_log=event_log_reader(self.config.tee),
         )
-        return evidence.write()
+        return pack(evidence.write())
 
     async def _fetch(self, digest: str) -> bytes:
         """A document of the domain's collateral, from its agent. Raises `ComityError`."""

@@ -16,10 +16,17 @@ from domain_agent.node.devices import COLLECT_TIMEOUT_S, CollectDevices
 from domain_agent.node.keys import NodeKeys
 from schemas import binding
 from schemas.errors import ConfigurationError, Refused, Undecided
-from schemas.evidence import ChallengeProof, CpuEvidence, NodeConfiguration, NodeEvidence
+from schemas.evidence import (
+    MAX_EVIDENCE_BYTES,
+    MAX_PACKED_BYTES,
+    ChallengeProof,
+    CpuEvidence,
+    NodeConfiguration,
+    NodeEvidence,
+    pack,
+)
 
 READ_BYTES: Final = 1024 * 1024  # per read while hashing
-MAX_DOCUMENT_BYTES: Final = 192 * 1024  # an evidence document answers in one bus message (session.md 10)
 
 
 async def file_digest(path: Path) -> str:
@@ -84,8 +91,10 @@ async def make_evidence(
     cpu = cpu.model_copy(update={"endorsements": endorsements})
     log = await asyncio.to_thread(event_log) if event_log is not None and cpu.tee == "tdx" else None
     evidence = whole.model_copy(update={"cpu": cpu, "event_log": log})
-    if len(evidence.write()) > MAX_DOCUMENT_BYTES:
-        raise Refused("node.evidence_size", f"the evidence exceeds {MAX_DOCUMENT_BYTES} bytes")
+    document = evidence.write()
+    if len(document) > MAX_EVIDENCE_BYTES or len(pack(document)) > MAX_PACKED_BYTES:
+        seen = f"{len(document)} bytes of evidence, {len(pack(document))} packed"
+        raise Refused("node.evidence_size", f"{seen}; {MAX_PACKED_BYTES} fit into one message")
     return evidence
 
 

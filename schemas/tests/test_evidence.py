@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from schemas import binding
 from schemas.errors import Refused, Unreadable
 from schemas.evidence import (
+    MAX_EVIDENCE_BYTES,
+    PACKED_FROM,
     ChallengeProof,
     CpuEvidence,
     DeviceEvidence,
@@ -14,6 +19,8 @@ from schemas.evidence import (
     NodeConfiguration,
     NodeEvidence,
     evidence_digest,
+    pack,
+    unpack,
 )
 from schemas.keys import SigningKey
 
@@ -113,3 +120,37 @@ def test_other_shapes_are_refused(change: dict[str, Any]) -> None:
 def test_a_signing_key_that_is_none_is_refused() -> None:
     with pytest.raises(Unreadable, match=r"keys\.spki"):
         _ = evidence(sign_spki=b"none").sign_key
+
+
+@given(
+    st.binary(max_size=200)
+    | st.integers(0, 3 * PACKED_FROM).map(lambda size: b"{" + b"evidence " * (size // 9))
+)
+def test_what_is_packed_comes_out_as_it_went_in(document: bytes) -> None:
+    if document[:1] != b"\x78":
+        assert unpack(pack(document)) == document
+
+
+def test_large_evidence_travels_packed_and_small_as_it_is() -> None:
+    small, large = b"{" * (PACKED_FROM - 1), b"{" * PACKED_FROM
+    assert pack(small) == small
+    assert len(pack(large)) < PACKED_FROM / 100
+
+
+@given(st.binary(max_size=300).map(lambda data: b"\x78" + data))
+def test_what_cannot_be_inflated_is_unreadable(data: bytes) -> None:
+    with pytest.raises(Unreadable, match=r"evidence\.packed"):
+        unpack(data)
+
+
+@pytest.mark.parametrize("change", ["swells", "more behind it", "cut short"])
+def test_what_is_not_one_document_of_a_bearable_size_is_unreadable(change: str) -> None:
+    packed = zlib.compress(b"{" + bytes(MAX_EVIDENCE_BYTES - 1))
+    assert len(unpack(packed)) == MAX_EVIDENCE_BYTES
+    spoilt = {
+        "swells": zlib.compress(bytes(MAX_EVIDENCE_BYTES + 1)),
+        "more behind it": packed + b"{}",
+        "cut short": packed[:-1],
+    }[change]
+    with pytest.raises(Unreadable, match=r"evidence\.packed"):
+        unpack(spoilt)

@@ -17,10 +17,12 @@ from attestation.gpu.forms import Devices
 from attestation.gpu.node.binding import OWN_MODE, binding_of
 from attestation.gpu.node.devices import DeviceInput
 from attestation.gpu.spdm.report import read_report
+from attestation.gpu.tests.judging import manifests_of
 from attestation.testing.accelerator import SimulatedAccelerators
 from attestation.testing.nvidia import NOW, GpuForge, root_toml
 from attestation.testing.nvidia_manifest import manifests_for
-from attestation.testing.nvidia_node import VBIOS
+from attestation.testing.nvidia_node import VBIOS, BoardForge, board_manifests
+from attestation.testing.nvidia_status import answers
 from domain_agent.node import config as node_config
 from domain_agent.node.collect import simulated
 from domain_agent.node.devices import NvmlCollector, simulated_board
@@ -31,7 +33,7 @@ from domain_agent.tests.founding import FEDERATION, OURS, Founded
 from domain_agent.tests.node.test_evidence import CHALLENGES, configuration
 from schemas.binding import device_nonce
 from schemas.errors import ComityError, ConfigurationError, Undecided
-from schemas.evidence import DeviceEvidence
+from schemas.evidence import MAX_PACKED_BYTES, DeviceEvidence, pack, unpack
 
 NONCE = bytes(range(32, 64))
 KEYS = ("driver_min", "vbios", "modes", "revocation")
@@ -255,3 +257,31 @@ async def test_a_node_of_simulated_hardware_proves_cpu_and_gpu(founded: Founded,
     nonces = [read_report(each.report).nonce for each in evidence.devices]
     assert binding_of(evidence, nonces, report_data_holds=True) == OWN_MODE
     assert evidence.expected_report_data() in evidence.cpu.report
+
+
+async def test_the_evidence_of_a_whole_board_fits_into_one_message(founded: Founded) -> None:
+    """Eight GPUs and four switches, each with its chain; manifests and answers once, beside the CPU's."""
+    board = BoardForge()
+    devices = list(board.devices().values())
+    status = [answer for each in devices for answer in answers(each, manifests_of(each))]
+
+    def collect(nonce: bytes) -> list[DeviceEvidence]:
+        return BoardForge(nonce=nonce).evidence()
+
+    evidence = await make_evidence(
+        NodeKeys(),
+        simulated(founded.folder / "chips" / "n1"),
+        configuration(),
+        federation=FEDERATION,
+        domain=OURS,
+        node_id="n1",
+        key_epoch=1,
+        challenges=CHALLENGES,
+        now=0.0,
+        devices=collect,
+        collateral=[*board_manifests(), *dict.fromkeys(status)],
+    )
+    document = evidence.write()
+    assert len(evidence.devices) == 12
+    assert len(document) > MAX_PACKED_BYTES > len(pack(document))
+    assert unpack(pack(document)) == document

@@ -187,7 +187,7 @@ async def test_keys_change_with_the_epoch_and_never_go_back(founded: Founded) ->
 
 
 async def test_evidence_that_no_message_can_carry_is_refused(founded: Founded) -> None:
-    crowd = {f"domain-{number}.example": b"x" * 32 for number in range(400)}
+    crowd = {f"domain-{number}.example": b"x" * 32 for number in range(1000)}
     with pytest.raises(Refused, match=r"node\.evidence_size"):
         await quote(founded, NodeKeys(), 1, **crowd, **CHALLENGES)
 
