@@ -19,7 +19,7 @@ from attestation.result import AttestationResult
 from attestation.tdx.origin.chain import INTEL_ROOT, split_pem, verify_link, verify_root
 from attestation.tdx.quote import read_quote
 from attestation.tdx.tests import recorded
-from attestation.tdx.tests.faults import turned
+from attestation.tdx.tests.faults.listed import turned
 from attestation.tdx.tests.judging import GOOD, SGX, TD15, but, judge
 from attestation.testing.intel import PLATFORM_CN, IntelForge, crl, days
 from attestation.testing.intel_documents import NOW, text

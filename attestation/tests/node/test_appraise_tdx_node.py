@@ -12,7 +12,7 @@ from attestation.appraise import IssuedChallenge, NodeAppraisal, appraise_node, 
 from attestation.expected import Expectations
 from attestation.narrow import narrow
 from attestation.tdx.log.tests.logs import ccel, record, register
-from attestation.tdx.tests.faults import turned
+from attestation.tdx.tests.faults.listed import turned
 from attestation.tdx.tests.judging import GOOD, TDX_KEYS, but, toml
 from attestation.testing.intel import IntelForge
 from attestation.testing.intel_documents import NOW

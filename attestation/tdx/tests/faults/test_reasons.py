@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from attestation.tdx.collateral.shapes import STATUSES
-from attestation.tdx.tests import faults_collateral, faults_judgement, faults_origin
-from attestation.tdx.tests.faults import FAULTS, Fault
+from attestation.tdx.tests.faults import collateral, judgement, origin
+from attestation.tdx.tests.faults.listed import FAULTS, Fault
 from attestation.tdx.tests.judging import codes
 
-ROOMS = (faults_origin, faults_collateral, faults_judgement)
+ROOMS = (origin, collateral, judgement)
 """Loading them fills `FAULTS`."""
 EXITS = {"contraindicated": 1, "none": 3, "warning": 0}
 
@@ -26,12 +26,12 @@ def test_fault(each: Fault) -> None:
 
 
 ELSEWHERE = {
-    # Unreadable, in test_quote.py
+    # Unreadable, in forms/test_quote.py
     "quote_truncated", "quote_version_unsupported", "att_key_type_unsupported", "tee_type_unsupported",
     "body_type_unsupported", "body_size_mismatch", "sig_data_malformed",
     # Unreadable, in forms/test_forms.py
     "form_malformed",
-    # in test_rollback.py
+    # in collateral/tests/test_rollback.py
     "collateral_rollback", "marks_malformed",
     # in log/tests/test_replay.py
     "event_log_malformed", "event_log_missing", "event_log_rtmr_mismatch", "event_digest_mismatch",
@@ -40,7 +40,7 @@ ELSEWHERE = {
 
 def codes_in_source() -> set[str]:
     """Every literal reason code of the room: checks have names with a further dot."""
-    folder = Path(__file__).parents[1]
+    folder = Path(__file__).parents[2]
     files = [file for file in folder.rglob("*.py") if "tests" not in file.parts]
     text = "\n".join(file.read_text() for file in files)
     return set(re.findall(r'"tdx\.([a-z_]+)"', text))

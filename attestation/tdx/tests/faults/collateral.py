@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from attestation.tdx.collateral.documents import MAX_DOCUMENTS
-from attestation.tdx.tests.faults import asking, fault, made
+from attestation.tdx.tests.faults.listed import asking, fault, made
 from attestation.tdx.tests.judging import GOOD, SGX, but, judge
 from attestation.testing.intel import IntelForge, days, sign
 from attestation.testing.intel_documents import platform_level, svn_level, text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from attestation.tdx.tests.faults import asking, fault, made
+from attestation.tdx.tests.faults.listed import asking, fault, made
 from attestation.tdx.tests.judging import GOOD, SGX, TD15, but, judge
 from attestation.testing.intel_documents import module, platform_level, svn_level
 from schemas.canonical import sha256

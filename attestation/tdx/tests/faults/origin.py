@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from attestation.tdx.origin.signature import ORDER
-from attestation.tdx.tests.faults import fault, made, turned
+from attestation.tdx.tests.faults.listed import fault, made, turned
 from attestation.tdx.tests.judging import GOOD, SGX, TD15, but, judge
 from attestation.testing.der import integer, sequence, tlv
 from attestation.testing.intel import (
