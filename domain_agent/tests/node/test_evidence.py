@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import secrets
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -187,9 +188,14 @@ async def test_keys_change_with_the_epoch_and_never_go_back(founded: Founded) ->
 
 
 async def test_evidence_that_no_message_can_carry_is_refused(founded: Founded) -> None:
-    crowd = {f"domain-{number}.example": b"x" * 32 for number in range(1000)}
-    with pytest.raises(Refused, match=r"node\.evidence_size"):
-        await quote(founded, NodeKeys(), 1, **crowd, **CHALLENGES)
+    """Packed or not: what cannot be made smaller, and what is too large before."""
+    for documents in ([secrets.token_bytes(192 * 1024)], [bytes(1024 * 1024)]):
+        with pytest.raises(Refused, match=r"node\.evidence_size"):
+            await make_evidence(
+                NodeKeys(), simulated(founded.folder / "chips" / "n1"), configuration(),
+                federation=FEDERATION, domain=OURS, node_id="n1", key_epoch=1, challenges=CHALLENGES,
+                now=0.0, collateral=documents,
+            )  # fmt: skip
 
 
 async def test_a_missing_file_is_named(tmp_path: Path) -> None:
