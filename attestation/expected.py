@@ -6,7 +6,6 @@ every result, so that an auditor can ask what was demanded.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,6 +23,7 @@ from schemas.canonical import sha256
 from schemas.errors import ConfigurationError, Refused, Unreadable
 from schemas.keys import VerifyKey
 from schemas.primitives import decode_base64
+from schemas.toml import parse_toml
 
 MAX_FILE_BYTES: Final = 4 * 1024 * 1024  # ten thousand measurements with room to spare
 DEFAULT_MAX_AGE: Final = 300  # seconds, session.md 2
@@ -92,7 +92,8 @@ class Expectations:
     def parse(cls, data: bytes, *, source: str = "expected.toml") -> Self:
         """Read the bytes of a file. Raises `ConfigurationError`."""
         waived: list[str] = []
-        top = Table(_toml(data, source), "", source, waived)
+        document = parse_toml(data, source, limit=MAX_FILE_BYTES, area="expected")
+        top = Table(source, "", document, waived)
         snp = read_snp(top.child("snp")) if "snp" in top.values else None
         node = _node(top.child("node")) if "node" in top.values else None
         simulated = [_simulated_root(table) for table in top.children("simulated_root")]
@@ -116,15 +117,6 @@ class Expectations:
             nvidia=nvidia,
             signers=signers,
         )
-
-
-def _toml(data: bytes, source: str) -> dict[str, object]:
-    if len(data) > MAX_FILE_BYTES:
-        raise ConfigurationError("expected.file", f"{source}: more than {MAX_FILE_BYTES} bytes")
-    try:
-        return tomllib.loads(data.decode("utf-8-sig"))  # editors on Windows begin a file with a mark
-    except (ValueError, RecursionError) as error:
-        raise ConfigurationError("expected.file", f"{source}: {error}") from None
 
 
 def _simulated_root(table: Table) -> tuple[str, Pin]:
@@ -174,7 +166,7 @@ def _engine_digests(table: Table) -> frozenset[str] | None:
 
 
 def _models(table: Table) -> dict[str, frozenset[str] | None] | None:
-    value = table.take("models", write='a table [node.models] with "<capability>" = ["<64 hex digits>"]')
+    value = table.demand("models", write='a table [node.models] with "<capability>" = ["<64 hex digits>"]')
     if table.is_any("models", value):
         return None
     inside = table.child("models")

@@ -1,7 +1,7 @@
 """Reading a file of expectations so that nothing is open by omission.
 
-Every key is taken by name and by kind; a key that nobody takes is a misspelling and an error; a
-required key that is absent is an error that says what to write. `"any"` is the one waiver.
+Every key is taken by name and by kind (schemas/toml.py). `"any"` is the one waiver, and each is
+remembered by name.
 """
 
 from __future__ import annotations
@@ -10,56 +10,53 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any, Final, TypeVar
+from typing import Any, ClassVar, Final
 
-from schemas.errors import ConfigurationError
+from schemas import toml
+from schemas.toml import MISSING, is_integer
 
 ANY: Final = "any"
 MAX_LISTED: Final = 10_000  # entries of one list: a fleet's measurements or chips
-_MISSING: Final = object()
-_T = TypeVar("_T")
 
 
 @dataclass(slots=True)
-class Table:
-    """One table of the file while it is being read."""
+class Table(toml.Table):
+    """One table of expectations while it is being read."""
 
-    values: dict[str, Any]
-    name: str
-    source: str
-    waived: list[str]
+    waived: list[str] = field(default_factory=list)
     """Collects `table.key` of each explicit waiver, across tables."""
     elsewhere: Mapping[str, str] = field(default_factory=dict)
     """Key → name of the table that states it, where another overrides this one."""
-    taken: set[str] = field(default_factory=set)
+
+    UNSET: ClassVar[str] = "expected.unset"
+    INVALID: ClassVar[str] = "expected.invalid"
+    UNKNOWN: ClassVar[str] = "expected.unknown_key"
+    MAX_LISTED: ClassVar[int] = MAX_LISTED
 
     def overridden(self, by: Table, waived: list[str]) -> Table:
         """This table with the other's keys in place of its own; an error names the one that states a key."""
         elsewhere = dict.fromkeys(by.values, by.name)
-        return Table({**self.values, **by.values}, self.name, self.source, waived, elsewhere)
+        return Table(self.source, self.name, {**self.values, **by.values}, waived, elsewhere)
 
-    def error(self, key: str, problem: str, write: str) -> ConfigurationError:
-        return ConfigurationError(
-            "expected.unset" if problem == "is not set" else "expected.invalid",
-            f"{self.source}: {self._where(key)} {problem}; write {write}",
-        )
+    def inside(self, key: str) -> str:
+        name = self.elsewhere.get(key, self.name)
+        return f"{name}.{key}" if name else key
 
-    def _where(self, key: str) -> str:
+    def where(self, key: str) -> str:
         name = self.elsewhere.get(key, self.name)
         return f"[{name}] {key}" if name else key
 
-    def take(self, key: str, default: Any = _MISSING, *, write: str) -> Any:
-        """The value of `key`. Raises `ConfigurationError` when it is absent and has no default."""
-        self.taken.add(key)
-        value = self.values.get(key, default)
-        if value is _MISSING:
-            raise self.error(key, "is not set", f'{write} to demand it, or {key} = "{ANY}" to waive it')
-        return value
+    def of(self, name: str, values: Mapping[str, Any]) -> Table:
+        return Table(self.source, name, values, self.waived)
+
+    def demand(self, key: str, default: Any = MISSING, *, write: str) -> Any:
+        """The value of a key that may be waived."""
+        return self.take(key, default, write=f'{write} to demand it, or {key} = "{ANY}" to waive it')
 
     def is_any(self, key: str, value: Any) -> bool:
         """Whether the value is the waiver, which is then remembered by name."""
         if value == ANY:
-            self.waived.append(f"{self.elsewhere.get(key, self.name)}.{key}")
+            self.waived.append(self.inside(key))
         return bool(value == ANY)
 
     def states(self, key: str) -> bool:
@@ -67,19 +64,10 @@ class Table:
         self.taken.add(key)
         return key in self.values
 
-    def finish(self, *, except_for: Collection[str] = ()) -> None:
-        """Raises `ConfigurationError` for a key that nobody asked for."""
-        for key in self.values:
-            if key not in self.taken and key not in except_for:
-                known = ", ".join(sorted({*self.taken, *except_for}))
-                raise ConfigurationError(
-                    "expected.unknown_key", f"{self.source}: {self._where(key)} is not a key; known: {known}"
-                )
-
     def digests(self, key: str, size: int) -> frozenset[bytes] | None:
         """A required set of byte strings of `size`, in hex; None when waived."""
         write = f'{key} = ["<{2 * size} hex digits>"]'
-        value = self.take(key, write=write)
+        value = self.demand(key, write=write)
         if self.is_any(key, value):
             return None
         listed = [value] if isinstance(value, str) else value
@@ -90,10 +78,10 @@ class Table:
             raise self.error(key, f"holds something other than {2 * size} hex digits", write)
         return frozenset(bytes.fromhex(each) for each in listed)
 
-    def integers(self, key: str, low: int, high: int, default: Any = _MISSING) -> frozenset[int] | None:
+    def integers(self, key: str, low: int, high: int, default: Any = MISSING) -> frozenset[int] | None:
         """A set of integers; None when waived."""
         write = f"{key} = [{low}]"
-        value = self.take(key, default, write=write)
+        value = self.demand(key, default, write=write)
         if self.is_any(key, value):
             return None
         listed = value if isinstance(value, list) else [value]
@@ -101,85 +89,56 @@ class Table:
             raise self.error(key, f"holds something other than {low}..{high}", write)
         return frozenset(listed)
 
-    def integer(self, key: str, low: int, high: int, default: Any = _MISSING) -> int | None:
+    def integer(self, key: str, low: int, high: int, default: Any = MISSING) -> int | None:
         """One integer; None when waived."""
         write = f"{key} = {low}"
-        value = self.take(key, default, write=write)
+        value = self.demand(key, default, write=write)
         if self.is_any(key, value):
             return None
         if not is_integer(value, low, high):
             raise self.error(key, f"is not between {low} and {high}", write)
         return int(value)
 
-    def version(self, key: str, parts: int, default: Any = _MISSING) -> tuple[int, ...] | None:
+    def version(self, key: str, parts: int, default: Any = MISSING) -> tuple[int, ...] | None:
         """A dotted version; None when waived or when the default is None."""
         write = f'{key} = "{".".join(["1"] * parts)}"'
-        value = self.take(key, default, write=write)
+        value = self.demand(key, default, write=write)
         if value is None or self.is_any(key, value):
             return None
         if not isinstance(value, str) or not re.fullmatch(rf"\d{{1,3}}(\.\d{{1,3}}){{{parts - 1}}}", value):
             raise self.error(key, f"is not {parts} numbers with dots", write)
         return tuple(int(part) for part in value.split("."))
 
-    def choice(self, key: str, allowed: Collection[str], default: str) -> str:
+    def choice(self, key: str, allowed: Collection[str], default: Any = MISSING) -> str:
         """One word; a waiver is remembered where `"any"` is allowed."""
-        value = self.take(key, default, write="")
-        if value not in allowed:
-            raise self.error(key, f"is {value!r}", " or ".join(f'{key} = "{each}"' for each in allowed))
+        value = toml.Table.choice(self, key, allowed, default)
         self.is_any(key, value)
-        return str(value)
+        return value
 
-    def names(self, key: str, allowed: Collection[str], default: Any = _MISSING) -> frozenset[str] | None:
+    def names(self, key: str, allowed: Collection[str], default: Any = MISSING) -> frozenset[str] | None:
         """A set of words; None when waived."""
         write = f"{key} = {sorted(allowed)[:2]}"
-        value = self.take(key, default, write=write)
+        value = self.demand(key, default, write=write)
         if self.is_any(key, value):
             return None
         if not isinstance(value, list) or not all(each in allowed for each in value):
             raise self.error(key, f"holds something other than {', '.join(sorted(allowed))}", write)
         return frozenset(value)
 
-    def texts(self, key: str, default: Any = _MISSING, *, write: str) -> frozenset[str] | None:
+    def texts(self, key: str, default: Any = MISSING, *, write: str) -> frozenset[str] | None:
         """A set of any texts; None when waived."""
-        value = self.take(key, default, write=write)
+        value = self.demand(key, default, write=write)
         if self.is_any(key, value):
             return None
         if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
             raise self.error(key, "is no list of texts", write)
         return frozenset(value)
 
-    def text(self, key: str, pattern: str, *, write: str, dated: bool = False) -> str:
-        """One required text that no waiver replaces. `dated`: a date or time may stand without quotes."""
-        self.taken.add(key)
-        value = self.values.get(key)
-        if value is None:
-            raise self.error(key, "is not set", write)
+    def text(self, key: str, pattern: str, *, write: str, default: Any = MISSING, dated: bool = False) -> str:
+        """One text that no waiver replaces. `dated`: a date or time may stand without quotes."""
+        value = self.take(key, default, write=write)
         if dated and isinstance(value, date):  # a time is one too
             value = value.isoformat().replace("+00:00", "Z")
         if not isinstance(value, str) or not re.fullmatch(pattern, value):
             raise self.error(key, f"is {value!r}", write)
         return value
-
-    def child(self, key: str) -> Table:
-        """The table inside, empty when absent. Raises `ConfigurationError` when it is none."""
-        self.taken.add(key)
-        value = self.values.get(key, {})
-        if not isinstance(value, dict):
-            raise self.error(key, "is no table", f"[{self.name}.{key}]" if self.name else f"[{key}]")
-        outer = self.elsewhere.get(key, self.name)
-        return Table(value, f"{outer}.{key}" if outer else key, self.source, self.waived)
-
-    def children(self, key: str) -> list[Table]:
-        """The array of tables of that name, empty when absent."""
-        self.taken.add(key)
-        value = self.values.get(key, [])
-        if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
-            raise self.error(key, "is no array of tables", f"[[{key}]]")
-        if len(value) > MAX_LISTED:
-            raise self.error(key, f"has more than {MAX_LISTED} entries", "fewer")
-        return [Table(each, key, self.source, self.waived) for each in value]
-
-
-def is_integer(value: Any, low: int, high: int) -> bool:
-    """Whether a TOML value is an integer of that range (a boolean is none)."""
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high

@@ -7,7 +7,6 @@ relative to the file they stand in. Bare of anything that only a broker has.
 from __future__ import annotations
 
 import json
-import tomllib
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar, get_args, get_type_hints
@@ -16,6 +15,7 @@ from pydantic import ConfigDict, PlainValidator, TypeAdapter, ValidationError, V
 
 from schemas.errors import ConfigurationError
 from schemas.keys import read_secret
+from schemas.toml import load_toml
 
 MAX_FILE_BYTES: Final = 1024 * 1024  # bytes; thousands of tenants fit
 SETTINGS: Final = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
@@ -70,18 +70,9 @@ SecretFile = Annotated[Path, PlainValidator(_secret_file)]
 
 def read_settings(path: Path, settings: type[S]) -> S:
     """The settings that this file states. Raises `ConfigurationError` and nothing else."""
+    stated = load_toml(path, limit=MAX_FILE_BYTES, area="config")
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise ConfigurationError("config.file", f"{path}: {error.strerror}") from None
-    if len(data) > MAX_FILE_BYTES:
-        raise ConfigurationError("config.too_long", f"{path}: at most {MAX_FILE_BYTES} bytes")
-    try:
-        stated = tomllib.loads(data.decode("utf-8"))
         text = json.dumps(stated, allow_nan=False)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigurationError("config.syntax", f"{path}: not TOML: {error}") from None
     except (TypeError, ValueError):
         raise ConfigurationError("config.value", f"{path}: dates, inf and nan have no use here") from None
     try:

@@ -53,13 +53,13 @@ class AgentConfig:
 def load(path: Path) -> AgentConfig:
     """Read the file. Raises `ConfigurationError`, naming file, key and what to write."""
     top = open_toml(path)
-    federation = top.section("federation")
+    federation = top.child("federation")
     membership = read_membership(top, federation, "agent")
     expectations = federation.path("expectations", write='expectations = "expectations.toml"')
     federation.finish()
-    keys, admission = top.section("keys"), top.section("admission")
-    summary, capacity = top.section("summary"), top.section("capacity")
-    collateral = top.section("collateral")
+    keys, admission = top.child("keys"), top.child("admission")
+    summary, capacity = top.child("summary"), top.child("capacity")
+    collateral = top.child("collateral")
     accept = admission.choice("accept", ("affirming", "warning"), default="affirming")
     config = AgentConfig(
         file=path,
@@ -74,8 +74,8 @@ def load(path: Path) -> AgentConfig:
         k_min=summary.integer("k_min", 1, 1000, unit="nodes", default=DEFAULT_K_MIN),
         ttl_s=summary.integer("ttl_s", 20, 3600, unit="seconds", default=DEFAULT_TTL_S),
         jurisdiction=_jurisdiction(summary, membership),
-        catalogue=Catalogue.of(_entry(section) for section in top.sections("capabilities", least=1)),
-        observe=read_observe(top.section("observe")),
+        catalogue=Catalogue.of(_entry(section) for section in top.children("capabilities", least=1)),
+        observe=read_observe(top.child("observe")),
         collateral=collateral.path("bundle", write='bundle = "<folder>"')
         if collateral.has("bundle")
         else None,
@@ -138,7 +138,7 @@ def _endorsed(membership: Membership) -> list[str]:
 
 
 def _entry(section: Section) -> CapabilityDescriptor:
-    rates = section.section("rates")
+    rates = section.child("rates")
     entry = CapabilityDescriptor(
         name=section.text("class", CLASS, write='class = "chat.small"'),
         variant=section.text("variant", VARIANT, write='variant = "smollm2-135m-q4_1"'),

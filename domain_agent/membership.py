@@ -47,7 +47,7 @@ def read_membership(top: Section, federation: Section, user: str) -> Membership:
     Raises `ConfigurationError`, also when the pinned charter does not hold or does not name us.
     """
     domain = top.text("domain", DOMAIN, write='domain = "clinic.example"')
-    bus = _bus(top.section("bus"), domain, user)
+    bus = _bus(top.child("bus"), domain, user)
     trust = _trust(federation)
     if domain not in trust.members:
         raise top.error("domain", f"{domain} is no member", "one of " + ", ".join(trust.members))
@@ -83,7 +83,7 @@ def _trust(section: Section) -> FederationTrust:
         )
     except (Refused, Unreadable) as error:
         raise ConfigurationError(
-            "config.trust", f"{section.file}: [federation] does not hold: {error}"
+            "config.trust", f"{section.source}: [federation] does not hold: {error}"
         ) from None
 
 

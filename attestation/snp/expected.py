@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from attestation.snp.products import PRODUCTS, Product
 from attestation.snp.report import PLATFORM_BITS, POLICY_BITS
-from attestation.toml import ANY, Table, is_integer
+from attestation.toml import ANY, Table
+from schemas.toml import is_integer
 
 Floor = Mapping[str, int] | None
 Digests = frozenset[bytes] | None
@@ -115,7 +116,7 @@ def _policy(table: Table, product: Product) -> SnpPolicy:
 def _floor(table: Table, key: str, product: Product) -> Floor:
     parts = [part for part, _ in product.layout.parts]
     write = f"{key} = {{ {', '.join(f'{part} = 0' for part in parts)} }}"
-    value: Any = table.take(key, write=write)
+    value: Any = table.demand(key, write=write)
     if table.is_any(key, value):
         return None
     if not isinstance(value, dict) or sorted(value) != sorted(parts):

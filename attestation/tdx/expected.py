@@ -18,9 +18,10 @@ from attestation.tdx.origin.chain import INTEL_ROOT, INTEL_ROOTS, Roots
 from attestation.tdx.platforms import NO_RULES, PlatformRules, read_rules
 from attestation.tdx.tcb.grace import Grace, read_grace
 from attestation.tdx.tcb.levels import RELAUNCH_STATUSES
-from attestation.toml import ANY, Table, is_integer
+from attestation.toml import ANY, Table
 from schemas.errors import Unreadable
 from schemas.primitives import parse_time
+from schemas.toml import is_integer
 
 Digests = frozenset[bytes] | None
 
@@ -163,7 +164,7 @@ def _tolerated(table: Table) -> frozenset[str] | None:
 
 def _date(table: Table) -> float | None:
     write = 'tcb_date_min = "2025-05-14T00:00:00Z"'
-    value = table.take("tcb_date_min", write=write)
+    value = table.demand("tcb_date_min", write=write)
     if table.is_any("tcb_date_min", value):
         return None
     try:

@@ -161,7 +161,7 @@ def test_a_waiver_in_an_override_is_named_as_such() -> None:
 
 def test_an_unknown_table_is_named_beside_those_that_are_known() -> None:
     error = refusal("[nod]\nengine = 1")
-    assert "wanted.toml: nod is not a key; known: collateral, deny, node, nvidia, " in error.text
+    assert "wanted.toml: nod is not a key here; known: collateral, deny, node, nvidia, " in error.text
 
 
 def test_spellings_of_one_value() -> None:
@@ -185,7 +185,7 @@ date = "2026-01-01"
     other = "\ufeff" + other.replace('"2026-01-01"', "2026-01-01").replace("\n", "\r\n")
     assert (parse(other).roots, parse(other).denials) == (parse(plain).roots, parse(plain).denials)
     for wrong in ("2026-01-01", "2026-01-01T00:00:00", "12:00:00", "2026"):
-        assert "[deny] from" in refusal(plain.replace('"2026-01-01T00:00:00Z"', wrong)).text
+        assert "[deny.0] from" in refusal(plain.replace('"2026-01-01T00:00:00Z"', wrong)).text
 
 
 def test_an_override_is_checked_even_for_a_product_that_is_not_accepted() -> None:

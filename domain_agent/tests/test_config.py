@@ -209,8 +209,8 @@ def test_any_table_is_read_or_refused_in_type(values: dict[str, object]) -> None
             lambda key=key: section.integer(key, 0, 10, unit="x"),
             lambda key=key: section.text(key, r"[a-z]+", write="x"),
             lambda key=key: section.texts(key, r"[a-z]+", write="x"),
-            lambda key=key: section.section(key),
-            lambda key=key: section.sections(key),
+            lambda key=key: section.child(key),
+            lambda key=key: section.children(key),
         ):
             try:
                 read()

@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -19,6 +18,7 @@ from schemas.descriptors.tags import TagFloor
 from schemas.envelope import MAX_SIGNATURES
 from schemas.errors import ConfigurationError, Unreadable
 from schemas.primitives import Count, Digest, DomainName, Label, Token
+from schemas.toml import load_toml
 
 MAX_PLAN_BYTES: Final = 1024 * 1024
 MAX_DOMAINS: Final = 200  # what one embedded bus serves (federation/accounts.py)
@@ -153,18 +153,13 @@ class Plan(Wire):
 
 def read_plan(path: Path) -> Plan:
     """The plan in this file, its paths made absolute. Raises `ConfigurationError`, naming file and key."""
+    value = load_toml(path, limit=MAX_PLAN_BYTES, area="plan")
     try:
-        data = path.read_bytes()
-        if len(data) > MAX_PLAN_BYTES:
-            raise ConfigurationError("plan.file", f"{path}: more than {MAX_PLAN_BYTES} bytes")
-        value: dict[str, Any] = tomllib.loads(data.decode("utf-8"))
         return absolute(Plan.read(write_json(value), limit=2 * MAX_PLAN_BYTES), path.resolve().parent)
-    except OSError as error:
-        raise ConfigurationError("plan.file", f"{path}: {error.strerror}") from None
     except Unreadable as error:
         raise ConfigurationError("plan.key", f"{path}: {error.text}") from None
     except (ValueError, TypeError, RecursionError) as error:
-        raise ConfigurationError("plan.file", f"{path}: {error}") from None
+        raise ConfigurationError("plan.key", f"{path}: {error}") from None
 
 
 def absolute(plan: Plan, folder: Path) -> Plan:
