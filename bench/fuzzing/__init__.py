@@ -1,0 +1,1 @@
+"""Mangled evidence thrown at each attestation room: `python -m bench.fuzzing.snp`, `.tdx`, `.gpu`."""
