@@ -2,8 +2,8 @@
 
     python -m bench.fuzzing.gpu [--seconds 60] [--seed N] [--corpus DIR]
 
-Starts from forged devices of every chip, with manifests, answers and tokens; how, says bench.fuzzing.campaign.
-A changed manifest that is still believed must state the same values.
+Starts from forged devices of every chip, with manifests, answers and tokens; how, says
+bench.fuzzing.campaign. A changed manifest that is still believed must state the same values.
 """
 
 from __future__ import annotations
