@@ -7,7 +7,6 @@ auditor's own: the bundle brings charter and manifests, this file says which one
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -21,6 +20,7 @@ from receipts.witnessing.quorum import NONE, Policy
 from receipts.witnessing.quorum import read as read_policy
 from schemas.errors import ConfigurationError, Refused, Unreadable
 from schemas.manifest import Roots
+from schemas.toml import parse_toml
 
 MAX_TRUST_BYTES: Final = 1024 * 1024  # a file that people write
 MAX_MODELS: Final = 256  # signatures that one auditor brings
@@ -87,7 +87,7 @@ def parse(data: bytes, *, source: str, read: Callable[[str], bytes]) -> TrustFil
 
     Raises `ConfigurationError`, naming file, key and what to write.
     """
-    top = _toml(data, source)
+    top = parse_toml(data, source, limit=MAX_TRUST_BYTES, area="trust_file")
     for key in top:
         if key not in _KEYS:
             raise _error(source, key, "is not a key", f"one of {', '.join(sorted(_KEYS))}")
@@ -206,7 +206,7 @@ def _profile(top: Mapping[str, Any], source: str, read: Callable[[str], bytes]) 
         raise _error(source, "profile", "is no text", 'profile = "standard"')
     if name in PROFILES:
         return Profile(name, PROFILES[name])
-    own = _toml(read(name), name)
+    own = parse_toml(read(name), name, limit=MAX_TRUST_BYTES, area="trust_file")
     requires = own.get("requires")
     if set(own) != {"requires"} or not isinstance(requires, list) or not requires:
         raise _error(name, "requires", "is no list of claims", 'requires = ["signature", "schema"]')
@@ -231,15 +231,6 @@ def _text(top: Mapping[str, Any], source: str, key: str, pattern: str, write: st
     if not isinstance(value, str) or not re.fullmatch(pattern, value):
         raise _error(source, key, "has the wrong form", write)
     return value
-
-
-def _toml(data: bytes, source: str) -> dict[str, Any]:
-    if len(data) > MAX_TRUST_BYTES:
-        raise ConfigurationError("trust_file.too_long", f"{source}: more than {MAX_TRUST_BYTES} bytes")
-    try:
-        return tomllib.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ConfigurationError("trust_file.toml", f"{source}: {error}") from None
 
 
 def _error(source: str, key: str, problem: str, write: str) -> ConfigurationError:
