@@ -61,9 +61,19 @@ class AzureQuote(Wire):
 
 
 def unwrap(data: bytes) -> QuoteForm:
-    """Find the quote in any supported form. Raises `Unreadable`; a bare quote is not read here."""
+    """Find the quote in any supported form. Raises `Unreadable` (`tdx.form_malformed`).
+
+    A bare quote is not read here.
+    """
     if data[:1] not in _OPENING:
         return QuoteForm("raw", data)
+    try:
+        return _wrapped(data)
+    except Unreadable as error:
+        raise _malformed(error.text) from None
+
+
+def _wrapped(data: bytes) -> QuoteForm:
     stated: Any = read_json(data, limit=MAX_FORM_BYTES)
     match stated:
         case {"form": "azure-tdx"}:
@@ -77,10 +87,14 @@ def unwrap(data: bytes) -> QuoteForm:
 
 
 def is_wrapped(data: bytes) -> bool:
-    """Whether this is JSON that holds a quote in a form of this room. Raises `Unreadable`."""
+    """Whether this is JSON that holds a quote in a form of this room."""
     if data[:1] not in _OPENING:
         return False
-    match read_json(data, limit=MAX_FORM_BYTES):
+    try:
+        stated = read_json(data, limit=MAX_FORM_BYTES)
+    except Unreadable:
+        return False
+    match stated:
         case {"outblob": _, "provider": str(provider)}:
             return provider.strip() == PROVIDER
         case {"form": form}:

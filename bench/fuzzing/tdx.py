@@ -8,6 +8,7 @@ bench.fuzzing.campaign.
 
 from __future__ import annotations
 
+import json
 import random
 import sys
 from collections.abc import Callable
@@ -17,7 +18,8 @@ from typing import Final
 from attestation.appraise import appraise_dcap
 from attestation.expected import Expectations
 from attestation.tdx.collateral.documents import gather
-from attestation.tdx.collateral.stated import read_qe_identity, read_tcb_info
+from attestation.tdx.collateral.stated import read_evaluations, read_qe_identity, read_tcb_info
+from attestation.tdx.forms import unwrap
 from attestation.tdx.log.replay import read_log
 from attestation.tdx.origin.chain import split_pem
 from attestation.tdx.origin.pck import read_pck
@@ -28,7 +30,8 @@ from bench.fuzzing.campaign import Target, Trial, mangle, run
 
 SHAPES: Final = ("v3 sgx", "v4", "v5 td10", "v5 td15", "v5 sgx")
 READERS: Final[tuple[Callable[[bytes], object], ...]] = (
-    read_quote, read_log, read_pck, split_pem, read_tcb_info, read_qe_identity, lambda data: gather((data,)),
+    read_quote, read_log, read_pck, split_pem, read_tcb_info, read_qe_identity, read_evaluations, unwrap,
+    lambda data: gather((data,)),
 )  # fmt: skip
 
 
@@ -44,7 +47,10 @@ class Good:
 
 def target() -> Target:
     goods, forge = [_good(shape) for shape in SHAPES], IntelForge()
-    documents = (forge.collateral(), *forge.documents(), forge.sgx_extension(), pem(*forge.chain()))
+    documents = (
+        forge.collateral(), *forge.documents(), forge.evaluations(), forge.sgx_extension(),
+        pem(*forge.chain()), json.dumps({"quote": forge.quote().hex(), "event_log": "[]"}).encode(),
+    )  # fmt: skip
     return Target(
         seeds=[*(part for good in goods for part in good.parts), *documents],
         readers=READERS,
@@ -62,7 +68,7 @@ def _good(shape: str) -> Good:
     keys = "\n".join(f'{name} = "any"' for name in (*names, "report_data", "tcb_date_min"))
     root = f'[[{tee}.simulated_root]]\nname = "forge"\nsha256 = "{forge.root_digest}"'
     expectations = Expectations.parse(f"[{tee}]\n{keys}\n{root}".encode())
-    return Good(tee, (forge.quote(), *forge.pieces()), expectations)
+    return Good(tee, (forge.quote(), *forge.pieces(), forge.evaluations()), expectations)
 
 
 def _changed(good: Good, chance: random.Random) -> Trial:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attestation.tdx.collateral.documents import gather
-from attestation.tdx.collateral.stated import read_qe_identity, read_tcb_info
+from attestation.tdx.collateral.stated import read_evaluations, read_qe_identity, read_tcb_info
+from attestation.tdx.forms import unwrap
 from attestation.tdx.origin.chain import split_pem
 from attestation.tdx.origin.pck import read_pck
 from attestation.tdx.quote import read_quote
@@ -32,6 +33,9 @@ def readers() -> dict[str, tuple[Read, bytes]]:
         "crl": (lambda data: gather((data,)), GOOD.pieces()[2]),
         "tcb_info": (read_tcb_info, info),
         "qe_identity": (read_qe_identity, identity),
+        "evaluations": (read_evaluations, GOOD.evaluations()[28:-144]),
+        "list": (lambda data: gather((data,)), GOOD.evaluations()),
+        "form": (unwrap, b'{"quote":"%s"}' % GOOD.quote().hex().encode()),
         "chain": (split_pem, pem(*GOOD.chain())),
         "extension": (read_pck, GOOD.sgx_extension()),
     }
