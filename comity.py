@@ -9,6 +9,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from receipts.log import TransparencyLog
 
 
 def federation(arguments: list[str]) -> int:
@@ -55,10 +61,15 @@ def receipt(arguments: list[str]) -> int:
 
 
 def log(arguments: list[str]) -> int:
-    """check a transparency log"""
+    """check a transparency log, or write to one's own"""
     from receipts.log_commands import main as run
 
-    return run(arguments)
+    def opener(settings: Path) -> AbstractAsyncContextManager[TransparencyLog]:
+        from broker.starting.assemble import own_log
+
+        return own_log(settings)
+
+    return run(arguments, opener=opener)
 
 
 def audit(arguments: list[str]) -> int:

@@ -61,6 +61,7 @@ async def running(config: BrokerConfig, *, logs: bool = True) -> AsyncIterator[R
     try:
         # A log that was set back must not go on; a witness that is away holds nothing up.
         await parts.circle.check_not_behind(parts.log)
+        await parts.log.tell_of_erasures()
         # 3. What a crash cut off gets the receipt that was promised for it.
         for issued in await parts.executions.recover():
             log.warning("concluded a run that a crash cut off", extra={"receipt": issued.receipt_id})

@@ -1,4 +1,7 @@
-"""`comity log fsck | tiles`: check a transparency log where it lies, or write it as files. Reads only."""
+"""`comity log fsck | tiles`: check a transparency log where it lies, or write it as files. Reads only.
+
+What changes a log (`admit`, `accuse`, `erase`, `expire`) is `log_keeping`.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,29 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from receipts import log_keeping
 from receipts.log import fsck, static, store
 from receipts.log.fsck import Findings
+from receipts.log_keeping import Opener
 from receipts.note import NoteKey
 from schemas.errors import ComityError, ConfigurationError, Unreadable
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run one `comity log` command; returns its exit code (DESIGN 7). Raises `ComityError`."""
+def main(argv: Sequence[str], *, opener: Opener | None = None) -> int:
+    """Run one `comity log` command; returns its exit code (DESIGN 7). Raises `ComityError`.
+
+    `opener` opens a broker's own log, for the commands that write to it.
+    """
     try:
         arguments = _parser().parse_args(argv)
     except SystemExit as stop:  # argparse has printed why
         return stop.code if isinstance(stop.code, int) else 2
     if arguments.command == "tiles":
         return _tiles(arguments.database, arguments.folder)
+    if arguments.command != "fsck":
+        if opener is None:
+            raise ConfigurationError("log.opener", "this needs the broker's own keys: `comity log`")
+        return log_keeping.run(arguments, opener)
     try:
         keys = [NoteKey.read(each) for each in arguments.vkey]
         findings = fsck.check(arguments.database, keys=keys)
@@ -38,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="comity log", description="Check a transparency log.")
+    parser = argparse.ArgumentParser(prog="comity log", description="Check a log, or write to one's own.")
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser("fsck", help="is the log what it was signed to be? changes nothing")
     check.add_argument("database", type=Path, metavar="DATABASE")
@@ -50,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     tiles = commands.add_parser("tiles", help="write the log as static files that tlog tools read")
     tiles.add_argument("database", type=Path, metavar="DATABASE")
     tiles.add_argument("folder", type=Path, metavar="FOLDER", help="what is there already is written over")
+    log_keeping.add_parsers(commands)
     return parser
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -87,6 +89,23 @@ async def assemble(config: BrokerConfig, metrics: Metrics) -> Parts:
         await bus.close()
         raise
     return _join(Made(config, trust, rules, expectations, message_key, bus, log, metrics))
+
+
+@asynccontextmanager
+async def own_log(settings: Path) -> AsyncIterator[TransparencyLog]:
+    """The log of a broker that does not run, for a command that writes to it.
+
+    As at a start, the witnesses are asked first: a log that was set back must not sign again. Raises as
+    `assemble` and `Circle.check_not_behind`.
+    """
+    parts = await assemble(BrokerConfig.load(settings), Metrics())
+    try:
+        await parts.circle.check_not_behind(parts.log)
+        await parts.log.tell_of_erasures()
+        yield parts.log
+    finally:
+        await parts.log.close()
+        await parts.bus.close()
 
 
 def _join(made: Made) -> Parts:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Final
 
 from receipts import proof
@@ -18,6 +20,8 @@ from receipts.log.writing.batch import Signer, moment
 from receipts.merkle import EMPTY_ROOT, consistency_proof, leaf_hash, range_root
 from receipts.proof import Proof
 from receipts.statements.fields import RECORD
+from receipts.statements.receipt import MODELS, Receipt
+from receipts.statements.statement import parse_receipt, receipt_kind
 from schemas import envelope
 from schemas.canonical import Json, read_json
 from schemas.errors import Refused
@@ -79,6 +83,30 @@ class Reader:
             "SELECT envelope FROM foreign_statement WHERE digest = ?", (digest,)
         ).fetchone()
         return None if row is None else bytes(row[0])
+
+    def received(self, issuer: str, number: int) -> bytes | None:
+        """A receipt of this issuer and number among what was kept of others."""
+        for (data,) in self.connection.execute("SELECT envelope FROM foreign_statement"):
+            payload = envelope.read(data).payload
+            model = MODELS.get(receipt_kind(payload))
+            if model is None:
+                continue  # a promise, or a node's own statement
+            body = parse_receipt(payload, model)
+            if (body.issuer, body.seq) == (issuer, number):
+                return bytes(data)
+        return None
+
+    def requests(self, chosen: Callable[[list[Receipt]], bool]) -> list[str]:
+        """Ids of the requests whose own receipts here, all together, are chosen."""
+        rows = self.connection.execute(
+            "SELECT request_id, envelope FROM statement WHERE envelope != x'' ORDER BY request_id, idx"
+        )
+        found: list[str] = []
+        for request_id, group in groupby(rows, key=lambda row: str(row[0])):
+            payloads = [envelope.read(data).payload for _, data in group]
+            if chosen([parse_receipt(each, MODELS[receipt_kind(each)]) for each in payloads]):
+                found.append(request_id)
+        return found
 
     def tombstones(self, request_id: str) -> list[bytes]:
         """What stands in the place of erased receipts."""

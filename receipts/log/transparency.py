@@ -29,6 +29,7 @@ from receipts.merkle import range_root
 from receipts.note import Signature, format_signature
 from receipts.statements.fields import ManifestRef
 from receipts.statements.notice import Accusation, Gap, Notice, sign_notice
+from receipts.statements.receipt import Receipt
 from schemas.errors import ComityError, ConfigurationError, Refused
 
 CHECKPOINT_DELAY_S: Final = 0.3  # seconds from an append to its checkpoint; the proof is due within one
@@ -86,7 +87,6 @@ class TransparencyLog:
         log = cls(write, reader, ThreadPoolExecutor(1, thread_name_prefix="comity-log-read"))
         write.start()
         try:
-            await log._submit(Work(notices=await log._read(lambda reader: unlogged(reader.connection))))
             await log._submit(Work(checkpoint=True))
         except ComityError:
             await log.close()
@@ -143,6 +143,17 @@ class TransparencyLog:
         self._dirty.set()
         return notice
 
+    async def tell_of_erasures(self) -> int:
+        """Log the tombstones that stand under no leaf, as after a restore; returns how many.
+
+        Not part of opening: the witnesses must be asked first whether this log was set back (7.4).
+        """
+        notices = await self._read(lambda reader: unlogged(reader.connection))
+        if notices:
+            await self._submit(Work(notices=notices))
+            self._dirty.set()
+        return len(notices)
+
     async def tombstones(self, request_id: str) -> list[bytes]:
         """Signed tombstones of an erased request, in the order of the log."""
         return await self._read(lambda reader: reader.tombstones(request_id))
@@ -181,6 +192,11 @@ class TransparencyLog:
         return self._writer.state.checkpoint[1]
 
     @property
+    def identity(self) -> LogIdentity:
+        """Whose log this is."""
+        return self._identity
+
+    @property
     def size(self) -> int:
         """Leaves committed so far."""
         return self._writer.state.tree.size
@@ -196,6 +212,14 @@ class TransparencyLog:
     async def kept(self, digest: bytes) -> bytes | None:
         """A statement of others that was kept here, by its receipt digest; None for a stranger."""
         return await self._read(lambda reader: reader.kept(digest))
+
+    async def received(self, issuer: str, number: int) -> bytes | None:
+        """A peer's receipt of this number to us, as we keep it; None when it never came."""
+        return await self._read(lambda reader: reader.received(issuer, number))
+
+    async def requests(self, chosen: Callable[[list[Receipt]], bool]) -> list[str]:
+        """Ids of the requests whose receipts, all together, are chosen."""
+        return await self._read(lambda reader: reader.requests(chosen))
 
     async def proof(self, receipt_id: str) -> bytes | None:
         """tlog-proof text; None until a checkpoint covers the receipt. Raises `Refused` for a stranger."""

@@ -161,6 +161,8 @@ async def test_a_restored_backup_is_erased_again(clinic: Domain, tmp_path: Path)
         database.with_name(database.name + name).unlink(missing_ok=True)
     log = await clinic.open(tmp_path)
     assert await log.issued(receipt_id) is None
+    assert log.size == 1, "nothing new is logged before the witnesses were asked"
+    assert (await log.tell_of_erasures(), await log.tell_of_erasures()) == (1, 0)
     await log.close()
     connection = sqlite3.connect(database)
     assert connection.execute("SELECT envelope FROM statement").fetchone() == (b"",)
