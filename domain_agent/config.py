@@ -14,8 +14,9 @@ from domain_agent.membership import Membership, read_membership
 from domain_agent.observe import Observe, read_observe
 from domain_agent.offer.catalogue import Catalogue
 from domain_agent.toml_file import DIGEST, LABEL, Section, open_toml
+from receipts.model_signature import read_signer, verify_model
 from schemas.descriptors.capability import CapabilityDescriptor, CapabilityQuality, Rates
-from schemas.errors import ConfigurationError, Unreadable
+from schemas.errors import ComityError, ConfigurationError, Unreadable
 from schemas.keys import SigningKey
 from schemas.manifest import Role
 from schemas.policy.jurisdictions import check_place
@@ -139,11 +140,13 @@ def _endorsed(membership: Membership) -> list[str]:
 
 def _entry(section: Section) -> CapabilityDescriptor:
     rates = section.child("rates")
+    digest = section.text("digest", DIGEST, write='digest = "<SHA-256 of the model file>"')
     entry = CapabilityDescriptor(
         name=section.text("class", CLASS, write='class = "chat.small"'),
         variant=section.text("variant", VARIANT, write='variant = "smollm2-135m-q4_1"'),
         version=section.text("version", LABEL, write='version = "1"'),
-        digest=section.text("digest", DIGEST, write='digest = "<SHA-256 of the model file>"'),
+        digest=digest,
+        model_signing=_model_signing(section, digest),
         task="chat",
         quality=CapabilityQuality(
             tier=section.integer("tier", 0, 10, unit="quality inside the class", default=0),
@@ -157,6 +160,25 @@ def _entry(section: Section) -> CapabilityDescriptor:
     for each in (rates, section):
         each.finish()
     return entry
+
+
+def _model_signing(section: Section, digest: str) -> str | None:
+    """SHA-256 of the model's signature, verified under the signer's key; None where none is configured.
+
+    A signature that does not hold for this very model stops us: nothing is advertised on it.
+    """
+    if not section.has("model_signature") and not section.has("model_signer"):
+        return None
+    write = 'model_signature = "<file that model-signing wrote>"'
+    signature = section.path("model_signature", write=write)
+    signer = section.path("model_signer", write='model_signer = "<its public key, PEM>"')
+    try:
+        signed = verify_model(signature.read_bytes(), [read_signer(signer.read_bytes())])
+        return signed.holds(digest).digest
+    except OSError as error:
+        raise section.error("model_signature", f"cannot be read: {error.strerror}", write) from None
+    except ComityError as error:
+        raise section.error("model_signature", f"does not hold: {error.text}", write) from None
 
 
 def _micro(section: Section, key: str) -> int:

@@ -1,0 +1,89 @@
+"""A capability with a model signature is offered when that signature holds for its model, or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import model_signing
+import pytest
+from cryptography.hazmat.primitives import serialization
+
+from domain_agent.tests.founding import Founded
+from domain_agent.tests.test_config import CAPABILITIES, agent_text, load_agent, seed
+from schemas.canonical import sha256
+from schemas.errors import ConfigurationError
+from schemas.keys import SigningKey
+
+__all__ = ["seed"]
+
+MODEL = b"weights"
+MAKER, STRANGER = SigningKey.generate(), SigningKey.generate()
+
+
+def pem(key: SigningKey) -> bytes:
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    return key.public.public.public_bytes(serialization.Encoding.PEM, form)
+
+
+@pytest.fixture
+def signed(tmp_path: Path) -> Path:
+    """A folder with a model, its signature by the library, and its maker's public key."""
+    MAKER.save(tmp_path / "maker.key")
+    (tmp_path / "model.gguf").write_bytes(MODEL)
+    (tmp_path / "maker.pem").write_bytes(pem(MAKER))
+    signing: Any = model_signing.signing.Config
+    signing().use_elliptic_key_signer(private_key=tmp_path / "maker.key").sign(
+        tmp_path / "model.gguf", tmp_path / "model.sig"
+    )
+    return tmp_path
+
+
+NAMED = 'model_signature = "model.sig"\nmodel_signer = "maker.pem"\n'
+
+
+def capabilities(more: str = NAMED, digest: str = sha256(MODEL).hex()) -> str:
+    return CAPABILITIES.replace("0" * 64, digest).replace("rates =", f"{more}rates =")
+
+
+def test_a_signed_model_is_offered_with_its_signature_s_digest(
+    founded: Founded, seed: Path, signed: Path
+) -> None:
+    entry = load_agent(signed, agent_text(founded, seed, capabilities=capabilities())).catalogue.entries[0]
+    assert entry.model_signing == sha256((signed / "model.sig").read_bytes()).hex()
+    plain = load_agent(signed, agent_text(founded, seed, capabilities=capabilities("")))
+    assert plain.catalogue.entries[0].model_signing is None
+
+
+@pytest.mark.parametrize(
+    ("touch", "says"),
+    [
+        (("maker.pem", pem(STRANGER)), "does not hold: no registered key made this signature"),
+        (("maker.pem", b"no key"), "does not hold: not a public key"),
+        (("model.sig", b"{}"), "does not hold: not a model signature"),
+        (("model.sig", None), "cannot be read"),
+        (("maker.pem", None), "cannot be read"),
+    ],
+)
+def test_one_that_does_not_hold_stops_the_agent(
+    founded: Founded, seed: Path, signed: Path, touch: tuple[str, bytes | None], says: str
+) -> None:
+    name, data = touch
+    (signed / name).unlink()
+    if data is not None:
+        (signed / name).write_bytes(data)
+    with pytest.raises(ConfigurationError, match=f"model_signature {says}"):
+        load_agent(signed, agent_text(founded, seed, capabilities=capabilities()))
+
+
+def test_a_signature_over_another_model_stops_the_agent(founded: Founded, seed: Path, signed: Path) -> None:
+    with pytest.raises(ConfigurationError, match="was signed without"):
+        load_agent(signed, agent_text(founded, seed, capabilities=capabilities(digest="1" * 64)))
+
+
+@pytest.mark.parametrize("line", NAMED.splitlines(keepends=True))
+def test_a_signature_and_its_signer_come_together(
+    founded: Founded, seed: Path, signed: Path, line: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"is not set; write model_sign"):
+        load_agent(signed, agent_text(founded, seed, capabilities=capabilities(line)))
