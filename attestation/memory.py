@@ -62,6 +62,7 @@ def caches() -> tuple[_lru_cache_wrapper[object], ...]:
             quoted._bound,
             quote._read_vouched,
             constraints.stated,
+            constraints._hold_link,
             offered.gather,
             known.room_of_device,
             links.verify_link,

@@ -48,10 +48,11 @@ def stated(certificate_der: bytes) -> Stated:
     """Read them. Raises `Refused` (`constraint`) for an unknown critical one or one that cannot be read."""
     certificate = read_certificate(certificate_der)
     try:
-        extensions = extensions_of(certificate)
-        found = {oid: value for oid, (_, value) in extensions.items()}
-        if any(critical and oid not in _KNOWN for oid, (critical, _) in extensions.items()):  # RFC 5280 4.2
-            raise _violated(certificate, "an unknown critical extension")
+        found: dict[bytes, bytes] = {}
+        for oid, (critical, value) in extensions_of(certificate).items():
+            if critical and oid not in _KNOWN:  # RFC 5280 4.2
+                raise _violated(certificate, "an unknown critical extension")
+            found[oid] = value
         authority, length = _basic(found)
         return Stated(authority, length, _usage(found), _key_id(found), _issuer_key_id(found), found)
     except Unreadable as error:
@@ -91,18 +92,25 @@ def hold_chain(chain: Sequence[Certificate]) -> Sequence[Certificate]:
 
     1. names and key ids chain; 2. every issuer is an authority, within path lengths; 3. the leaf signs data.
     """
-    said = [stated(each.der) for each in chain]
-    for depth, (certificate, says) in enumerate(zip(chain, said, strict=True)):
-        above = min(depth + 1, len(chain) - 1)
-        if certificate.issuer != chain[above].subject:
-            raise _violated(certificate, f"not issued by {chain[above].common_name}")
-        if says.issuer_key_id is not None and says.issuer_key_id != said[above].key_id:
-            raise _violated(certificate, f"names another key than that of {chain[above].common_name}")
-        if depth == 0:
-            _hold_leaf(certificate, says)
-        else:
-            _hold_authority(certificate, says, below=depth - 1)
+    for depth, certificate in enumerate(chain):
+        _hold_link(certificate.der, chain[min(depth + 1, len(chain) - 1)].der, depth)
     return chain
+
+
+@lru_cache(maxsize=CACHED_CERTIFICATES)
+def _hold_link(certificate_der: bytes, issuer_der: bytes, depth: int) -> bytes:
+    """One certificate below its issuer, at that distance from the leaf. Raises `Refused` (`constraint`)."""
+    certificate, issuer = read_certificate(certificate_der), read_certificate(issuer_der)
+    says = stated(certificate_der)
+    if certificate.issuer != issuer.subject:
+        raise _violated(certificate, f"not issued by {issuer.common_name}")
+    if says.issuer_key_id is not None and says.issuer_key_id != stated(issuer_der).key_id:
+        raise _violated(certificate, f"names another key than that of {issuer.common_name}")
+    if depth == 0:
+        _hold_leaf(certificate, says)
+    else:
+        _hold_authority(certificate, says, below=depth - 1)
+    return certificate_der
 
 
 def _hold_leaf(certificate: Certificate, says: Stated) -> None:

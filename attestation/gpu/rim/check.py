@@ -49,8 +49,8 @@ def _conflict(chosen: Sequence[Chosen]) -> Check:
     golden = [each.manifest.golden.keys() for each in chosen if each.manifest is not None]
     if len(golden) < 2:
         return not_evaluated(name, f"{len(golden)} manifests", _GOLDEN)
-    both = sorted(golden[0] & golden[1])
-    if both:
+    if not golden[0].isdisjoint(golden[1]):
+        both = sorted(golden[0] & golden[1])
         return failed(name, "gpu.rim_index_conflict", f"active in both: {both}", "each index once", _GOLDEN)
     return passed(name, "no index in both", "each index once", _GOLDEN)
 

@@ -126,13 +126,13 @@ def hold_issue(
     chip = report.opaque.text(CHIP_INFO)
     products = family.products if chip is None else family.products & {chip, family.chip}
     edition = "SWITCH" if family.kind == "switch" else "GPU"
-    stated = f"{manifest.product}, {manifest.name}, {manifest.edition}, maker {manifest.manufacturer}"
     if (
         manifest.product.upper() not in products
         or manifest.name.upper() not in products
         or manifest.edition.upper() != edition
         or manifest.manufacturer != NVIDIA_ID
     ):
+        stated = f"{manifest.product}, {manifest.name}, {manifest.edition}, maker {manifest.manufacturer}"
         raise Refused("gpu.rim_product_mismatch", f"{stated} for {edition} {', '.join(sorted(products))}")
     if manifest.version.upper() != slot.version.upper():
         raise Refused("gpu.rim_version_mismatch", f"{manifest.version} for {slot.version}")
