@@ -23,8 +23,10 @@ _STATUS: Final = {"affirming": 2, "warning": 32, "contraindicated": 96, "none": 
 
 _VECTOR: Final = {
     "instance-identity": (
-        "snp.chain", "snp.root", "snp.cert.", "snp.signature", "tdx.authenticity.", "gpu.chain.",
-        "gpu.report.", "gpu.batch.distinct", "gpu.switch.pdi", "node.enrolment",
+        "snp.chain", "snp.root", "snp.cert.", "snp.signature", "snp.azure.runtime_data", "snp.azure.key",
+        "snp.azure.quote", "tdx.authenticity.", "tdx.parse.", "tdx.azure.runtime_data", "tdx.azure.key",
+        "tdx.azure.quote", "gpu.chain.", "gpu.report.", "gpu.batch.distinct", "gpu.switch.pdi",
+        "node.enrolment",
     ),
     "configuration": (
         "snp.policy.", "snp.host_data", "snp.vmpl", "tdx.policy.debug", "tdx.policy.profile",
@@ -34,8 +36,9 @@ _VECTOR: Final = {
     ),
     "executables": (
         "snp.measurement", "snp.id_key", "snp.author_key", "snp.family_id", "snp.image_id",
-        "snp.guest_svn", "tdx.policy.mrtd", "tdx.policy.rtmr", "tdx.policy.mrenclave", "tdx.policy.mrsigner",
-        "tdx.policy.isv", "tdx.event_log.", "gpu.fwid", "gpu.rim.", "gpu.measurements",
+        "snp.guest_svn", "snp.azure.pcrs", "tdx.azure.pcrs", "tdx.policy.mrtd", "tdx.policy.rtmr",
+        "tdx.policy.mrenclave", "tdx.policy.mrsigner", "tdx.policy.isv", "tdx.event_log.", "gpu.fwid",
+        "gpu.rim.", "gpu.measurements",
         "node.models", "node.engine_digest",
     ),
     "hardware": (
@@ -43,7 +46,8 @@ _VECTOR: Final = {
         "tdx.collateral.", "tdx.policy.mrseam", "tdx.policy.platform", "gpu.revocation.",
     ),
     "sourced-data": (
-        "snp.nonce", "snp.report_data", "tdx.policy.nonce", "tdx.policy.report_data", "gpu.nonce",
+        "snp.nonce", "snp.report_data", "snp.azure.nonce", "tdx.azure.nonce", "tdx.policy.nonce",
+        "tdx.policy.report_data", "gpu.nonce",
         "gpu.binding", "gpu.challenge", "node.report_data", "node.challenge",
     ),
 }  # fmt: skip

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from attestation.commands import main
+from attestation.ear import as_ear
 from attestation.expected import Expectations
 from attestation.result import AttestationResult
 from attestation.snp.tests.azure import azure_forge as azure
@@ -174,3 +175,20 @@ def test_a_folder_as_a_guest_leaves_it(tmp_path: Path) -> None:
     (evidence / "tpm_pcrs.json").write_bytes(b"[]")
     with pytest.raises(Unreadable):
         main(arguments)
+
+
+def test_a_broken_vtpm_shows_in_the_vector_of_an_ear() -> None:
+    """What speaks against a guest is never outside the AR4SI vector."""
+    names = {
+        "key_missing": "instance-identity",
+        "nonce_mismatch": "sourced-data",
+        "pcr_mismatch": "executables",
+    }
+    broken = {
+        "nonce_mismatch": ask(bundle(**BROKEN["an older quote"][1])),
+        "key_missing": ask(bundle(**BROKEN["no key of that name"][1])),
+        "pcr_mismatch": ask(bundle(), **{**PARAVISOR, "pcrs": f'{{ 4 = ["{"00" * 32}"] }}'}),
+    }
+    for code, found in broken.items():
+        ear: Any = as_ear(found)
+        assert ear["submods"]["tdx"]["ear.trustworthiness-vector"][names[code]] == 96, code
