@@ -48,7 +48,6 @@ from schemas.messages.interior import (
     Welcome,
 )
 
-QUOTE_TIMEOUT_S: Final = 5.0  # seconds for a node to answer a challenge; firmware takes milliseconds
 OWN_LIMITS: Final = FloodLimits(rate=5000.0, burst=10_000.0, queue=4096)  # our own broker, per operation
 NODE_LIMITS: Final = FloodLimits(rate=10.0, burst=30.0, queue=16)  # one node: a state each second
 SUPPLY_LIMITS: Final = FloodLimits(rate=500.0, burst=600.0, queue=64)  # one node: a new bundle of 256 pieces
@@ -252,7 +251,7 @@ class Agent:
     async def _ask(self, node_id: str, challenges: Challenges) -> bytes:
         try:
             answer = await self.bus.request(
-                f"node.{node_id}.in.quote", challenges.write(), timeout=QUOTE_TIMEOUT_S
+                f"node.{node_id}.in.quote", challenges.write(), timeout=self.config.quote_s
             )
         except Refused as error:  # the node's own word, which is a hint: it proved nothing, that is all
             raise Undecided(error.code, error.text) from None

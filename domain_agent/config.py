@@ -23,6 +23,8 @@ from schemas.policy.jurisdictions import check_place
 
 CLASS: Final = r"[a-z0-9][a-z0-9._-]{0,63}"
 VARIANT: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+QUOTE_S: Final = 5  # a CPU's firmware takes milliseconds, a GPU's may take a second
+MAX_QUOTE_S: Final = 60  # as long as a node waits for its devices
 DEFAULT_K_MIN: Final = 5  # session.md 10
 DEFAULT_TTL_S: Final = 30  # policy-and-negotiation B2
 MAX_MICRO: Final = 10**12  # a million of the currency per thousand tokens
@@ -49,6 +51,8 @@ class AgentConfig:
     observe: Observe
     collateral: Path | None = None
     """Folder of the domain's bundle (`comity attest fetch --bundle`)."""
+    quote_s: int = QUOTE_S
+    """Seconds for a node to answer a challenge."""
 
 
 def load(path: Path) -> AgentConfig:
@@ -70,6 +74,7 @@ def load(path: Path) -> AgentConfig:
         results=_issuer(keys, membership.domain),
         state=top.path("state", write='state = "<folder for the agent\'s few durable facts>"'),
         epoch_s=admission.integer("epoch_s", 2, 3600, unit="seconds", default=EPOCH_S),
+        quote_s=admission.integer("quote_s", 1, MAX_QUOTE_S, unit="seconds", default=QUOTE_S),
         accept="warning" if accept == "warning" else "affirming",
         queue_per_slot=capacity.integer("queue_per_slot", 0, 1024, unit="waiting requests", default=4),
         k_min=summary.integer("k_min", 1, 1000, unit="nodes", default=DEFAULT_K_MIN),

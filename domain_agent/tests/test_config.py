@@ -232,3 +232,17 @@ def test_devices_come_from_nowhere_the_driver_or_a_folder(
     for wrong in ('kind = "simulated"', 'kind = "nvml"\nboard = "gpus"', 'kind = "cuda"', ""):
         with pytest.raises(ConfigurationError, match=r"node\.toml: \[devices\]"):
             devices(f"[devices]\n{wrong}\n")
+
+
+def test_an_agent_waits_for_a_quote_as_long_as_it_is_told(
+    founded: Founded, seed: Path, tmp_path: Path
+) -> None:
+    def waits(text: str) -> int:
+        (tmp_path / "agent.toml").write_text(agent_text(founded, seed, admission=text))
+        return agent_config.load(tmp_path / "agent.toml").quote_s
+
+    assert waits("") == agent_config.QUOTE_S
+    assert waits("[admission]\nquote_s = 30\n") == 30
+    for wrong in (0, 61):
+        with pytest.raises(ConfigurationError, match="quote_s"):
+            waits(f"[admission]\nquote_s = {wrong}\n")
