@@ -141,7 +141,7 @@ def _appraise(quote: Quote, asked: Question, at: datetime) -> tuple[QuoteApprais
     revocation, crls = check_revocation(offered.crls, chain, endorsed.signers, moment, waived=waived)
     judged = judge_tcb(quote, chain, endorsed, rules, moment)
     checks += (*origin.checks, *endorsed.checks, listed.check, *revocation, *judged.checks)
-    checks += [check_debug(quote, rules), *_demanded(quote, asked, chain, endorsed)]
+    checks += [check_debug(quote, rules), *_demanded(quote, asked, chain, endorsed, listed)]
     replay = Replay((), {}) if quote.td is None else check_logs(quote.td, asked.event_logs, rules.event_log)
     checks += replay.checks
     places = {check.name: place for place, check in enumerate(checks)}
@@ -154,11 +154,13 @@ def _appraise(quote: Quote, asked: Question, at: datetime) -> tuple[QuoteApprais
     return QuoteAppraisal(result, quote, ppid, found), min(later, default=inf)
 
 
-def _demanded(quote: Quote, asked: Question, chain: PckChain | None, endorsed: Endorsed) -> list[Check]:
+def _demanded(
+    quote: Quote, asked: Question, chain: PckChain | None, endorsed: Endorsed, listed: Listed
+) -> list[Check]:
     """What the relying party asks for beyond what Intel signs, and what this question asks."""
     checks = check_vtpm(asked.azure, quote.body.report_data, asked.policy, asked.nonce)
     if asked.marks is not None:
-        checks.append(check_rollback(endorsed, quote.tee, asked.marks))
+        checks.append(check_rollback(endorsed, listed, quote.tee, asked.marks))
     if asked.nonce is not None and asked.azure is None:
         checks.append(check_nonce(quote, asked.nonce))
     if asked.policy is not None:

@@ -35,6 +35,8 @@ class Listed:
     standard: int | None = None
     early: int | None = None
     numbers: tuple[int, ...] = ()
+    issued: float = 0.0
+    """When the list was (POSIX seconds)."""
     end: float | None = None
     """Until when the list is current, where the answer rests on it (POSIX seconds)."""
     begins: tuple[float, ...] = ()
@@ -69,6 +71,7 @@ def check_evaluations(
         standard,
         early,
         tuple(each.number for each in listed.numbers),
+        listed.issued,
         listed.next_update if channel is not None else None,
         (*later, *(moment for moment in turns if moment > at)),
     )

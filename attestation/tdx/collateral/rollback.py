@@ -14,6 +14,7 @@ from typing import Final
 
 from attestation.result import Check, failed, not_evaluated, passed
 from attestation.tdx.collateral.endorsed import Endorsed
+from attestation.tdx.collateral.evaluations import Listed
 from attestation.tdx.collateral.stated import QeIdentity, TcbInfo
 from schemas.canonical import Json, read_json, write_json
 from schemas.errors import Refused, Unreadable
@@ -59,13 +60,16 @@ def raised(marks: Marks, name: str, seen: Mark) -> dict[str, Mark]:
     return {**marks, name: seen}
 
 
-def check_rollback(endorsed: Endorsed, tee: str, marks: Marks) -> Check:
-    """Neither of the documents in use is older than what the holder of the marks has seen."""
+def check_rollback(endorsed: Endorsed, listed: Listed, tee: str, marks: Marks) -> Check:
+    """None of the documents in use is older than what the holder of the marks has seen."""
     name, wanted, clause = "tdx.collateral.rollback", "nothing older than what was seen", "tdx.md 6, check 26"
-    used = [each for each in (endorsed.tcb_info, endorsed.identity) if each is not None]
+    documents = [each for each in (endorsed.tcb_info, endorsed.identity) if each is not None]
+    used = {name_of(each, tee): Mark(each.evaluation, each.issued, "") for each in documents}
+    if listed.early is not None:
+        used[f"{tee}/evaluations"] = Mark(listed.early, listed.issued, "")
     try:
-        for each in used:
-            raised(marks, name_of(each, tee), Mark(each.evaluation, each.issued, ""))
+        for each, mark in used.items():
+            raised(marks, each, mark)
     except Refused as error:
         return failed(name, error.code, error.text, wanted, clause)
     if not used:

@@ -14,6 +14,7 @@ from attestation.result import AttestationResult
 from attestation.tdx.collateral.documents import gather
 from attestation.tdx.collateral.endorsed import verify_document
 from attestation.tdx.collateral.evaluations import CHANNELS, NAME, standard_of
+from attestation.tdx.collateral.rollback import Mark
 from attestation.tdx.collateral.stated import read_evaluations
 from attestation.tdx.origin.chain import INTEL_ROOTS
 from attestation.tdx.tests import recorded
@@ -159,6 +160,16 @@ def test_cold_and_warm_say_the_same(at: datetime, channel: str | None) -> None:
     forget()
     ask(but(auth_data=bytes(31)), turning, channel=channel)
     assert json_text(ask(GOOD, turning, channel=channel, at=at)) == json_text(cold)
+
+
+def test_an_older_list_does_not_lower_what_is_demanded() -> None:
+    """Still current, and signed: only what was seen tells that it is superseded."""
+    older = GOOD.evaluations(issueDate=text(days(-20)), tcbEvalNumbers=[evaluation(18, "2024-11-12")])
+    assert ask(GOOD, older, channel="early").verdict == "affirming"
+    seen = {"tdx/evaluations": Mark(20, days(-10).timestamp(), "")}
+    found = ask(GOOD, older, channel="early", marks=seen)
+    assert (found.verdict, found.reason) == ("contraindicated", "tdx.collateral_rollback")
+    assert ask(AT_20, GOOD.evaluations(), channel="early", marks=seen).verdict == "affirming"
 
 
 def test_no_channel_but_intels_two() -> None:
