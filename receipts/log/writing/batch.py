@@ -35,6 +35,8 @@ from schemas.primitives import format_time
 
 OTHER_SHARE: Final = 0.2  # of a batch's receipts, signed by the thread that signs its promises as well
 PARALLEL_FROM: Final = 8  # receipts in a batch; below it, handing over costs more than two signatures
+LARGE_BYTES: Final = 32 * 1024  # of a blob; digesting so much takes longer than finding that it is known
+LARGE_DIGESTS: Final = 32  # nodes with GPUs that are in use at a time; the brokers hold their evidence anyway
 _FIRST: Final = bytes.fromhex(FIRST)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_STEP_BACK_S: Final = 30  # seconds the clock may fall behind the last leaf before we refuse to sign
@@ -354,8 +356,18 @@ def keep(connection: sqlite3.Connection, kept: Keep) -> None:
 
 def keep_blobs(connection: sqlite3.Connection, blobs: Sequence[bytes]) -> None:
     connection.executemany(
-        "INSERT OR IGNORE INTO blob (digest, data) VALUES (?, ?)", [(sha256(data), data) for data in blobs]
+        "INSERT OR IGNORE INTO blob (digest, data) VALUES (?, ?)", [(_name(data), data) for data in blobs]
     )
+
+
+def _name(data: bytes) -> bytes:
+    """A blob's digest. Evidence is large and the same for every request of an epoch: digested once."""
+    return _digest(data) if len(data) >= LARGE_BYTES else sha256(data)
+
+
+@lru_cache(maxsize=LARGE_DIGESTS)
+def _digest(data: bytes) -> bytes:
+    return sha256(data)
 
 
 def keep_commitment_keys(connection: sqlite3.Connection, keys: Sequence[tuple[bytes, bytes]]) -> None:
