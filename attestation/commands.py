@@ -254,9 +254,10 @@ def _stated(data: bytes | Evidence) -> dict[str, Json]:
         return state_quote(read_quote(unwrap_quote(data).quote))
     if not isinstance(data, Evidence) and is_node(data):
         evidence = NodeEvidence.read(data)
-        if evidence.cpu.tee != "snp":
-            return evidence.as_json()
-        return {**evidence.as_json(), "report": state(read_report(report_of(data)))}
+        said = evidence.as_json()
+        if evidence.devices:
+            said["device_reports"] = [state_report(read_gpu_report(each.report)) for each in evidence.devices]
+        return said if evidence.cpu.tee != "snp" else {**said, "report": state(read_report(report_of(data)))}
     form = data if isinstance(data, Evidence) else unwrap(data)
     return {**state_form(form), **state(read_report(form.report))}
 

@@ -51,7 +51,7 @@ class Standing:
             "charter_until": _day(charter.expires),
             "expired": charter.expires <= now.timestamp(),
             "threshold": charter.threshold,
-            "simulated_roots": [root.name for root in charter.simulated_roots],
+            "simulated_roots": [f"{root.name} ({root.product})" for root in charter.simulated_roots],
             "reference_values": len(self.trust.reference_values_at(now)),
             "members": members,
         }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from attestation.appraise import (
     appraise_node_offline,
     platform_digest,
 )
+from attestation.commands import main
 from attestation.expected import Expectations
 from attestation.gpu.node.composite import device_digest
 from attestation.gpu.tests.judging import manifests_of
@@ -322,3 +325,16 @@ def test_a_tdx_node_needs_expectations_for_tdx() -> None:
     plain = simulated_toml(vendor().root_toml(), engine_digests=["ab" * 32])
     found = ask(node(quote=quote_tdx), wanted=Expectations.parse(plain.encode()))
     assert (found.status, found.reason) == ("none", "node.tee_unset")
+
+
+def test_a_node_is_shown_with_what_its_devices_state(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "node.json").write_bytes(node().write())
+    assert main(["show", str(tmp_path / "node.json"), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [each["kind"] for each in said["device_reports"]] == ["gpu", "gpu", "switch"]
+    assert {each["nonce"] for each in said["device_reports"]} == {
+        device_nonce(node().identity, device_challenge_root=bytes.fromhex(node().challenge_root)).hex()
+    }
+    assert said["report"]["product"] == "Milan"
