@@ -7,6 +7,7 @@ with the next one. A bundle that does not hold is refused and named; the one bef
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -44,6 +45,8 @@ class Collateral:
     _before: Held | None = None
     _seen: tuple[int, int] = (0, 0)
     """Time and size of the index file at the last look."""
+    _looking: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    """Several nodes are asked at a time: one of them looks, the others take what is in force."""
 
     @property
     def digest(self) -> str | None:
@@ -56,16 +59,22 @@ class Collateral:
 
     def renew(self, now: datetime) -> bool:
         """Read the folder again where its index changed. Returns whether another bundle is in force."""
-        if self.folder is None:
+        if self.folder is None or not self._looking.acquire(blocking=False):
             return False
         try:
-            stated = (self.folder / INDEX).stat()
+            return self._renew(self.folder, now)
+        finally:
+            self._looking.release()
+
+    def _renew(self, folder: Path, now: datetime) -> bool:
+        try:
+            stated = (folder / INDEX).stat()
             seen = (stated.st_mtime_ns, stated.st_size)
             if seen == self._seen:
                 return False
-            found = self._read(self.folder, now)
+            found = self._read(folder, now)
         except OSError as error:
-            _log.warning("no bundle of collateral: %s", error.strerror, extra={"folder": str(self.folder)})
+            _log.warning("no bundle of collateral: %s", error.strerror, extra={"folder": str(folder)})
             return False
         except ComityError as error:
             _log.warning("bundle of collateral refused: %s", error, extra={"code": error.code})
