@@ -6,7 +6,6 @@ compared as bytes anyway, so they are cut out as bytes.
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from typing import Final
 
@@ -75,25 +74,23 @@ def encode_oid(dotted: str) -> bytes:
     return bytes((0x06, len(content))) + content
 
 
-_ONE_NAME = re.compile(
-    rb"\x31(?P<set>.)\x30(?P<pair>.)" + re.escape(COMMON_NAME) + rb"[\x0c\x13](?P<size>.)(?P<text>.*)",
-    re.DOTALL,
-)
-
-
 @lru_cache(maxsize=CACHED_NAMES)
 def common_name(name: bytes) -> str:
     """The one common name of a Name (RFC 5280 4.1.2.4). Raises `Unreadable`."""
-    if name.count(COMMON_NAME) != 1:
+    at = name.find(COMMON_NAME)
+    if at < 4 or name.count(COMMON_NAME) != 1:
         raise Unreadable("der.common_name", "not exactly one common name")
-    found = _ONE_NAME.search(name)
-    if found is None:
-        raise Unreadable("der.common_name", "a common name that is not plain text")
-    size = found["size"][0]
-    text = found["text"][:size]
-    if len(text) != size or found["pair"][0] != size + 7 or found["set"][0] != size + 9 or size > MAX_NAME:
-        raise Unreadable("der.common_name", "a common name whose lengths disagree")
+    start = at + len(COMMON_NAME) + 2
+    kind, size = name[start - 2 : start - 1], name[start - 1] if len(name) >= start else 0
+    text = name[start : start + size]
+    if kind not in _PLAIN or len(text) != size or not 0 < size <= MAX_NAME:
+        raise Unreadable("der.common_name", "a common name that is not plain text of its length")
+    if name[at - 4 : at] != bytes((0x31, size + 9, 0x30, size + 7)):  # a SET of one SEQUENCE of OID and text
+        raise Unreadable("der.common_name", "a common name that does not stand alone")
     try:
         return text.decode("utf-8")
     except UnicodeDecodeError:
         raise Unreadable("der.common_name", "a common name that is not text") from None
+
+
+_PLAIN: Final = (b"\x0c", b"\x13")  # UTF8String, PrintableString
