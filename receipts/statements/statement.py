@@ -44,12 +44,16 @@ def commitment_file(commitment: str) -> bytes:
 
 def frame(predicate_type: str, name: str, digest: str, predicate: bytes) -> bytes:
     """Payload bytes of a statement, from a predicate that is JSON already."""
-    head = (
-        f'{{"_type":"{STATEMENT_TYPE}","subject":[{{"name":{encode_basestring(name)},'
-        f'"digest":{{"sha256":{encode_basestring(digest)}}}}}],'
-        f'"predicateType":{encode_basestring(predicate_type)},"predicate":'
-    )
-    return head.encode() + predicate + b"}"
+    subject = f'{_BEFORE}{encode_basestring(name)},"digest":{{"sha256":{encode_basestring(digest)}}}}}],'
+    return subject.encode() + _type_member(predicate_type) + predicate + b"}"
+
+
+_BEFORE: Final = f'{{"_type":"{STATEMENT_TYPE}","subject":[{{"name":'
+
+
+@lru_cache
+def _type_member(predicate_type: str) -> bytes:
+    return f'"predicateType":{encode_basestring(predicate_type)},"predicate":'.encode()
 
 
 def parse_payload(payload: bytes, predicate_type: str, model: type[B]) -> tuple[str, str, B]:
