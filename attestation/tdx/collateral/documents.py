@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal
 
+from msgspec.json import Decoder
+
 from attestation.endorsements import MAX_DOCUMENT_BYTES, recognise
-from attestation.tdx.collateral.exact import read_texts
+from attestation.tdx.collateral.exact import read_exact
 from schemas.canonical import Json, read_json
 from schemas.errors import Unreadable
 
@@ -40,6 +42,7 @@ _ANSWERS: Final[dict[str, Kind]] = {
 }
 _IN_A_SET: Final[tuple[Kind, ...]] = ("tcb_info", "qe_identity")
 _SIGNATURE: Final = re.compile(r"[0-9a-fA-F]{128}")
+_TEXTS: Final = Decoder(dict[str, str])
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}]', re.DOTALL)
 
 
@@ -113,7 +116,7 @@ def _one(document: bytes) -> Offered:
 
 def _json(document: bytes) -> Offered:
     if len(document) <= MAX_DOCUMENT_BYTES:
-        texts = read_texts(document)  # as a set is nearly always
+        texts = read_exact(document, _TEXTS)  # as a set is nearly always
         if texts is not None and texts.keys() >= _SET:
             return _set(texts)
     stated = _read(document)

@@ -15,31 +15,17 @@ from schemas.canonical import Json
 from schemas.errors import Unreadable
 
 _T = TypeVar("_T")
-_TEXTS: Final = msgspec.json.Decoder(dict[str, str])
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def read_exact(data: bytes, decoder: msgspec.json.Decoder[_T]) -> _T | None:
-    """What the document says; None where it must be read strictly."""
+    """What the document says, however it is spaced; None where it must be read strictly."""
     try:
         value = decoder.decode(data)
-        return value if msgspec.json.encode(value) == data else None
+        again = msgspec.json.encode(value)
+        return value if again == data or again == msgspec.json.format(data, indent=-1) else None
     except _UNREADABLE:
         return None
-
-
-def read_texts(data: bytes) -> dict[str, str] | None:
-    """One object of nothing but texts, however it is spaced; None where it must be read strictly.
-
-    Each member leaves four quotes behind, and one that is named twice leaves eight.
-    """
-    if rb"\\" in data:  # then what follows it may be escaped or not
-        return None
-    try:
-        texts = _TEXTS.decode(data)
-    except _UNREADABLE:
-        return None
-    return texts if data.count(b'"') - data.count(rb"\"") == 4 * len(texts) else None
 
 
 def shaped(stated: Json, shape: type[_T]) -> _T:

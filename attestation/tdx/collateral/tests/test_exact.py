@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.json import Decoder
 
-from attestation.tdx.collateral.exact import read_exact, read_texts, shaped
+from attestation.tdx.collateral.exact import read_exact, shaped
 from attestation.tdx.collateral.shapes import WrittenQeIdentity, WrittenTcbInfo
 from attestation.tdx.tests import recorded
 from attestation.testing.intel import IntelForge
@@ -18,6 +18,7 @@ from schemas.canonical import read_json
 from schemas.errors import Unreadable
 
 TCB_INFO, QE_IDENTITY = Decoder(WrittenTcbInfo), Decoder(WrittenQeIdentity)
+TEXTS = Decoder(dict[str, str])
 INFO, IDENTITY = IntelForge().documents()
 
 
@@ -49,7 +50,6 @@ def test_genuine_documents_of_version_3_are_read_exactly() -> None:
     [
         (b'"tcbType":0', b'"tcbType":0,"tcbType":0'),
         (b'"tcbType":0', b'"tcbType":7,"tcbType":0'),
-        (b'"tcbType":0', b'"tcbType": 0'),
         (b'"tcbType":0', b'"tcbType":0.0'),
         (b'"tcbType":0', b'"tcbType":-0'),
         (b'"tcbType":0', b'"tcbType":0,"more":1.5'),
@@ -93,7 +93,7 @@ VALUES = st.recursive(
 @given(VALUES, st.sampled_from([(",", ":"), (", ", ": "), (",\n", " : ")]), st.booleans())
 def test_an_exact_reading_is_the_strict_one(value: Any, separators: tuple[str, str], plain: bool) -> None:
     data = json.dumps(value, separators=separators, ensure_ascii=plain).encode()
-    texts = read_texts(data)
+    texts = read_exact(data, TEXTS)
     if texts is not None:
         assert texts == strictly(data)
 
@@ -101,9 +101,9 @@ def test_an_exact_reading_is_the_strict_one(value: Any, separators: tuple[str, s
 @given(st.lists(st.tuples(NAMES, NAMES), max_size=5), st.sampled_from([None, 1]))
 def test_texts_are_read_with_any_spacing_and_once(pairs: list[tuple[str, str]], indent: int | None) -> None:
     data = json.dumps(Pairs(pairs), indent=indent).encode()
-    texts, strict = read_texts(data), strictly(data)
+    texts, strict = read_exact(data, TEXTS), strictly(data)
     assert texts in (strict, None)
-    if rb"\\" not in data and strict is not None:
+    if b"\\u" not in data and strict is not None:
         assert texts == strict
 
 
