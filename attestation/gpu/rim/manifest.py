@@ -33,6 +33,7 @@ _RIM: Final = (
 _RESOURCE_TAG: Final = f"{_SWID}Resource"
 _HASH: Final = "http://www.w3.org/2001/04/xmlenc#sha384}Hash"
 _NUMBERS: Final = {str(number): number for number in range(256)}
+"""Each in its one spelling."""
 _ACTIVE: Final = {"True": True, "False": False}
 _HASHES: Final = tuple(f"{_HASH}{n}" for n in range(MAX_ALTERNATIVES))
 _VERSION: Final = re.compile(rb"colloquialVersion=\"([0-9A-Za-z.]{1,64})\"")
@@ -159,8 +160,10 @@ def _resource(attributes: list[str]) -> tuple[int, bool, tuple[bytes, ...]]:
     active, count, index, _, size, kind, *listed = stated
     if kind != "Measurement":
         raise malformed("a payload of something other than measurements")
-    number, length = _number(index, "index", MAX_INDEX), _number(size, "size", MAX_VALUE_BYTES)
-    if active not in _ACTIVE or _number(count, "alternatives", MAX_ALTERNATIVES) != len(listed) or not listed:
+    number, length = _NUMBERS.get(index, MAX_INDEX + 1), _NUMBERS.get(size, MAX_VALUE_BYTES + 1)
+    if number > MAX_INDEX or length > MAX_VALUE_BYTES:
+        raise malformed(f"an index above {MAX_INDEX} or a size above {MAX_VALUE_BYTES}, or no number")
+    if active not in _ACTIVE or not 0 < len(listed) <= MAX_ALTERNATIVES or _NUMBERS.get(count) != len(listed):
         raise malformed(f"measurement {number} disagrees with itself")
     return number, _ACTIVE[active], tuple([_value(text, length) for text in listed])
 
@@ -172,14 +175,6 @@ def _in_order(said: dict[str, str]) -> list[str]:
     if found.keys() != set(names):
         raise malformed("a measurement that disagrees with itself")
     return [found[name] for name in names]
-
-
-def _number(text: str, name: str, most: int) -> int:
-    """A number in its one spelling."""
-    number = _NUMBERS.get(text)
-    if number is None or number > most:
-        raise malformed(f"{name} is not between 0 and {most}")
-    return number
 
 
 def _value(text: str, size: int) -> bytes:

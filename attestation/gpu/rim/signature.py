@@ -97,14 +97,14 @@ def _members(element: Any, *names: str) -> list[Any]:
 
 def _hold_algorithm(element: Any, wanted: str) -> Any:
     """An allow list of one: no parameters, no children (xmldsig-core1 6.1)."""
-    if dict(element.attrib) != {"Algorithm": wanted} or len(element):
+    if element.items() != [("Algorithm", wanted)] or len(element):
         raise Refused("gpu.rim_algorithm_refused", f"{element.get('Algorithm')} where {wanted} belongs")
     return element
 
 
 def _reference(reference: Any) -> bytes:
     """The digest of the one reference, which is to the whole document (xmldsig-core1 4.4.3.2)."""
-    if dict(reference.attrib) != {"URI": ""}:
+    if reference.items() != [("URI", "")]:
         raise _wrapping("a reference to something else than the whole document")
     transforms, method, value = _members(reference, "Transforms", "DigestMethod", "DigestValue")
     applied = list(transforms)
