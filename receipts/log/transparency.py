@@ -30,7 +30,7 @@ from receipts.note import Signature, format_signature
 from receipts.statements.fields import ManifestRef
 from receipts.statements.notice import Accusation, Gap, Notice, sign_notice
 from receipts.statements.receipt import Receipt
-from schemas.errors import ComityError, ConfigurationError, Refused
+from schemas.errors import ComityError, ConfigurationError, Refused, Undecided
 
 CHECKPOINT_DELAY_S: Final = 0.3  # seconds from an append to its checkpoint; the proof is due within one
 SETTLED_KEPT_MS: Final = 24 * 3600 * 1000  # settled rows refuse a second run for as long as a header lives
@@ -265,7 +265,11 @@ class TransparencyLog:
         return await asyncio.wrap_future(self._writer.submit(work))
 
     async def _read(self, ask: Callable[[Reader], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._reading, ask, self._reader)
+        """What the reader answers. Raises what it raises, and `Undecided` (`log.cannot_read`)."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._reading, ask, self._reader)
+        except sqlite3.Error as error:
+            raise Undecided("log.cannot_read", f"the log cannot be read: {error}") from None
 
     async def _publish(self) -> None:
         """Sign a checkpoint soon after appends. Ends when the log has failed."""

@@ -22,7 +22,7 @@ import pytest
 
 from receipts.log import Recorded, TransparencyLog, fsck, store
 from receipts.tests.world import CLINIC, Domain, drafts
-from schemas.errors import ComityError
+from schemas.errors import ComityError, Undecided
 
 ROOT = Path(__file__).parents[2]
 SEED = "crash"
@@ -138,6 +138,20 @@ class Faulty(sqlite3.Connection):
         if Faulty.countdown == 0:
             raise sqlite3.OperationalError("disk I/O error")
         return cursor
+
+
+async def test_a_log_that_cannot_be_read_is_undecided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    domain = Domain.make(CLINIC, seed=SEED)
+    Faulty.countdown = 0
+    monkeypatch.setattr(sqlite3, "connect", functools.partial(sqlite3.connect, factory=Faulty))
+    log = await domain.open(tmp_path)
+    Faulty.countdown, Faulty.after = 1, False
+    with pytest.raises(Undecided, match=r"log\.cannot_read"):
+        await log.issued("nobody's")
+    assert await log.issued("nobody's") is None
+    await log.close()
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["not-persisted", "persisted-but-error"])
