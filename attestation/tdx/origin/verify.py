@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from time import gmtime, strftime
 from typing import Final
 
@@ -18,7 +19,7 @@ from attestation.tdx.origin.chain import PckChain, Pin, Roots, split_pem, verify
 from attestation.tdx.origin.roles import PCK, PCK_CA, ROOT
 from attestation.tdx.origin.signature import read_point, verify_raw
 from attestation.tdx.quote import Quote
-from attestation.x509 import read_certificate
+from attestation.x509 import Certificate, read_certificate
 from schemas.canonical import sha256
 from schemas.errors import ComityError, Refused, Undecided, Unreadable
 
@@ -28,7 +29,8 @@ PEM_CHAIN: Final = 5  # DCAP certification data types
 PCK_LEAF: Final = 4
 PLATFORM_DATA: Final = {1: 16, 2: 256, 3: 384}
 """Certification data types that state a platform without a chain → bytes of the PPID, plain or encrypted."""
-MAX_OFFERED_LEAVES: Final = 16  # tried to find the one of the quote's platform
+MAX_OFFERED_LEAVES: Final = 256  # tried to find the one of the quote's platform: 0.2 ms each, once
+MAX_NAMESAKES: Final = 16  # pairs of CA and root of the right names that are tried for one leaf
 
 _CHAIN: Final = "tdx.authenticity.pck_chain"
 _PROFILE: Final = "Intel PCK certificate profile"
@@ -50,7 +52,7 @@ def authenticate(quote: Quote, offered: Sequence[bytes], roots: Roots, at: float
     1. the PCK chain; 2. it ends in a pinned root; 3. all three are valid at `at`;
     4. the PCK signed the QE's report; 5. that binds the attestation key; 6. which signed the quote.
     """
-    chain, first = _chain(quote, offered)
+    chain, first = _chain(quote, offered, roots)
     pin, root = _pin(chain, roots)
     return Origin((first, root, _validity(chain, at), *check_signatures(quote, chain)), chain, pin)
 
@@ -60,13 +62,13 @@ def check_signatures(quote: Quote, chain: PckChain | None) -> tuple[Check, Check
     return _qe_signature(quote, chain), _qe_binding(quote), _quote_signature(quote)
 
 
-def _chain(quote: Quote, offered: Sequence[bytes]) -> tuple[PckChain | None, Check]:
+def _chain(quote: Quote, offered: Sequence[bytes], roots: Roots) -> tuple[PckChain | None, Check]:
     wanted = "PCK, its CA and the root, linked and signed"
     try:
         if quote.certification_type == PEM_CHAIN:
             chain = verify_pck_chain(split_pem(quote.certification))
         else:
-            chain = _offered_chain(quote, offered)
+            chain = _offered_chain(quote, offered, roots)
     except (Refused, Undecided) as error:
         return None, from_error(_CHAIN, error, wanted, _PROFILE)
     seen = f"{chain.root.common_name} → {chain.issuer.common_name} → {chain.leaf.common_name}"
@@ -79,8 +81,11 @@ def from_error(name: str, error: ComityError, wanted: str, clause: str) -> Check
     return make(name, error.code, error.text, wanted, clause)
 
 
-def _offered_chain(quote: Quote, offered: Sequence[bytes]) -> PckChain:
-    """A chain that the caller supplies for a quote without one; it must be this platform's."""
+def _offered_chain(quote: Quote, offered: Sequence[bytes], roots: Roots) -> PckChain:
+    """A chain that the caller supplies for a quote without one; it must be this platform's.
+
+    A fleet's machines are alike: of those that fit, the one is meant whose key signed the QE's report.
+    """
     kind = quote.certification_type
     if kind not in (*PLATFORM_DATA, PCK_LEAF):
         raise Undecided("tdx.cert_data_type_unsupported", f"certification data of type {kind}")
@@ -92,14 +97,39 @@ def _offered_chain(quote: Quote, offered: Sequence[bytes]) -> PckChain:
         raise Refused("tdx.pck_chain_malformed", error.text) from None
     if kind != PCK_LEAF:
         leaves = [each for each in certificates if each.common_name in PCK.subjects][:MAX_OFFERED_LEAVES]
+    fitting: list[PckChain] = []
+    problem: Refused | None = None
     for leaf in leaves:
-        issuers = [c for c in certificates if c.subject == leaf.issuer and c.common_name in PCK_CA.subjects]
-        ends = [c for c in certificates if c.subject == c.issuer and c.common_name in ROOT.subjects]
-        if issuers and ends:
-            chain = verify_pck_chain((leaf.der, issuers[0].der, ends[0].der))
-            if kind == PCK_LEAF or _fits(chain, quote):
-                return chain
-    raise Undecided("tdx.cert_data_type_unsupported", f"type {kind} brings no chain; none offered")
+        try:
+            fitting += [
+                chain
+                for chain in _chains_of(leaf, certificates, roots)
+                if kind == PCK_LEAF or _fits(chain, quote)
+            ]
+        except Refused as error:
+            problem = problem or error
+    if fitting:
+        return next((each for each in fitting if _qe_signature(quote, each).status == "pass"), fitting[0])
+    raise problem or Undecided("tdx.cert_data_type_unsupported", f"type {kind} brings no chain; none offered")
+
+
+def _chains_of(leaf: Certificate, certificates: Sequence[Certificate], roots: Roots) -> list[PckChain]:
+    """At most one chain: through a CA of the issuer's name to a root. Raises `Refused` where none holds.
+
+    Certificates that only share a name are in circulation, so each is tried, pinned roots first.
+    """
+    issuers = [c for c in certificates if c.subject == leaf.issuer and c.common_name in PCK_CA.subjects]
+    ends = [c for c in certificates if c.subject == c.issuer and c.common_name in ROOT.subjects]
+    ends.sort(key=lambda each: each.fingerprint not in roots.pins)
+    problem: Refused | None = None
+    for issuer, end in list(product(issuers, ends))[:MAX_NAMESAKES]:
+        try:
+            return [verify_pck_chain((leaf.der, issuer.der, end.der))]
+        except Refused as error:
+            problem = problem or error
+    if problem is not None:
+        raise problem
+    return []
 
 
 def _fits(chain: PckChain, quote: Quote) -> bool:

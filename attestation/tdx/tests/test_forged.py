@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -62,6 +64,38 @@ def test_a_quote_without_a_chain_takes_the_one_that_is_offered(kind: int, pceid:
     forge = but(certification=(kind, stated))
     assert judge(forge, endorsements=[GOOD.collateral(), pem(*GOOD.chain())]).verdict == "affirming"
     assert judge(forge).reason == "tdx.cert_data_type_unsupported"
+
+
+PLAIN = but(certification=(1, bytes(16) + b"\5" * 16 + (11).to_bytes(2, "little") + bytes(2)))
+STRANGER = replace(GOOD.pck, key="other", serial=77)
+NAMESAKE = replace(GOOD.root, key="namesake", signer="namesake")
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        but(pck=STRANGER).chain()[:1],
+        [
+            replace(STRANGER, key=f"fleet {n}", serial=100 + n, extension=GOOD.sgx_extension()).der()
+            for n in range(20)
+        ],
+        but(pck=replace(STRANGER, signer="other")).chain()[:1],
+        [NAMESAKE.der()],
+        [replace(GOOD.root, serial=99).der()],
+        [replace(GOOD.ca, key="namesake", signer="namesake").der()],
+    ],
+    ids=["another machine", "a fleet", "a forged leaf", "a namesake root", "the root's key", "a namesake CA"],
+)
+def test_its_own_chain_is_found_among_those_like_it(others: Sequence[bytes]) -> None:
+    """Of the same model and TCB, or of the same name: what signed the QE's report decides."""
+    offered = [GOOD.collateral(), *others, *GOOD.chain()]
+    assert judge(PLAIN, endorsements=offered).verdict == "affirming"
+
+
+def test_another_machines_chain_is_no_chain_of_this_one() -> None:
+    leaf, *above = but(pck=STRANGER).chain()
+    found = judge(PLAIN, endorsements=[GOOD.collateral(), leaf, *above])
+    assert found.reason == "tdx.qe_report_signature_invalid"
 
 
 @pytest.mark.parametrize("tail", [b"", b"\0"])
