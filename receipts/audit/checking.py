@@ -5,7 +5,7 @@ Files and keys come from the caller. Imports little: workers of an audit start w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -17,6 +17,7 @@ from receipts.statements.receipt import MODELS, Receipt
 from receipts.statements.statement import parse_receipt
 from receipts.statements.written import Essence, read_written
 from schemas import envelope
+from schemas.envelope import Verified
 from schemas.errors import ComityError, Refused
 from schemas.keys import Jwk, VerifyKey
 from schemas.primitives import parse_time
@@ -66,31 +67,52 @@ class Checked:
     """All that it says, where that was asked for."""
 
 
-def check_all(rows: Sequence[Row], signers: Signers, *, whole: bool) -> list[Checked]:
-    """`whole`: keep what each receipt says, too."""
-    return [check(row, signers, whole=whole) for row in rows]
+def check_all(rows: Iterable[Row], signers: Signers, *, whole: bool) -> list[Checked]:
+    """Authenticate receipts. What is wrong with one is in its result; `whole` keeps what it says, too.
+
+    All signatures first, then all contents: in turns, each would find the processor's caches full of the
+    other, which costs a fifth (measured).
+    """
+    opened = [(row, _opened(row, signers)) for row in rows]
+    return [_judged(row, found, signers, whole=whole) for row, found in opened]
 
 
-def check(row: Row, signers: Signers, *, whole: bool) -> Checked:
-    """Authenticate one receipt. What is wrong with it is in the result."""
+def _opened(row: Row, signers: Signers) -> Verified | ComityError | None:
+    """What was signed, or why nothing was; None for an erased receipt."""
     if not row.envelope:
-        return Checked(row)
+        return None
     try:
-        verified = envelope.verify(row.envelope, envelope.STATEMENT, signers.keys)
-        if row.kind not in PREDICATES_BY_KIND:
-            raise Refused("audit.kind", "not a receipt")
-        said, body = _read(verified.payload, PREDICATES_BY_KIND[row.kind], whole=whole)
-        if (said.issuer, said.federation) != (signers.domain, signers.federation):
-            raise Refused("audit.issuer", f"issued by {said.issuer} in {said.federation}")
-        _check_key(signers.by_thumbprint[verified.signer], said.issued)
-        _check_leaf(row, verified.digest, verified.signer)
-        if (verified.digest, said.receipt_id, said.peer, said.seq) != (
-            row.digest, row.receipt_id, row.peer, row.seq,
-        ):  # fmt: skip
-            raise Refused("audit.row", "the database's row says something else than the receipt does")
+        return envelope.verify(row.envelope, envelope.STATEMENT, signers.keys)
+    except ComityError as error:
+        return error
+
+
+def _judged(row: Row, found: Verified | ComityError | None, signers: Signers, *, whole: bool) -> Checked:
+    if found is None or isinstance(found, ComityError):
+        return Checked(row, error=found)
+    try:
+        said, body = _check_content(row, found, signers, whole=whole)
     except ComityError as error:
         return Checked(row, error=error)
     return Checked(row, said.prev, body=body if whole else None)
+
+
+def _check_content(
+    row: Row, verified: Verified, signers: Signers, *, whole: bool
+) -> tuple[Essence, Receipt | None]:
+    """Strict reading, right to sign, leaf, and what the row says. Raises `Unreadable` or `Refused`."""
+    if row.kind not in PREDICATES_BY_KIND:
+        raise Refused("audit.kind", "not a receipt")
+    said, body = _read(verified.payload, PREDICATES_BY_KIND[row.kind], whole=whole)
+    if (said.issuer, said.federation) != (signers.domain, signers.federation):
+        raise Refused("audit.issuer", f"issued by {said.issuer} in {said.federation}")
+    _check_key(signers.by_thumbprint[verified.signer], said.issued)
+    _check_leaf(row, verified.digest, verified.signer)
+    if (verified.digest, said.receipt_id, said.peer, said.seq) != (
+        row.digest, row.receipt_id, row.peer, row.seq,
+    ):  # fmt: skip
+        raise Refused("audit.row", "the database's row says something else than the receipt does")
+    return said, body
 
 
 def _read(payload: bytes, predicate_type: str, *, whole: bool) -> tuple[Essence, Receipt | None]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from receipts.audit import rows as stored
-from receipts.audit.checking import Checked, Signers, check, check_all
+from receipts.audit.checking import Checked, Signers, check_all
 from receipts.audit.rows import Row
 from schemas.errors import Refused, Unreadable
 
@@ -114,7 +114,7 @@ def _check_slice(first: int, last: int) -> list[_Told] | str:
     (worker,) = _worker
     try:
         rows = stored.between(worker.connection, first, last)
-        return [_told(check(row, worker.signers, whole=False)) for row in rows]
+        return [_told(each) for each in check_all(rows, worker.signers, whole=False)]
     except (Unreadable, sqlite3.Error) as error:
         return error.text if isinstance(error, Unreadable) else str(error)
 

@@ -12,7 +12,7 @@ import re
 import types
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from types import SimpleNamespace
 from typing import Annotated, Any, Final, Literal, Self, Union, get_args, get_origin
 
@@ -38,6 +38,9 @@ _QUOTABLE: Final = {r"^[\x21-\x7e]{1,128}$": r"[\x21\x23-\x5b\x5d-\x7e]{1,128}"}
 """Patterns that would allow quote or backslash → the same without them."""
 _PLAIN: Final = re.compile(r"\^[A-Za-z0-9_()\[\]{}?+*|,.\\^-]+\$")
 """Patterns that can allow neither: of these signs, `\\` may stand before a dot alone."""
+MAX_WORD: Final = (
+    32  # characters of a member that a rule may compare; of longer ones it sees that they are there
+)
 _LOOKED_AT: Final = frozenset({
     "receipt_id", "issuer", "federation", "peer", "seq", "prev", "crit",
     "request__commitment", "times__issued",
@@ -101,13 +104,25 @@ def read_written(payload: bytes, predicate_type: str) -> Essence | None:
 
 
 def _follows_rules(match: re.Match[str], shape: Shape) -> bool:
-    """Whether the model's own rules hold, asked over the members as they are written."""
-    if not shape.rules:
+    """Whether the model's own rules hold, asked over the members as far as rules look at them."""
+    return not shape.rules or _hold(shape, tuple(_value(match[name]) for name in shape.asked))
+
+
+def _value(text: str | None) -> Any:
+    """A member as a rule sees it: a short text, whether a list holds anything, or only that it is there."""
+    if text is None or text == "[]":
+        return text and ()
+    if len(text) > MAX_WORD:
         return True
+    return text[1:-1] if text[0] == '"' else text
+
+
+@lru_cache(maxsize=256)
+def _hold(shape: Shape, values: tuple[Any, ...]) -> bool:
+    """The rules over these values: a log's receipts differ little in them."""
     body = SimpleNamespace()
-    for name in shape.asked:
+    for name, value in zip(shape.asked, values, strict=True):
         outer, _, inner = name.partition("__")
-        value = _value(match[name])
         setattr(body, outer, SimpleNamespace(**{inner: value}) if inner else value)
     try:
         for rule in shape.rules:
@@ -115,13 +130,6 @@ def _follows_rules(match: re.Match[str], shape: Shape) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _value(text: str | None) -> Any:
-    """A member as far as rules look at it: its text, whether it is there, whether a list holds anything."""
-    if text == "[]":
-        return []
-    return text[1:-1] if text and text[0] == '"' else text
 
 
 @cache
