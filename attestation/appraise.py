@@ -10,16 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from attestation import node
-from attestation.cpu import CpuAppraisal, appraise_cpu, joined
 from attestation.expected import Expectations, NodeExpectations
-from attestation.foreign import appraise_tinfoil
 from attestation.gpu.forms import Devices
 from attestation.gpu.judge import judge
 from attestation.gpu.node.composite import NodeDevices, appraise_node_devices, check_device_enrolment
 from attestation.gpu.node.devices import Asked
 from attestation.gpu.node.tinfoil import is_tinfoil
-from attestation.node import IssuedChallenge, platform_digest
+from attestation.node import checks as node
+from attestation.node.checks import IssuedChallenge, platform_digest
+from attestation.node.cpu import CpuAppraisal, appraise_cpu, joined
+from attestation.node.foreign import appraise_tinfoil
 from attestation.result import AttestationResult, Check, Verdict
 from attestation.snp.appraise import appraise_report
 from attestation.snp.forms import Evidence

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from attestation.commands import main
+from attestation.node.tests.test_appraise_node import CLINIC, NOW, evidence, expectations, vendor
+from attestation.node.tests.test_appraise_node import _toml as node_expectations
 from attestation.snp.tests.azure import azure_forge as azure
 from attestation.testing.expectations import snp_toml
 from attestation.testing.forge import Forge
-from attestation.tests.node.test_appraise_node import CLINIC, NOW, evidence, expectations, vendor
-from attestation.tests.node.test_appraise_node import _toml as node_expectations
 from schemas.errors import ComityError, ConfigurationError, Unreadable
 from schemas.primitives import format_time
 

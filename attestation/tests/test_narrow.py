@@ -10,8 +10,7 @@ import pytest
 
 from attestation.expected import Expectations
 from attestation.narrow import narrow
-from attestation.testing.forge import MEASUREMENT
-from attestation.tests.node.test_appraise_node import (
+from attestation.node.tests.test_appraise_node import (
     ENGINE,
     MODEL,
     NOW,
@@ -21,6 +20,7 @@ from attestation.tests.node.test_appraise_node import (
     question,
     vendor,
 )
+from attestation.testing.forge import MEASUREMENT
 from schemas.errors import ConfigurationError
 from schemas.trust import FederationTrust
 

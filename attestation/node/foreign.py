@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from attestation.cpu import joined
 from attestation.expected import Expectations
 from attestation.gpu.node.devices import Asked, appraise_devices
 from attestation.gpu.node.tinfoil import MODE, check_tinfoil, read_tinfoil
+from attestation.node.cpu import joined
 from attestation.result import AttestationResult
 from attestation.tdx.appraise import appraise_quote
 from schemas.canonical import sha256

@@ -11,13 +11,13 @@ import pytest
 from attestation.appraise import IssuedChallenge, NodeAppraisal, appraise_node, platform_digest
 from attestation.expected import Expectations
 from attestation.narrow import narrow
+from attestation.node.tests.test_appraise_node import CLINIC, ENGINE, MODEL, evidence
 from attestation.tdx.log.tests.logs import ccel, record, register
 from attestation.tdx.tests.faults.listed import turned
 from attestation.tdx.tests.judging import GOOD, TDX_KEYS, but, toml
 from attestation.testing.intel import IntelForge
 from attestation.testing.intel_documents import NOW
 from attestation.testing.intel_quote import GOOD_TD
-from attestation.tests.node.test_appraise_node import CLINIC, ENGINE, MODEL, evidence
 from schemas.errors import ConfigurationError
 from schemas.evidence import CpuEvidence, NodeEvidence
 from schemas.trust import FederationTrust
