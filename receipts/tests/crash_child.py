@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from receipts.log import Keep, Recorded
-from receipts.tests.world import CLINIC, Domain, drafts
+from receipts.statements.notice import Gap
+from receipts.tests.world import CLINIC, CLOUD, FEDERATION, NOW, Domain, drafts
+from schemas.primitives import format_time
 
 
 class Deadly(sqlite3.Connection):
@@ -49,13 +51,15 @@ def say(**values: Any) -> None:
 async def write(domain: Domain, folder: Path) -> None:
     """A bit of everything; forever, unless the countdown ends it."""
     log = await domain.open(folder)
+    await log.tell_of_erasures()
     say(opened=log.size)
     turn = 0
     while True:
         turn += 1
         key = f"{os.getpid()}-{turn}"
         record = [Recorded("intent", key, b"digests")]
-        issued = await log.issue(drafts(1 + turn % 3), record=record, keep=Keep(key, evidence=[key.encode()]))
+        made = drafts(1 + turn % 3)
+        issued = await log.issue(made, record=record, keep=Keep(key, evidence=[key.encode()]))
         for one in issued:
             say(receipt=one.receipt_id, digest=one.digest.hex(), index=one.index)
         say(recorded=key)
@@ -64,6 +68,18 @@ async def write(domain: Domain, folder: Path) -> None:
         else:
             await log.settle("intent", key)
             say(settled=key)
+        if turn % 3 == 1:
+            await log.erase(made[0].body.request.id, reason="gdpr-17", authority="dpo", at=NOW)
+            say(erased=issued[0].index)
+        if turn % 3 == 2:
+            say(stated=(await log.state(gap(turn))).digest.hex())
+
+
+def gap(number: int) -> Gap:
+    return Gap(
+        federation=FEDERATION, issuer=CLINIC, peer=CLOUD, first=number, last=number, reason="test",
+        time=format_time(NOW),
+    )  # fmt: skip
 
 
 def fork_writer(order: dict[str, Any]) -> int:

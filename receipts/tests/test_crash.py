@@ -75,11 +75,23 @@ class Launcher:
         }
         notes = {note.decode() for (note,) in connection.execute("SELECT note FROM checkpoint")}
         rows = dict(connection.execute("SELECT key, settled FROM ahead").fetchall())
+        stated = {digest.hex() for (digest,) in connection.execute("SELECT digest FROM notice")}
+        buried = {about for (about,) in connection.execute("SELECT about FROM notice WHERE kind = 5")}
+        empty = {
+            index
+            for (index,) in connection.execute(
+                "SELECT s.idx FROM statement s JOIN leaf l ON l.idx = s.idx"
+                " WHERE s.envelope = x'' AND l.salt IS NULL"
+            )
+        }
         connection.close()
         assert {(s["receipt"], s["digest"], s["index"]) for s in self.heard if "receipt" in s} <= stored
         assert {said["checkpoint"] for said in self.heard if "checkpoint" in said} <= notes
         assert {said["recorded"] for said in self.heard if "recorded" in said} <= set(rows)
         assert all(rows[said["settled"]] for said in self.heard if "settled" in said)
+        assert {said["stated"] for said in self.heard if "stated" in said} <= stated
+        assert {said["erased"] for said in self.heard if "erased" in said} <= buried & empty
+        assert buried <= empty, "a tombstone stands for what is gone"
 
 
 @pytest.fixture(scope="module")
