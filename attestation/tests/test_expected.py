@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -200,6 +201,17 @@ def test_defaults_are_the_safe_ones() -> None:
     node = parse(node_toml()).node
     assert node is not None
     assert (node.engine, node.enrolment, node.max_attestation_age) == ("in-tee", "required", DEFAULT_MAX_AGE)
+
+
+@pytest.mark.parametrize("page", ["snp", "tdx", "gpu"])
+def test_what_the_pages_show_can_be_read(page: str) -> None:
+    """Digests stand for themselves there: as many digits as they say, or those of a SHA-256."""
+    text = (Path(__file__).parents[2] / "docs" / f"attestation-{page}.md").read_text("utf-8")
+    shown = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    assert shown
+    for block in shown:
+        digits = re.sub(r"<(\d+) hex digits>", lambda found: "a" * int(found[1]), block)
+        parse(re.sub(r"<SHA-256[^>]*>", "a" * 64, digits))
 
 
 def test_the_digest_names_the_exact_bytes(tmp_path: Path) -> None:
