@@ -75,7 +75,8 @@ CHAIN = pem(*GOOD.chain())
 for name, data in (
     ("nothing", b""), ("no PEM", b"chain"),
     ("text between", CHAIN.replace(b"\n-----BEGIN", b"\nx\n-----BEGIN", 2)),
-    ("not base64", CHAIN.replace(b"M", b"*", 1)), ("loose base64", CHAIN.replace(b"\n-----END", b"=\n-----END", 1)),
+    ("not base64", CHAIN.replace(b"M", b"*", 1)),
+    ("loose base64", CHAIN.replace(b"\n-----END", b"=\n-----END", 1)),
     ("no certificate", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n" + CHAIN),
     ("not DER", pem(*GOOD.chain()[1:]) + b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
 ):  # fmt: skip
