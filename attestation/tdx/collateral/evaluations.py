@@ -84,17 +84,24 @@ def standard_of(listed: Evaluations, at: float) -> int:
 
 
 def _verified(offered: Offered, chain: PckChain | None, tee: Tee, roots: Roots) -> list[Evaluations]:
-    """Those of this TEE. What is offered and does not verify refuses, like all collateral.
+    """Those of this TEE that verify. Raises the first problem where none does.
 
-    A list that came alone is looked at with every signer that came with another document.
+    A list that came alone is looked at with every signer that came with another document. One under another
+    root is another vendor's, and no problem of ours.
     """
     beside = [each for source in offered.documents for each in source.issuers or ()]
     certificates = list(dict.fromkeys((*offered.certificates, *beside)))
-    read: list[Evaluations] = []
+    found: list[Evaluations] = []
+    problem: Refused | Undecided | None = None
     for source in offered.of("evaluations")[:MAX_CANDIDATES]:
-        verify_document(source, certificates, chain, roots)
-        read.append(read_evaluations(source.body))
-    return [each for each in read if each.id == tee.upper()]
+        try:
+            verify_document(source, certificates, chain, roots)
+            found.append(read_evaluations(source.body))
+        except (Refused, Undecided) as error:
+            problem = problem or (None if error.code == "tdx.root_not_pinned" else error)
+    if problem is not None and not found:
+        raise problem
+    return [each for each in found if each.id == tee.upper()]
 
 
 def _why(found: list[Evaluations], listed: Evaluations | None) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -125,6 +126,15 @@ def test_a_list_that_is_bad_refuses_whether_demanded_or_not(answer: bytes, reaso
     for channel in (None, "early"):
         found = ask(GOOD, answer, channel=channel)
         assert (found.verdict, found.reason) == ("contraindicated", reason)
+
+
+def test_a_list_under_another_root_is_none_of_ours() -> None:
+    """A folder may hold what belongs to a made-up vendor and to Intel."""
+    other = but(root=replace(GOOD.root, key="namesake", signer="namesake"))
+    offered = [GOOD.collateral(), GOOD.evaluations(signer="other"), GOOD.evaluations()]
+    assert judge(GOOD, endorsements=offered, evaluation_channel='"standard"').verdict == "affirming"
+    found = judge(but(other), endorsements=[other.root.der(), GOOD.evaluations()])
+    assert found.check(NAME).status == "not_evaluated"
 
 
 def test_no_bit_of_a_list_is_free_to_change_what_it_says() -> None:
