@@ -7,14 +7,12 @@ text is refused by its first two characters, before a parser sees it (XML 1.0 2.
 from __future__ import annotations
 
 import re
-from typing import Any, Final, TypeAlias
-from xml.parsers import expat
+from typing import Any, Final
 
 from lxml import etree
 
-from schemas.errors import Refused
+from attestation.gpu.rim.canonical import MAX_DOCUMENT_BYTES, malformed
 
-MAX_DOCUMENT_BYTES: Final = 256 * 1024  # real manifests are 20 to 26 KiB
 MAX_ELEMENTS: Final = 1024  # real ones have about 90
 MAX_DEPTH: Final = 8  # real ones have 6 levels
 _TOO_DEEP: Final = etree.XPath("boolean(" + "/*" * (MAX_DEPTH + 1) + ")")
@@ -36,39 +34,6 @@ def read_document(data: bytes) -> Any:
         raise malformed("not well-formed XML") from None
     _hold_depth(root)
     return root
-
-
-Element: TypeAlias = tuple[int, str, list[str]]
-"""Level from 1, name as `namespace}local`, attributes as name, value, name, value…"""
-
-
-def read_canonical(data: bytes) -> list[Element]:
-    """Every element of what C14N wrote, in order. Raises `Refused` (`gpu.rim_malformed`).
-
-    Only for bytes that came from `read_document`: without declarations there is nothing to expand, and no
-    tree is needed for what is read once, from front to back.
-    """
-    found: list[Element] = []
-    level = 0
-
-    def start(name: str, attributes: list[str]) -> None:
-        nonlocal level
-        level += 1
-        found.append((level, name, attributes))
-
-    def end(_: str) -> None:
-        nonlocal level
-        level -= 1
-
-    parser = expat.ParserCreate("utf-8", "}")
-    parser.ordered_attributes = True
-    parser.buffer_text = True
-    parser.StartElementHandler, parser.EndElementHandler = start, end
-    try:
-        parser.Parse(data, True)
-    except expat.ExpatError:
-        raise malformed("not well-formed XML") from None
-    return found
 
 
 def _parser() -> Any:
@@ -108,7 +73,3 @@ def _hold_depth(root: Any) -> Any:
     if _TOO_DEEP(root):
         raise malformed(f"nested deeper than {MAX_DEPTH} levels")
     return root
-
-
-def malformed(why: str) -> Refused:
-    return Refused("gpu.rim_malformed", why)

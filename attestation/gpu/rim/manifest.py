@@ -14,8 +14,7 @@ from typing import Final
 
 from attestation.gpu.pki.constraints import hold_chain
 from attestation.gpu.pki.signature import verify_link
-from attestation.gpu.rim.document import MAX_DOCUMENT_BYTES, Element, malformed, read_canonical
-from attestation.gpu.rim.signature import verify_document
+from attestation.gpu.rim.canonical import MAX_DOCUMENT_BYTES, Element, malformed, read_canonical
 from attestation.x509 import Certificate
 from schemas.canonical import sha256
 from schemas.errors import Refused
@@ -71,6 +70,8 @@ class Manifest:
 @lru_cache(maxsize=CACHED_MANIFESTS)
 def verify_manifest(data: bytes) -> Manifest:
     """The manifest in these bytes. Raises `Refused` (`gpu.rim_*`); a failure is never remembered."""
+    from attestation.gpu.rim.signature import verify_document  # with lxml: 12 ms, for who reads a manifest
+
     signed = verify_document(data)
     try:
         hold_chain(signed.chain)

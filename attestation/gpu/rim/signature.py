@@ -16,7 +16,8 @@ from typing import Any, Final
 from lxml import etree
 
 from attestation.gpu.pki.signature import RAW_BYTES, p384_of, verify_raw
-from attestation.gpu.rim.document import malformed, read_document
+from attestation.gpu.rim.canonical import malformed
+from attestation.gpu.rim.document import read_document
 from attestation.x509 import Certificate, read_certificate
 from schemas.errors import Refused, Unreadable
 

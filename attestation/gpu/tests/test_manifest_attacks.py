@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -11,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attestation.gpu.rim.document import MAX_DEPTH, MAX_DOCUMENT_BYTES, MAX_ELEMENTS
+from attestation.gpu.rim.canonical import MAX_DOCUMENT_BYTES
+from attestation.gpu.rim.document import MAX_DEPTH, MAX_ELEMENTS
 from attestation.gpu.rim.manifest import stated_version, verify_manifest
 from attestation.gpu.tests.judging import (
     DRIVER_MANIFEST,
@@ -269,3 +272,18 @@ def test_a_damaged_manifest_is_read_or_refused_and_nothing_else(data: st.DataObj
 def test_random_bytes_are_no_manifest(data: bytes) -> None:
     with pytest.raises(Refused):
         verify_manifest(data)
+
+
+def test_who_reads_no_manifest_loads_no_xml_library() -> None:
+    """A device without one is appraised to its end before lxml is there (gpu.md 15)."""
+    program = """
+import sys
+from datetime import UTC, datetime
+import attestation.commands
+from attestation.appraise import appraise_nvidia
+found = appraise_nvidia(sys.stdin.buffer.read(), at=datetime(2026, 3, 1, tzinfo=UTC))
+assert found.reason, found
+sys.exit("lxml" in sys.modules)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], input=GOOD.report(), check=False)
+    assert ended.returncode == 0
