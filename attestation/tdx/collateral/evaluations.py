@@ -55,9 +55,9 @@ def check_evaluations(
     """Hold the TCB info in use to the list. channel: None = the list is shown, and not demanded."""
     try:
         found = _verified(offered, chain, tee, roots)
-    except Undecided as error:
-        return Listed(_gap(error.code, error.text, channel))
-    except Refused as error:
+    except (Refused, Undecided) as error:
+        if channel is None:
+            return Listed(_gap(error.code, f"{error.code}: {error.text}", channel))
         return Listed(from_error(NAME, error, _WANTED, _CLAUSE))
     later = tuple(each.issued for each in found if each.issued > at)
     listed = max((each for each in found if each.issued <= at), key=lambda each: each.issued, default=None)
@@ -86,8 +86,7 @@ def standard_of(listed: Evaluations, at: float) -> int:
 def _verified(offered: Offered, chain: PckChain | None, tee: Tee, roots: Roots) -> list[Evaluations]:
     """Those of this TEE that verify. Raises the first problem where none does.
 
-    A list that came alone is looked at with every signer that came with another document. One under another
-    root is another vendor's, and no problem of ours.
+    A list that came alone is looked at with every signer that came with another document.
     """
     beside = [each for source in offered.documents for each in source.issuers or ()]
     certificates = list(dict.fromkeys((*offered.certificates, *beside)))
@@ -98,7 +97,7 @@ def _verified(offered: Offered, chain: PckChain | None, tee: Tee, roots: Roots) 
             verify_document(source, certificates, chain, roots)
             found.append(read_evaluations(source.body))
         except (Refused, Undecided) as error:
-            problem = problem or (None if error.code == "tdx.root_not_pinned" else error)
+            problem = problem or error
     if problem is not None and not found:
         raise problem
     return [each for each in found if each.id == tee.upper()]
@@ -113,7 +112,7 @@ def _why(found: list[Evaluations], listed: Evaluations | None) -> tuple[str, str
 
 
 def _gap(code: str, seen: str, channel: Channel | None) -> Check:
-    """No list can be used: undecided where one is demanded."""
+    """No list can be used: undecided where one is demanded, and else a list is but information."""
     if channel is None:
         return not_evaluated(NAME, f"not demanded; {seen}", _CLAUSE)
     return undecided(NAME, code, seen, _WANTED, _CLAUSE)

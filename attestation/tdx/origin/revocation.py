@@ -50,7 +50,7 @@ def _check(
     waived: bool,
 ) -> Check:
     try:
-        verified = [verify_crl(each.der, issuer.der) for each in _of(crls, issuer)]
+        verified = _verified(_of(crls, issuer), issuer)
         _hold_serials(verified, subjects)
     except Refused as error:
         return failed(name, error.code, error.text, _WANTED, _CLAUSE)
@@ -62,6 +62,23 @@ def _check(
     if waived:
         return not_evaluated(name, f"waived; {code}: {seen}", _CLAUSE)
     return undecided(name, code, seen, _WANTED, _CLAUSE)
+
+
+def _verified(crls: Sequence[Crl], issuer: Certificate) -> list[Crl]:
+    """Those that this issuer signed. Raises the first problem where none is.
+
+    A namesake's beside them says nothing: its names are ours, its key is not.
+    """
+    found: list[Crl] = []
+    problem: Refused | None = None
+    for each in crls:
+        try:
+            found.append(verify_crl(each.der, issuer.der))
+        except Refused as error:
+            problem = problem or error
+    if problem is not None and not found:
+        raise problem
+    return found
 
 
 def _gap(verified: Sequence[Crl], at: float) -> tuple[str, str]:

@@ -13,7 +13,7 @@ import pytest
 from attestation.appraise import appraise_dcap
 from attestation.tdx.collateral import stated
 from attestation.tdx.tests.judging import GOOD, SGX, TD15, but, codes, judge
-from attestation.testing.intel import IntelForge, pem
+from attestation.testing.intel import PLATFORM_CN, ROOT_CN, IntelForge, crl, pem
 from attestation.testing.intel_documents import NOW, platform_level
 from attestation.testing.intel_quote import QUOTE_BODIES
 from schemas.canonical import sha256
@@ -90,6 +90,17 @@ def test_its_own_chain_is_found_among_those_like_it(others: Sequence[bytes]) -> 
     """Of the same model and TCB, or of the same name: what signed the QE's report decides."""
     offered = [GOOD.collateral(), *others, *GOOD.chain()]
     assert judge(PLAIN, endorsements=offered).verdict == "affirming"
+
+
+def test_crls_of_namesakes_beside_ours_say_nothing_and_alone_refuse() -> None:
+    """A made-up vendor's CRLs bear Intel's names."""
+    theirs = [crl(ROOT_CN, "namesake"), crl(PLATFORM_CN, "namesake", (3,))]
+    assert judge(GOOD, endorsements=[GOOD.collateral(), *theirs]).verdict == "affirming"
+    info, identity, *_, signer, ca = GOOD.pieces()
+    alone = judge(GOOD, endorsements=[info, identity, signer, ca, *theirs], waive=True)
+    assert (alone.verdict, alone.reason) == ("contraindicated", "tdx.crl_signature_invalid")
+    revoking = [crl(PLATFORM_CN, "ca", (3,)), *theirs]
+    assert judge(GOOD, endorsements=[GOOD.collateral(), *revoking]).reason == "tdx.cert_revoked"
 
 
 def test_another_machines_chain_is_no_chain_of_this_one() -> None:

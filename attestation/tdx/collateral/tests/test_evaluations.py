@@ -122,10 +122,18 @@ def test_a_channel_without_a_list_cannot_be_decided(channel: str, lists: list[by
         (GOOD.evaluations(issueDate="now"), "tdx.collateral_malformed"),
     ],
 )
-def test_a_list_that_is_bad_refuses_whether_demanded_or_not(answer: bytes, reason: str) -> None:
-    for channel in (None, "early"):
+def test_a_list_that_is_bad_refuses_where_one_is_demanded_and_says_nothing_else(
+    answer: bytes, reason: str
+) -> None:
+    for channel in CHANNELS:
         found = ask(GOOD, answer, channel=channel)
         assert (found.verdict, found.reason) == ("contraindicated", reason)
+    shown = ask(GOOD, answer)
+    assert (shown.verdict, shown.stated()["evaluations"]) == (
+        "affirming",
+        {"listed": [], "standard": None, "early": None},
+    )
+    assert reason in shown.check(NAME).seen
 
 
 def test_a_list_under_another_root_is_none_of_ours() -> None:
