@@ -10,6 +10,7 @@ import pytest
 from attestation.appraise import appraise_dcap
 from attestation.commands import main
 from attestation.tdx.tests import recorded
+from attestation.tdx.tests.judging import GOOD, SGX
 from schemas.primitives import parse_time
 
 pytestmark = pytest.mark.skipif(not recorded.PRESENT, reason=recorded.ABSENT)
@@ -79,6 +80,24 @@ WITH_A_COMPLETE_SET = [row for row in recorded.rows() if row["verdict"] in ("aff
 def test_a_whole_folder_of_collateral_gives_the_same(row: dict[str, Any]) -> None:
     """All platforms', all dates', and sets that were damaged on purpose: each piece stands for itself."""
     offered = [file.read_bytes() for file in sorted((recorded.FOLDER / "tdx" / "collateral").iterdir())]
+    found = appraise_dcap(
+        recorded.read(row["evidence"]), tee=row["tee"], endorsements=offered, at=parse_time(row["at"]),
+        waive_revocation="revocation" in row["waive"],
+    )  # fmt: skip
+    assert found.verdict == row["verdict"]
+
+
+STRANGERS = [
+    piece
+    for forge in (GOOD, SGX)
+    for piece in (forge.collateral(), *forge.pieces(), *forge.chain(), forge.evaluations())
+]
+
+
+@pytest.mark.parametrize("row", WITH_A_COMPLETE_SET, ids=lambda row: row["case"])
+def test_a_made_up_vendors_collateral_in_the_same_folder_changes_nothing(row: dict[str, Any]) -> None:
+    """It bears Intel's names, is current at other times, and stands first."""
+    offered = [*STRANGERS, *(recorded.read(each) for each in row["endorsements"])]
     found = appraise_dcap(
         recorded.read(row["evidence"]), tee=row["tee"], endorsements=offered, at=parse_time(row["at"]),
         waive_revocation="revocation" in row["waive"],
