@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,18 @@ async def test_the_weakest_node_stands_for_all(interior: Interior) -> None:
     report(interior, slow, decode=12)
     cell = interior.condenser.cells(0)[0]
     assert (cell.decode_tps, cell.ar_min, cell.tee) == (10, 1, "simulated")
+
+
+async def test_a_confidential_gpu_is_claimed_where_every_node_has_one(interior: Interior) -> None:
+    await crowd(interior, 2)
+    records = list(interior.book)
+    assert [cell.confidential_gpu for cell in interior.condenser.cells(0)] == [False]
+    for number, record in enumerate(records):
+        assert record.appraisal
+        devices = replace(record.appraisal.devices, confidential_gpus=1)
+        record.appraisal = replace(record.appraisal, devices=devices)
+        (cell,) = interior.condenser.cells(0)
+        assert cell.confidential_gpu is (number + 1 == len(records))
 
 
 async def test_one_short_jobs_start_and_stop_do_not_show(interior: Interior) -> None:

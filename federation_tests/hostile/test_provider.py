@@ -50,7 +50,8 @@ class _Compliant(Border):
     async def _offer_or_refuse(self, call: Received[CallForOffers], hold: Hold) -> bytes:
         appraisal = await self.appraisals.appraise(self.peers.domain, hold.evidence)
         price = self.prices.predict(hold.model_digest, call.body)
-        lax = call.body.model_copy(update={"tags": call.body.tags.model_copy(update={"min_assurance": 0})})
+        asked_little = call.body.tags.model_copy(update={"min_assurance": 0, "confidential_gpu": False})
+        lax = call.body.model_copy(update={"tags": asked_little})
         return self._offer(call, hold, appraisal, self.policy.decide(lax, appraisal, price), price)
 
 
@@ -72,6 +73,20 @@ async def test_a_claim_brings_a_call_and_no_request(arena: World, told: Lie) -> 
     await until(lambda: [cell.ar_min for cell in _shown(arena, CLOUD)] == [1])
     assert declined(stream) == {CLOUD: [told.code]}
     assert heard(arena, "how strong are you") == 0
+
+
+async def test_a_claimed_gpu_brings_a_call_and_no_request(arena: World) -> None:
+    """What hyper.us has none of, it does not get by saying so: GPUs count as they were proved."""
+    wanted = {"data_class": "public", "residency": ["US"], "confidential_gpu": True}
+    honest = await tell(arena, "have you a GPU", policy=wanted)
+    assert (honest.status, honest.code) == (409, "request.infeasible")
+    condenser = arena[HYPER].agent.advertiser.condenser
+    with lying(condenser, _claiming(confidential_gpu=True)), lying(border_of(arena, HYPER), _Compliant):
+        await until(lambda: [cell.confidential_gpu for cell in _shown(arena, HYPER)] == [True])
+        stream = await tell(arena, "have you a GPU", policy=wanted)
+    await until(lambda: [cell.confidential_gpu for cell in _shown(arena, HYPER)] == [False])
+    assert declined(stream) == {HYPER: ["TEE-002-confidential-gpu"]}
+    assert heard(arena, "have you a GPU") == 0
 
 
 def _rejected(stream: Streamed, domain: str) -> list[str]:
