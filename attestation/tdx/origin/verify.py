@@ -29,8 +29,8 @@ PEM_CHAIN: Final = 5  # DCAP certification data types
 PCK_LEAF: Final = 4
 PLATFORM_DATA: Final = {1: 16, 2: 256, 3: 384}
 """Certification data types that state a platform without a chain → bytes of the PPID, plain or encrypted."""
-MAX_OFFERED_LEAVES: Final = 256  # tried to find the one of the quote's platform: 0.2 ms each, once
-MAX_NAMESAKES: Final = 16  # pairs of CA and root of the right names that are tried for one leaf
+MAX_OFFERED_LEAVES: Final = 64  # tried to find the one of the quote's platform: 0.2 ms each, once
+MAX_NAMESAKES: Final = 4  # pairs of CA and root of the right names that are tried for one leaf
 
 _CHAIN: Final = "tdx.authenticity.pck_chain"
 _PROFILE: Final = "Intel PCK certificate profile"
