@@ -10,6 +10,7 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -20,7 +21,7 @@ from typing import Final, TypeAlias
 from receipts.audit import rows as stored
 from receipts.audit.checking import Checked, Signers, check_all
 from receipts.audit.rows import Row
-from schemas.errors import Refused, Unreadable
+from schemas.errors import Refused, Undecided, Unreadable
 
 THREADS: Final = 2  # verifying frees the interpreter's lock; more threads wait for it in between
 CHUNK: Final = 128  # receipts a thread takes at once
@@ -56,7 +57,8 @@ class Processes:
     def check(self, connection: sqlite3.Connection) -> Iterator[Checked]:
         """All receipts that `connection` sees, in their order; one erased meanwhile counts as erased.
 
-        Work begins at once. The iterator raises `Unreadable` when the database cannot be read.
+        Work begins at once. The iterator raises `Unreadable` when the database cannot be read, `Undecided`
+        when a process was killed.
         """
         bounds = _slices(connection)
         begun = [self.pool.submit(_check_slice, *each) for each in islice(bounds, self.count * AHEAD)]
@@ -66,7 +68,10 @@ class Processes:
         self, waiting: list[Future[list[_Told] | str]], bounds: Iterator[tuple[int, int]]
     ) -> Iterator[Checked]:
         while waiting:
-            told = waiting.pop(0).result()
+            try:
+                told = waiting.pop(0).result()
+            except BrokenProcessPool:
+                raise Undecided("audit.process", "a process of this audit was ended from outside") from None
             waiting += [self.pool.submit(_check_slice, *each) for each in islice(bounds, 1)]
             if isinstance(told, str):
                 raise Unreadable("log.damaged", told)
@@ -76,7 +81,7 @@ class Processes:
 
 @contextmanager
 def processes(path: Path, signers: Signers) -> Iterator[Processes]:
-    """A pool with one process for each processor that we may use."""
+    """A pool with one process for each processor that we may use. Raises `OSError` where none can be made."""
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])
     count = min(len(os.sched_getaffinity(0)), MAX_PROCESSES)

@@ -7,8 +7,8 @@ inclusion for every receipt and consistency for every pair of checkpoints at onc
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -25,7 +25,7 @@ from receipts.statements.receipt import FIRST
 from receipts.verify.pinned import PinnedTrust
 from receipts.verify.replay.choice import Rerank
 from schemas.canonical import Json
-from schemas.errors import Refused
+from schemas.errors import Refused, Unreadable
 
 KINDS: Final = {int(kind): kind.name.lower() for kind in leaf.Kind}
 LIMITS: Final = (
@@ -49,9 +49,11 @@ def audit_log(
     policies: Mapping[str, bytes] | None = None,
     rerank: Rerank | None = None,
 ) -> Audit:
-    """Audit one log under the auditor's pin. Raises `Unreadable` when the database cannot be read.
+    """Audit one log under the auditor's pin.
 
-    `policies`: digest → text of policy sets; where given, every decision is made again.
+    Raises `Unreadable` when the database cannot be read, or is changed meanwhile; `Undecided` when a
+    process that helps was killed. `policies`: digest → text of policy sets; where given, every decision is
+    made again.
     """
     result = Audit(f"Log {log.origin} of {log.domain}", limits=list(LIMITS))
     if log.domain not in held.manifests:
@@ -60,13 +62,9 @@ def audit_log(
         return result
     walk = Walk(log.domain, result, read_notices(log, held, result))
     replay = None if policies is None else Replay.of(log, held, policies, rerank, result)
-    total, signers = log.size, signers_of(log.domain, held)
+    total = log.size
     with ExitStack() as stack:
-        if replay is None and total >= PROCESSES_FROM:
-            pool = stack.enter_context(processes(log.path, signers))
-            checked = pool.check(log.connection)
-        else:
-            checked = in_threads(log.rows(), signers, whole=replay is not None)
+        checked = _authenticated(log, signers_of(log.domain, held), stack, whole=replay is not None)
         _tree(log, held, result)
         for each in checked:
             walk.take(each)
@@ -75,10 +73,20 @@ def audit_log(
             if walk.seen % 1000 == 0:
                 progress(walk.seen, total)
     progress(walk.seen, total)
+    if walk.seen != total:
+        raise Unreadable("log.changed", f"{total} receipts, of which {walk.seen} were read: it was changed")
     result.counts |= walk.counts()
     if replay is not None:
         result.counts |= replay.counts()
     return result
+
+
+def _authenticated(log: LogFile, signers: Signers, stack: ExitStack, *, whole: bool) -> Iterator[Checked]:
+    """All receipts: by processes where there are many and processes can be had, by threads otherwise."""
+    if not whole and log.size >= PROCESSES_FROM:
+        with suppress(OSError):
+            return stack.enter_context(processes(log.path, signers)).check(log.connection)
+    return in_threads(log.rows(), signers, whole=whole)
 
 
 def _tree(log: LogFile, held: PinnedTrust, result: Audit) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
@@ -144,6 +146,41 @@ async def test_processes_find_what_threads_find(
     monkeypatch.setattr(many, "SLICE", 2)
     assert auditor.log() == by_threads
     assert by_threads[0] == (1 if touches else 0)
+
+
+async def test_where_no_process_can_be_had_threads_do_it(
+    auditor: Auditor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object, **__: object) -> None:
+        raise OSError("no semaphores here")
+
+    await auditor.play(Run(), Run())
+    monkeypatch.setattr(whole, "PROCESSES_FROM", 1)
+    monkeypatch.setattr(many, "ProcessPoolExecutor", none)
+    assert auditor.log()[0] == 0
+
+
+async def test_a_log_that_changes_while_it_is_read(auditor: Auditor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes read for themselves: what they miss is not passed over."""
+    await auditor.play(Run(), Run(), Run())
+    monkeypatch.setattr(whole, "PROCESSES_FROM", 1)
+    monkeypatch.setattr(many, "_slices", lambda _: iter([(0, 1)]))
+    code, report = auditor.log()
+    assert (code, report["reason"]) == (2, "log.changed")
+
+
+async def test_a_process_that_is_killed_decides_nothing(
+    auditor: Auditor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed:
+        def result(self) -> None:
+            raise BrokenProcessPool
+
+    await auditor.play(Run())
+    monkeypatch.setattr(whole, "PROCESSES_FROM", 1)
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", lambda *_, **__: Killed())
+    code, report = auditor.log()
+    assert (code, report["reason"]) == (3, "audit.process")
 
 
 async def test_a_process_says_what_it_cannot_read(auditor: Auditor, monkeypatch: pytest.MonkeyPatch) -> None:
