@@ -66,12 +66,14 @@ def judge_tcb(
     svns = _svns(quote)
     if quote.td is not None:
         checks.append(_try("tdx.tcb.module", lambda: _module_text(quote, info), "Intel's module"))
-    found = {name: _stand(quote, chain, svn, info, identity) for name, svn in svns.items()}
-    lacking = {
-        name: _lacking(stand, chain, svns[name], info, policy)
-        for name, stand in found.items()
+    stands = {svn: _stand(quote, chain, svn, info, identity) for svn in set(svns.values())}
+    lacks = {
+        svn: _lacking(stand, chain, svn, info, policy)
+        for svn, stand in stands.items()
         if isinstance(stand, Standing)
     }
+    found = {name: stands[svn] for name, svn in svns.items()}  # most guests run on the module they began on
+    lacking = {name: lacks[svn] for name, svn in svns.items() if svn in lacks}
     checks += [
         _standing_check(f"tdx.tcb.{name}", stand, lacking.get(name, "")) for name, stand in found.items()
     ]
