@@ -36,7 +36,7 @@ from receipts.leaf import Kind
 from receipts.log import Draft, Issued, LogIdentity, LogKeys, TransparencyLog
 from receipts.log.draft import prepare_all
 from receipts.log.tiles import TileSource, Tree
-from receipts.log.writing.batch import Signer, State
+from receipts.log.writing.signing import Signer, State
 from receipts.note import NoteSigner
 from receipts.statements.fields import (
     Capability,

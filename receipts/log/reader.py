@@ -16,7 +16,8 @@ from receipts import proof
 from receipts.bundle import Bundle, Disclosures
 from receipts.log.draft import Documents, Issued, Recorded
 from receipts.log.tiles import TileSource
-from receipts.log.writing.batch import Signer, moment
+from receipts.log.writing.batch import moment
+from receipts.log.writing.signing import Signer
 from receipts.merkle import EMPTY_ROOT, consistency_proof, leaf_hash, range_root
 from receipts.proof import Proof
 from receipts.statements.fields import RECORD

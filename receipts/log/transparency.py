@@ -22,8 +22,9 @@ from receipts.log.draft import Documents, Draft, Issued, Keep, LogIdentity, LogK
 from receipts.log.erasure import Order, erase_again, ledger_of, unlogged
 from receipts.log.reader import Reader
 from receipts.log.writing import batch, writer
-from receipts.log.writing.batch import Signer, State, Work
+from receipts.log.writing.batch import Work
 from receipts.log.writing.holder import Holder
+from receipts.log.writing.signing import Signer, State
 from receipts.log.writing.writer import Writer
 from receipts.merkle import range_root
 from receipts.note import Signature, format_signature

@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 from receipts.log import Draft
 from receipts.log.draft import prepare_all
 from receipts.log.tiles import Tree
-from receipts.log.writing.batch import Signer, State
+from receipts.log.writing.signing import Signer, State
 from receipts.statements import written
 from receipts.statements.fields import Camel, Price
 from receipts.statements.promise import InclusionPromise, PromiseForm, promise_payload

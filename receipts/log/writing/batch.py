@@ -9,7 +9,6 @@ from __future__ import annotations
 import secrets
 import sqlite3
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -18,26 +17,19 @@ from typing import Final
 
 from receipts import leaf
 from receipts.checkpoint import Checkpoint
-from receipts.log.draft import Issued, Keep, LogIdentity, LogKeys, Prepared, Recorded
+from receipts.log.draft import Issued, Keep, LogKeys, Prepared, Recorded
 from receipts.log.erasure import Order, erase
 from receipts.log.tiles import Tree
+from receipts.log.writing.signing import Numbered, Signer, State
 from receipts.merkle import leaf_hash
-from receipts.statements.fields import ManifestRef
 from receipts.statements.notice import Notice
-from receipts.statements.promise import MAX_MERGE_DELAY_S, PromiseForm
-from receipts.statements.receipt import FIRST
-from receipts.statements.statement import frame
 from schemas import envelope
-from schemas.canonical import Json, sha256, write_json
+from schemas.canonical import sha256
 from schemas.errors import ComityError, Refused
 from schemas.keys import SigningKey
-from schemas.primitives import format_time
 
-OTHER_SHARE: Final = 0.2  # of a batch's receipts, signed by the thread that signs its promises as well
-PARALLEL_FROM: Final = 8  # receipts in a batch; below it, handing over costs more than two signatures
 LARGE_BYTES: Final = 32 * 1024  # of a blob; digesting so much takes longer than finding that it is known
 LARGE_DIGESTS: Final = 32  # nodes with GPUs that are in use at a time; the brokers hold their evidence anyway
-_FIRST: Final = bytes.fromhex(FIRST)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_STEP_BACK_S: Final = 30  # seconds the clock may fall behind the last leaf before we refuse to sign
 
@@ -62,132 +54,6 @@ class Work:
         """Whether there is anything beside receipts and a checkpoint."""
         kept = self.keep or self.commitment_keys or self.cosignatures
         return bool(kept or self.records or self.settled or self.erasures)
-
-
-@dataclass(slots=True)
-class State:
-    """What the writer knows without asking the database."""
-
-    tree: Tree
-    chains: dict[str, tuple[int, bytes]]
-    """Peer → (next number, receipt digest of the last)."""
-    last_ms: int
-    """Time of the newest leaf."""
-    checkpoint: tuple[int, bytes]
-    """Size and note of the newest stored checkpoint; (-1, b"") before the first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Numbered:
-    """A receipt with its place, ready to be signed."""
-
-    prepared: Prepared
-    seq: int
-    index: int
-    digest: bytes
-    salt: bytes
-    record: bytes
-    """The leaf, written."""
-    leaf_hash: bytes
-    at: datetime
-    payload: bytes = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Signer:
-    """Turns prepared drafts into numbered, signed receipts."""
-
-    identity: LogIdentity
-    keys: LogKeys
-    pool: Executor
-
-    def number(self, drafts: Sequence[Prepared], state: State, at: datetime) -> list[Numbered]:
-        """Give each receipt its sequence number, predecessor and leaf index."""
-        heads: dict[str, tuple[int, bytes]] = {}
-        numbered: list[Numbered] = []
-        salts = secrets.token_bytes(leaf.SALT_BYTES * len(drafts))
-        for number, draft in enumerate(drafts):
-            seq, last = heads.get(draft.peer) or state.chains.get(draft.peer) or (0, _FIRST)
-            salt = salts[number * leaf.SALT_BYTES : (number + 1) * leaf.SALT_BYTES]
-            one = self._number(draft, seq, last, state.tree.size + number, at, salt)
-            heads[draft.peer] = (seq + 1, one.digest)
-            numbered.append(one)
-        return numbered
-
-    def _number(
-        self, draft: Prepared, seq: int, last: bytes, index: int, at: datetime, salt: bytes
-    ) -> Numbered:
-        payload = frame(
-            draft.predicate_type, draft.receipt_id, draft.subject, self._predicate(draft, seq, last)
-        )
-        digest = envelope.digest(envelope.STATEMENT, payload)
-        record = leaf.make(draft.kind, salt, digest, self.keys.receipt.thumbprint).write()
-        return Numbered(draft, seq, index, digest, salt, record, leaf_hash(record), at, payload)
-
-    def _predicate(self, draft: Prepared, seq: int, last: bytes) -> bytes:
-        """Issuance fields in the model's order, then the draft's own; what never changes is written once."""
-        identity = self.identity
-        issuer, federation, behind = _fixed(
-            identity.domain, identity.federation, identity.origin, identity.manifest
-        )
-        head = (
-            f'{{"receiptId":"{draft.receipt_id}",{issuer},"role":"{draft.role}",{federation},'
-            f'"seq":{seq},"prev":"{last.hex()}",{behind},'
-        )
-        return head.encode() + draft.body[1:]
-
-    def receipts(self, numbered: Sequence[Numbered]) -> list[bytes]:
-        """Signed envelopes; some of them by another thread when there are many (signing frees the GIL)."""
-        share = int(len(numbered) * OTHER_SHARE) if len(numbered) >= PARALLEL_FROM else 0
-        other = self.pool.submit(self._receipts, numbered[:share]) if share else None
-        mine = self._receipts(numbered[share:])
-        return [*other.result(), *mine] if other else mine
-
-    def _receipts(self, numbered: Sequence[Numbered]) -> list[bytes]:
-        key = self.keys.receipt
-        return [envelope.sign_digest(envelope.STATEMENT, one.payload, one.digest, key) for one in numbered]
-
-    def begin_promises(self, numbered: Sequence[Numbered]) -> Callable[[], list[bytes]]:
-        """Sign promises, many of them beside the receipts. They may leave only after the commit.
-
-        A few are signed at once: on a busy machine, waking another thread takes longer (measured).
-        """
-        if len(numbered) >= PARALLEL_FROM:
-            return self.pool.submit(self._promises, numbered).result
-        signed = self._promises(numbered)
-        return lambda: signed
-
-    def _promises(self, numbered: Sequence[Numbered]) -> list[bytes]:
-        return [
-            self.promise(one.prepared.receipt_id, one.digest, one.leaf_hash, one.index, one.at)
-            for one in numbered
-        ]
-
-    def promise(self, receipt_id: str, digest: bytes, leaf_hashed: bytes, index: int, at: datetime) -> bytes:
-        """One promise: a pure function of what is stored (RFC 6979), so it can be made again."""
-        identity = self.identity
-        form = _promise_form(identity.federation, identity.domain, identity.origin, at)
-        payload = form.payload(receipt_id, digest.hex(), leaf_hashed.hex(), index)
-        return envelope.sign(envelope.STATEMENT, payload, self.keys.promise)
-
-
-@lru_cache(maxsize=4)
-def _fixed(domain: str, federation: str, origin: str, manifest: ManifestRef) -> tuple[str, str, str]:
-    """Issuance fields that stay the same under one manifest, as JSON members."""
-    parts: tuple[dict[str, Json], ...] = (
-        {"issuer": domain},
-        {"federation": federation},
-        {"manifest": manifest.as_json(), "log": {"origin": origin}},
-    )
-    issuer, named, behind = (write_json(each)[1:-1].decode() for each in parts)
-    return issuer, named, behind
-
-
-@lru_cache(maxsize=4)
-def _promise_form(federation: str, domain: str, origin: str, at: datetime) -> PromiseForm:
-    """The promises of one batch share all but what they are about."""
-    deadline = at + timedelta(seconds=MAX_MERGE_DELAY_S)
-    return PromiseForm.of(federation, domain, origin, format_time(at), format_time(deadline))
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,9 @@ from receipts.log.draft import Issued
 from receipts.log.erasure import ledger_of
 from receipts.log.store import connect
 from receipts.log.writing import batch
-from receipts.log.writing.batch import Signer, State, Work
+from receipts.log.writing.batch import Work
 from receipts.log.writing.holder import Holder
+from receipts.log.writing.signing import Signer, State
 from receipts.statements.notice import Notice
 from schemas.errors import ComityError, Refused, Undecided
 
