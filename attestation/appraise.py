@@ -28,8 +28,8 @@ from attestation.tdx.collateral.rollback import Marks
 from attestation.tdx.forms import QuoteForm
 from attestation.tdx.quote import Tee
 from schemas.errors import ConfigurationError, Refused, Unreadable
-from schemas.evidence import NodeEvidence, evidence_digest
 from schemas.keys import VerifyKey
+from schemas.proof.evidence import NodeEvidence, evidence_digest
 
 __all__ = [
     "IssuedChallenge",

@@ -39,8 +39,8 @@ from attestation.tdx.quote import QE_VENDOR, read_quote
 from attestation.tdx.show import state_quote
 from schemas.canonical import Json
 from schemas.errors import ComityError, ConfigurationError
-from schemas.evidence import MAX_EVIDENCE_BYTES, NodeEvidence
 from schemas.primitives import format_time, parse_time
+from schemas.proof.evidence import MAX_EVIDENCE_BYTES, NodeEvidence
 
 TEES: Final = ("snp", "tdx", "sgx", "nvidia", "node")
 

@@ -73,7 +73,7 @@ class Expectations:
     """Domain → keys under which its collateral bundles are accepted."""
 
     def signers_of(self, domain: str, at: datetime) -> tuple[VerifyKey, ...]:
-        """As `schemas.collateral.Signers`; the file states keys without dates. Raises `Refused`."""
+        """As `schemas.proof.collateral.Signers`; the file states keys without dates. Raises `Refused`."""
         del at
         if domain not in self.signers:
             raise Refused("collateral.signer", f"{self.source}: no [[collateral.signer]] for {domain}")

@@ -20,7 +20,7 @@ from attestation.tdx.forms import QuoteForm
 from attestation.tdx.quote import QE_VENDOR
 from schemas.canonical import read_json
 from schemas.errors import ConfigurationError, Unreadable
-from schemas.evidence import MAX_EVIDENCE_BYTES, NodeEvidence
+from schemas.proof.evidence import MAX_EVIDENCE_BYTES, NodeEvidence
 
 MAX_FILES: Final = 1000  # files read from one folder of endorsements
 _HEX: Final = re.compile(rb"(0x)?[0-9A-Fa-f]{64,}")  # shorter than any evidence or endorsement

@@ -16,7 +16,7 @@ from attestation.expected import Expectations, NodeExpectations
 from attestation.snp.expected import SnpPolicy
 from attestation.tdx.expected import QuotePolicy
 from schemas.errors import ConfigurationError
-from schemas.trust import FederationTrust
+from schemas.papers.trust import FederationTrust
 
 CACHED_NARROWED: Final = 16  # one per file of expectations and state of what is published
 

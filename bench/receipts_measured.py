@@ -61,7 +61,7 @@ from receipts.statements.receipt import (
 from receipts.statements.statement import read_receipt
 from receipts.verify.pinned import PinnedTrust
 from schemas.keys import SigningKey
-from schemas.manifest import DomainManifest, LogKey, RoleKey, Roots
+from schemas.papers.manifest import DomainManifest, LogKey, RoleKey, Roots
 from schemas.primitives import format_time
 
 ROUNDS: Final = 7

@@ -16,7 +16,7 @@ from schemas.canonical import length_prefixed, sha256
 from schemas.descriptors.profile import DomainProfile
 from schemas.errors import Refused
 from schemas.messages.advert import ReceivedAdvert, receive_advert
-from schemas.trust import FederationTrust
+from schemas.papers.trust import FederationTrust
 
 
 @dataclass(frozen=True, slots=True)

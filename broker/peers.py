@@ -18,8 +18,8 @@ from schemas import envelope
 from schemas.errors import Refused
 from schemas.keys import SigningKey
 from schemas.messages.message import FIRST, Message, Received, new_nonce, receive
+from schemas.papers.trust import FederationTrust
 from schemas.primitives import subject_token
-from schemas.trust import FederationTrust
 
 MESSAGE_LIFETIME_S: Final = (
     60  # seconds; longer than any wait for an answer, far below the replay cache's bound

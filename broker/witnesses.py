@@ -20,7 +20,7 @@ from receipts.note import NoteKey
 from receipts.witnessing.asking import ANSWER_S, Circle, Reply, Witness
 from receipts.witnessing.state import WitnessState
 from schemas.errors import ComityError, Refused, Undecided
-from schemas.trust import FederationTrust
+from schemas.papers.trust import FederationTrust
 
 ADD = b"add-checkpoint"
 LATEST = b"latest"

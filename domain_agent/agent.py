@@ -30,7 +30,6 @@ from federation.flood import FloodLimits
 from federation.register import Accepted, Advert, AdvertRegister
 from federation.serving import Inbound
 from schemas.errors import Refused, Undecided
-from schemas.evidence import pack, unpack
 from schemas.messages.advert import receive_advert
 from schemas.messages.interior import (
     AgentStatus,
@@ -47,6 +46,7 @@ from schemas.messages.interior import (
     SignedResult,
     Welcome,
 )
+from schemas.proof.evidence import pack, unpack
 
 OWN_LIMITS: Final = FloodLimits(rate=5000.0, burst=10_000.0, queue=4096)  # our own broker, per operation
 NODE_LIMITS: Final = FloodLimits(rate=10.0, burst=30.0, queue=16)  # one node: a state each second

@@ -18,7 +18,7 @@ from receipts.model_signature import read_signer, verify_model
 from schemas.descriptors.capability import CapabilityDescriptor, CapabilityQuality, Rates
 from schemas.errors import ComityError, ConfigurationError, Unreadable
 from schemas.keys import SigningKey
-from schemas.manifest import Role
+from schemas.papers.manifest import Role
 from schemas.policy.jurisdictions import check_place
 
 CLASS: Final = r"[a-z0-9][a-z0-9._-]{0,63}"

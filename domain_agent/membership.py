@@ -16,7 +16,7 @@ from domain_agent.toml_file import DIGEST, DOMAIN, Section, read_public
 from federation.client.login import overridden
 from federation.connection import BusSettings
 from schemas.errors import ConfigurationError, Refused, Unreadable
-from schemas.trust import FederationTrust
+from schemas.papers.trust import FederationTrust
 
 ANY: Final = "any"
 LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")

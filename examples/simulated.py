@@ -19,12 +19,12 @@ from attestation.testing.accelerator import SimulatedAccelerators
 from attestation.testing.chip import SimulatedVendor
 from attestation.testing.forge import GPU_MEASUREMENT, MEASUREMENT
 from domain_agent.node.engine.process import llama_binary
-from domain_agent.node.quote import file_digest
+from domain_agent.node.proving.quote import file_digest
 from federation.found import Founded, found
 from federation.founding.plan import NVIDIA, DomainPlan, ImagePlan, NodePlan, Plan, read_plan
 from schemas.canonical import sha256
-from schemas.charter import SimulatedRoot
 from schemas.errors import ConfigurationError
+from schemas.papers.charter import SimulatedRoot
 
 PLAN: Final = Path(__file__).with_name("plan.toml")
 VENDOR: Final = "demo"

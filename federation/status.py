@@ -9,7 +9,7 @@ from typing import Self
 
 from schemas.canonical import Json
 from schemas.errors import ConfigurationError, Unreadable
-from schemas.trust import FederationTrust
+from schemas.papers.trust import FederationTrust
 
 MAX_PUBLIC_FILES = 2048  # manifests or reference lists in one folder
 

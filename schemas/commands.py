@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from schemas.canonical import Wire
-from schemas.charter import Charter, ReferenceValues
 from schemas.descriptors.capability import CapabilityDescriptor
 from schemas.descriptors.extension import Extension
 from schemas.descriptors.profile import DomainProfile
@@ -16,10 +15,11 @@ from schemas.descriptors.request import RequestDescriptor
 from schemas.descriptors.summary import CapabilitySummary
 from schemas.descriptors.tags import PolicyTags
 from schemas.errors import ConfigurationError
-from schemas.evidence import NodeEvidence
-from schemas.manifest import DomainManifest
 from schemas.messages import answer, negotiation
 from schemas.messages.execute import Execute
+from schemas.papers.charter import Charter, ReferenceValues
+from schemas.papers.manifest import DomainManifest
+from schemas.proof.evidence import NodeEvidence
 
 _PUBLISHED: Final[tuple[type[Wire], ...]] = (
     Extension,

@@ -1,6 +1,6 @@
 """Merkle trees as RFC 6962 hashes them: roots and inclusion proofs over bytes.
 
-Used for the challenges that one quote answers (schemas/binding.py), for candidate sets, and, with
+Used for the challenges that one quote answers (schemas/proof/binding.py), for candidate sets, and, with
 consistency proofs and compact ranges added, for the logs (receipts/merkle.py).
 """
 

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from schemas.canonical import sha256
-from schemas.collateral import (
+from schemas.errors import ConfigurationError, Refused, Unreadable
+from schemas.keys import SigningKey
+from schemas.proof.collateral import (
     MAX_INDEX_BYTES,
     MAX_PIECE_BYTES,
     MAX_PIECES,
@@ -21,8 +23,6 @@ from schemas.collateral import (
     verify_index,
     verify_pieces,
 )
-from schemas.errors import ConfigurationError, Refused, Unreadable
-from schemas.keys import SigningKey
 
 INDEX: Final = "index.json"
 

@@ -25,8 +25,8 @@ from attestation.gpu.forms import Devices, TokenFile, devices_of
 from attestation.tdx.origin.chain import INTEL_ROOTS
 from attestation.tdx.quote import read_quote
 from schemas.errors import ConfigurationError
-from schemas.evidence import NodeEvidence
 from schemas.keys import SigningKey
+from schemas.proof.evidence import NodeEvidence
 
 NOTES: Final = frozenset({MARKS, INDEX})
 """Files of a fetched folder that endorse nothing."""

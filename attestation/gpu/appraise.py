@@ -28,7 +28,7 @@ from attestation.result import AttestationResult, Check, decide, failed, renamed
 from attestation.x509 import read_certificate
 from schemas.canonical import sha256
 from schemas.errors import ComityError, Refused
-from schemas.evidence import DeviceState
+from schemas.proof.evidence import DeviceState
 
 NUMBERED_NAMES: Final = 4096  # some 40 checks of each of 64 devices
 _DIFFERING: Final = ("gpu.nonce", "gpu.report.signature")

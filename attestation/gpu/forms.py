@@ -14,7 +14,7 @@ from attestation.gpu.node.devices import DeviceInput
 from attestation.gpu.spdm.report import is_report
 from schemas.canonical import read_json
 from schemas.errors import Refused, Unreadable
-from schemas.evidence import NodeEvidence
+from schemas.proof.evidence import NodeEvidence
 
 MAX_REQUEST_BYTES: Final = 1024 * 1024  # 64 devices with their chains
 REPORT_FILE: Final = "report.bin"

@@ -21,7 +21,7 @@ from attestation.gpu.rim.issues import SECONDS_A_DAY, Rules
 from attestation.gpu.rim.manifest import verify_manifest
 from attestation.gpu.spdm.report import MAX_REPORT_BYTES, Standing
 from schemas.errors import Refused
-from schemas.evidence import DeviceState
+from schemas.proof.evidence import DeviceState
 
 if TYPE_CHECKING:
     from attestation.gpu.appraise import DeviceAppraisal

@@ -15,7 +15,7 @@ from attestation.gpu.spdm.report import Report
 from attestation.gpu.verify import version_of
 from attestation.result import Check, compared, failed, not_evaluated, passed, undecided
 from attestation.toml import ANY
-from schemas.evidence import DeviceState
+from schemas.proof.evidence import DeviceState
 
 _NAMES: Final = ("gpu.policy.chip", "gpu.policy.driver", "gpu.policy.vbios", "gpu.policy.mode")
 

@@ -1,6 +1,6 @@
 """What `NodeEvidence` adds to a CPU report: the binding, the challenge, the engine, the enrolment.
 
-Every value here is inside the 64 bytes that the hardware signed (schemas/binding.py), so a failing
+Every value here is inside the 64 bytes that the hardware signed (schemas/proof/binding.py), so a failing
 `check_report_data` voids all the others.
 """
 
@@ -13,10 +13,10 @@ from typing import Final
 
 from attestation.expected import NodeExpectations
 from attestation.result import Check, compared, failed, not_evaluated, passed, undecided
-from schemas.binding import verify_challenge
 from schemas.canonical import sha256
 from schemas.errors import Refused
-from schemas.evidence import ModelFile, NodeConfiguration, NodeEvidence
+from schemas.proof.binding import verify_challenge
+from schemas.proof.evidence import ModelFile, NodeConfiguration, NodeEvidence
 
 CLOCK_TOLERANCE: Final = 30  # seconds: replicas of one broker issue challenges on several clocks
 SEAL_KEY_BYTES: Final = 1216  # X-Wing public key

@@ -12,7 +12,7 @@ from attestation.result import AttestationResult, Check, decide, undecided
 from attestation.snp.appraise import appraise_report
 from attestation.tdx.appraise import appraise_quote
 from attestation.tdx.body import SgxReport
-from schemas.evidence import NodeEvidence
+from schemas.proof.evidence import NodeEvidence
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,8 @@ from attestation.testing.nvidia_report import make_report
 from attestation.testing.nvidia_status import Answer, asked
 from schemas.canonical import Json, read_json, write_json
 from schemas.errors import ConfigurationError
-from schemas.evidence import DeviceEvidence
 from schemas.keys import read_secret, write_secret
+from schemas.proof.evidence import DeviceEvidence
 
 BLOCKS: Final = 64
 DEVICE_KEY: Final = "leaf.key"

@@ -19,8 +19,8 @@ from attestation.snp.products import PRODUCTS, Product
 from attestation.testing.forge import CPUIDS, MEASUREMENT, TCBS, Forge, make_report, sign_report
 from schemas.canonical import Json, read_json, sha256, write_json
 from schemas.errors import ConfigurationError
-from schemas.evidence import CpuEvidence
 from schemas.keys import read_secret, write_secret
+from schemas.proof.evidence import CpuEvidence
 
 _ENDORSEMENTS = ("ark.der", "ask.der", "vcek.der", "crl.der")
 

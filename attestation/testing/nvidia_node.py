@@ -9,7 +9,7 @@ from typing import Any, Final
 from attestation.testing.nvidia import GpuForge
 from attestation.testing.nvidia_manifest import manifests_for
 from attestation.testing.nvidia_report import NONCE
-from schemas.evidence import DeviceEvidence, DeviceState
+from schemas.proof.evidence import DeviceEvidence, DeviceState
 
 LINKS: Final = (5, 5, 4, 4)
 """Links from each GPU to each of the four switches; 18 in all."""

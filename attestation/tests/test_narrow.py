@@ -22,7 +22,7 @@ from attestation.node.tests.test_appraise_node import (
 )
 from attestation.testing.forge import MEASUREMENT
 from schemas.errors import ConfigurationError
-from schemas.trust import FederationTrust
+from schemas.papers.trust import FederationTrust
 
 __all__ = ["question"]
 NONE = "00" * 32

@@ -17,9 +17,9 @@ from attestation.appraise import IssuedChallenge, NodeAppraisal, appraise_node
 from attestation.expected import Expectations
 from attestation.narrow import narrow
 from schemas.errors import Refused
-from schemas.evidence import MAX_EVIDENCE_BYTES, evidence_digest, unpack
 from schemas.messages.interior import OwnAdvert
-from schemas.trust import FederationTrust
+from schemas.papers.trust import FederationTrust
+from schemas.proof.evidence import MAX_EVIDENCE_BYTES, evidence_digest, unpack
 
 MAX_CACHED: Final = 4096  # appraisals; one per node and epoch in sight
 MAX_REVOKED: Final = 100_000  # node keys remembered as revoked; a node makes a new key at each start

@@ -14,10 +14,10 @@ from typing import Final
 from attestation.appraise import NodeAppraisal
 from broker.edge.exchange import Accepted
 from receipts.statements.decided import by_offer
-from schemas.charter import Charter
 from schemas.descriptors.profile import DomainProfile
 from schemas.errors import ConfigurationError
 from schemas.messages.negotiation import CallForOffers, Offer
+from schemas.papers.charter import Charter
 from schemas.policy.facts import AttestedFacts, DomainFacts, RequestContext, Subject, Unusable
 from schemas.policy.layers import ELSEWHERE, Decision, Layers
 from schemas.policy.policy_set import PolicySet

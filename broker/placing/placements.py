@@ -29,9 +29,9 @@ from receipts.statements import fields, receipt
 from receipts.statements.decided import plan_digest
 from schemas import merkle
 from schemas.canonical import Json, jcs, sha256, write_json
+from schemas.papers.trust import FederationTrust
 from schemas.policy.layers import Decision
 from schemas.primitives import format_time
-from schemas.trust import FederationTrust
 
 
 @dataclass(frozen=True, slots=True)

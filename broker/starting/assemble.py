@@ -40,7 +40,7 @@ from schemas.descriptors.summary import CapabilitySummary
 from schemas.errors import ConfigurationError
 from schemas.keys import SigningKey
 from schemas.messages.negotiation import FetchEvidence
-from schemas.trust import FederationTrust
+from schemas.papers.trust import FederationTrust
 
 EVIDENCE_S = 5.0  # seconds for a peer to send an evidence document
 

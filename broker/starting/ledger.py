@@ -21,8 +21,8 @@ from receipts.statements.fields import ManifestRef
 from receipts.witnessing.state import WitnessState
 from schemas.errors import ConfigurationError
 from schemas.keys import SigningKey, read_secret
-from schemas.manifest import DomainManifest, LogKey
-from schemas.trust import FederationTrust
+from schemas.papers.manifest import DomainManifest, LogKey
+from schemas.papers.trust import FederationTrust
 
 
 async def open_log(config: BrokerConfig, files: TrustFiles, rules: Rulebook) -> TransparencyLog:

@@ -13,9 +13,9 @@ from broker.placing.decide import Rulebook
 from receipts.log import Documents
 from schemas import envelope
 from schemas.errors import ConfigurationError, Refused, Unreadable
+from schemas.papers.trust import FederationTrust
 from schemas.policy.packs import load_file, load_pack
 from schemas.policy.policy_set import PolicySet
-from schemas.trust import FederationTrust
 
 DEFAULT_TENANT_RULES: Final = "default"
 

@@ -13,8 +13,14 @@ from attestation.testing.expectations import simulated_expectations
 from attestation.testing.forge import MEASUREMENT
 from broker.peers import Peers
 from broker.placing.negotiate import Offered
-from schemas import binding, envelope, seal
-from schemas.charter import (
+from schemas import envelope, seal
+from schemas.descriptors.capability import Rates
+from schemas.descriptors.profile import DomainProfile, LegalEntity, ProfileEvidence
+from schemas.descriptors.request import PolicyTags
+from schemas.keys import SigningKey
+from schemas.messages.message import Received
+from schemas.messages.negotiation import CallForOffers, Offer
+from schemas.papers.charter import (
     Charter,
     Endorsement,
     ImagePublisher,
@@ -24,15 +30,10 @@ from schemas.charter import (
     SimulatedRoot,
     sign_charter,
 )
-from schemas.descriptors.capability import Rates
-from schemas.descriptors.profile import DomainProfile, LegalEntity, ProfileEvidence
-from schemas.descriptors.request import PolicyTags
-from schemas.evidence import ChallengeProof, CpuEvidence, ModelFile, NodeConfiguration, NodeEvidence
-from schemas.keys import SigningKey
-from schemas.manifest import DomainManifest, Role, RoleKey, Roots, sign_manifest
-from schemas.messages.message import Received
-from schemas.messages.negotiation import CallForOffers, Offer
-from schemas.trust import FederationTrust
+from schemas.papers.manifest import DomainManifest, Role, RoleKey, Roots, sign_manifest
+from schemas.papers.trust import FederationTrust
+from schemas.proof import binding
+from schemas.proof.evidence import ChallengeProof, CpuEvidence, ModelFile, NodeConfiguration, NodeEvidence
 
 FEDERATION = "test"
 CONSUMER, PROVIDER = "clinic.de", "cloud.fr"

@@ -17,7 +17,7 @@ from receipts.cosignature import SUBTREE, Cosigner
 from receipts.note import NoteSigner
 from schemas.errors import ConfigurationError
 from schemas.keys import SigningKey, write_secret
-from schemas.manifest import DomainManifest, LogKey, RoleKey, Roots
+from schemas.papers.manifest import DomainManifest, LogKey, RoleKey, Roots
 
 ORIGIN = "clinic.de/log"
 

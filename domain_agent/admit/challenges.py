@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from attestation.appraise import IssuedChallenge
-from schemas.binding import CHALLENGE_BYTES
+from schemas.proof.binding import CHALLENGE_BYTES
 
 ROTATE_S: Final = 50.0  # seconds a challenge is current; session.md 2 allows 60
 KEEP_S: Final = 86_400.0  # seconds an old one may still be answered for: the longest age anyone may accept

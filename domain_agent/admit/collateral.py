@@ -17,8 +17,8 @@ from typing import Final
 from attestation.collateral.bundle import INDEX, read_bundle
 from domain_agent.membership import Membership
 from schemas.canonical import sha256
-from schemas.collateral import ROLE, verify_index, verify_pieces
 from schemas.errors import ComityError, Refused, Undecided
+from schemas.proof.collateral import ROLE, verify_index, verify_pieces
 
 _log: Final = logging.getLogger("comity.agent")
 

@@ -16,8 +16,8 @@ from attestation.ear import sign_ear, verify_ear
 from schemas.canonical import Json
 from schemas.errors import Refused
 from schemas.keys import SigningKey
-from schemas.manifest import Role
-from schemas.trust import FederationTrust
+from schemas.papers.manifest import Role
+from schemas.papers.trust import FederationTrust
 
 ROLE: Final[Role] = "attestation-verifier"
 MIN_LIFETIME_S: Final = 1  # seconds: a result that is over at once still says what was found

@@ -17,7 +17,7 @@ from domain_agent import observe
 from domain_agent.node import config as node_config
 from domain_agent.node.keys import NodeKeys
 from domain_agent.node.program import Node
-from domain_agent.node.quote import make_evidence
+from domain_agent.node.proving.quote import make_evidence
 from domain_agent.node.start import collector, device_collector, event_log_reader, start_engine
 from schemas.errors import ConfigurationError
 

@@ -14,24 +14,24 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
 
-from domain_agent.node.collateral import CollateralCopy
-from domain_agent.node.collect import Collect
 from domain_agent.node.config import NodeConfig
-from domain_agent.node.devices import CollectDevices
 from domain_agent.node.engine.telemetry import available_memory_mb
 from domain_agent.node.keys import NodeKeys
-from domain_agent.node.quote import make_evidence
-from domain_agent.node.run import Executor, Stop, execute
+from domain_agent.node.proving.collateral import CollateralCopy
+from domain_agent.node.proving.collect import Collect
+from domain_agent.node.proving.devices import CollectDevices
+from domain_agent.node.proving.quote import make_evidence
+from domain_agent.node.running.run import Executor, Stop, execute
+from domain_agent.node.running.statement import Ending
 from domain_agent.node.start import StartedEngine, collector, device_collector, event_log_reader, start_engine
-from domain_agent.node.statement import Ending
 from domain_agent.spans import working
 from federation.connection import Bus
 from federation.flood import FloodLimits
 from federation.serving import Inbound
 from federation.stream import Responder, serve_streams
 from schemas.errors import ComityError, ConfigurationError, Undecided
-from schemas.evidence import pack
 from schemas.messages.interior import Challenges, EvidenceRequest, Hello, ModelState, NodeState, Welcome
+from schemas.proof.evidence import pack
 
 STATE_EVERY_S: Final = 1.0  # seconds between two reports to the agent
 HELLO_EVERY_S: Final = 1.0  # seconds until the agent is asked again to take notice

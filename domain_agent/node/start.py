@@ -7,20 +7,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from domain_agent.node.collect import Collect, Endorsed, TsmCollector, simulated
 from domain_agent.node.config import AttachedEngine, Devices, LlamaEngine, NodeConfig, Tee
-from domain_agent.node.devices import CollectDevices, NvmlCollector, simulated_board
 from domain_agent.node.engine.body import read_body
 from domain_agent.node.engine.client import EngineAddress, EngineClient
 from domain_agent.node.engine.process import LlamaProcess, llama_binary
 from domain_agent.node.engine.serving import WARM_UP, Serving
 from domain_agent.node.engine_llamacpp import flags
-from domain_agent.node.event_log import read_firmware_log
-from domain_agent.node.quote import file_digest
-from domain_agent.node.run import Resident
-from domain_agent.node.sev_guest import SevGuestCollector
+from domain_agent.node.proving.collect import Collect, Endorsed, TsmCollector, simulated
+from domain_agent.node.proving.devices import CollectDevices, NvmlCollector, simulated_board
+from domain_agent.node.proving.event_log import read_firmware_log
+from domain_agent.node.proving.quote import file_digest
+from domain_agent.node.proving.sev_guest import SevGuestCollector
+from domain_agent.node.running.run import Resident
 from schemas.errors import ConfigurationError
-from schemas.evidence import ModelFile, NodeConfiguration
+from schemas.proof.evidence import ModelFile, NodeConfiguration
 
 SPARE_CONNECTIONS: Final = 4  # to the engine, beside one per slot: telemetry and erasing
 UNHASHED: Final = "0" * 64

@@ -13,8 +13,8 @@ from domain_agent.membership import Membership
 from domain_agent.node.engine.client import EngineAddress, EngineClient
 from domain_agent.node.engine.serving import PrefixCache, Serving
 from domain_agent.node.keys import NodeKeys
-from domain_agent.node.run import Executor, Resident, Stop, execute
-from domain_agent.node.statement import Ending
+from domain_agent.node.running.run import Executor, Resident, Stop, execute
+from domain_agent.node.running.statement import Ending
 from domain_agent.tests.consumer import Attempt, Consumer, NodeFacts
 from domain_agent.tests.founding import CAPABILITY, OURS, PEER, Founded
 from federation.connection import BusSettings

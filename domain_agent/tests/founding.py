@@ -17,7 +17,9 @@ from attestation.testing.forge import MEASUREMENT
 from domain_agent.node.engine.process import llama_binary
 from schemas import envelope
 from schemas.canonical import sha256
-from schemas.charter import (
+from schemas.descriptors.profile import DomainProfile, LegalEntity, ProfileEvidence
+from schemas.keys import SigningKey
+from schemas.papers.charter import (
     Charter,
     Endorsement,
     ImagePublisher,
@@ -27,10 +29,8 @@ from schemas.charter import (
     SimulatedRoot,
     sign_charter,
 )
-from schemas.descriptors.profile import DomainProfile, LegalEntity, ProfileEvidence
-from schemas.keys import SigningKey
-from schemas.manifest import DomainManifest, Role, RoleKey, Roots, sign_manifest
-from schemas.trust import FederationTrust
+from schemas.papers.manifest import DomainManifest, Role, RoleKey, Roots, sign_manifest
+from schemas.papers.trust import FederationTrust
 
 FEDERATION = "test-federation"
 OURS, PEER = "clinic.de", "cloud.fr"

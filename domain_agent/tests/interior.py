@@ -17,7 +17,7 @@ from domain_agent.admit.revocations import Revocations
 from domain_agent.clock import Clock
 from domain_agent.membership import Membership
 from domain_agent.node.keys import NodeKeys
-from domain_agent.node.quote import make_evidence
+from domain_agent.node.proving.quote import make_evidence
 from domain_agent.offer.capacity import Capacity
 from domain_agent.offer.catalogue import Catalogue
 from domain_agent.offer.holding import Holding
@@ -27,8 +27,8 @@ from federation.connection import BusSettings
 from schemas.canonical import write_json
 from schemas.descriptors.capability import CapabilityDescriptor, CapabilityQuality, Rates
 from schemas.errors import Undecided
-from schemas.evidence import ModelFile, NodeConfiguration
 from schemas.messages.interior import Challenges, ModelState, NodeState
+from schemas.proof.evidence import ModelFile, NodeConfiguration
 
 MODEL = "ab" * 32
 SETTINGS = BusSettings("nats://127.0.0.1:1", Path("none"), None, "test", "_INBOX.test")

@@ -13,7 +13,7 @@ import pytest
 from attestation.collateral.bundle import INDEX, write_bundle
 from domain_agent.admit.collateral import Collateral
 from domain_agent.membership import Membership
-from domain_agent.node.collateral import MAX_ATTACHED, CollateralCopy
+from domain_agent.node.proving.collateral import MAX_ATTACHED, CollateralCopy
 from domain_agent.tests.founding import OURS, PEER, Founded
 from federation.connection import BusSettings
 from schemas.canonical import sha256

@@ -20,8 +20,8 @@ from domain_agent.tests.domain import ANSWER_S, domain
 from domain_agent.tests.engines import ScriptedEngine
 from domain_agent.tests.founding import PEER, Founded
 from federation.stream import open_stream
-from schemas.evidence import NodeEvidence
 from schemas.messages.interior import AgentStatus, EvidenceRequest
+from schemas.proof.evidence import NodeEvidence
 
 ROOT = Path(__file__).parents[2]
 CANARY = f"canary-{secrets.token_hex(8)}"

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, mldsa
 
 from schemas.canonical import sha256
 from schemas.keys import SigningKey, write_secret
-from schemas.manifest import Role
+from schemas.papers.manifest import Role
 
 ED25519_NOTE: Final = 0x01  # C2SP signed-note's type byte
 ED25519_COSIGNATURE: Final = 0x04  # C2SP tlog-cosignature's type byte

@@ -10,15 +10,6 @@ from typing import Final, Self
 from federation.founding.keys import DomainKeys
 from federation.founding.plan import DomainPlan, Plan
 from schemas import envelope
-from schemas.charter import (
-    Charter,
-    Endorsement,
-    ImagePublisher,
-    Member,
-    ReferenceValue,
-    ReferenceValues,
-    sign_charter,
-)
 from schemas.descriptors.profile import (
     Certification,
     DomainProfile,
@@ -29,7 +20,16 @@ from schemas.descriptors.profile import (
     Vouched,
 )
 from schemas.keys import SigningKey
-from schemas.manifest import DomainManifest, LogKey, RoleKey, Roots, WitnessKey, sign_manifest
+from schemas.papers.charter import (
+    Charter,
+    Endorsement,
+    ImagePublisher,
+    Member,
+    ReferenceValue,
+    ReferenceValues,
+    sign_charter,
+)
+from schemas.papers.manifest import DomainManifest, LogKey, RoleKey, Roots, WitnessKey, sign_manifest
 
 MAX_MERGE_DELAY_S: Final = 10  # seconds within which a promised receipt stands in its log
 SIMULATED_ASSURANCE: Final = 1

@@ -11,12 +11,12 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, model_validator
 
 from schemas.canonical import Wire, write_json
-from schemas.charter import SimulatedRoot
 from schemas.descriptors.capability import CapabilityDescriptor
 from schemas.descriptors.profile import CertificationScheme, EvidenceClass, Place, Regime
 from schemas.descriptors.tags import TagFloor
 from schemas.envelope import MAX_SIGNATURES
 from schemas.errors import ConfigurationError, Unreadable
+from schemas.papers.charter import SimulatedRoot
 from schemas.primitives import Count, Digest, DomainName, Label, Token
 from schemas.toml import load_toml
 

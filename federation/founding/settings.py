@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from federation.founding.keys import BESIDE_FILE, DomainKeys
 from federation.founding.plan import ANY, NVIDIA, NVML, DomainPlan, NodePlan, Plan
 from schemas.canonical import Json
-from schemas.charter import SimulatedRoot
 from schemas.descriptors.capability import CapabilityDescriptor
 from schemas.keys import VerifyKey
+from schemas.papers.charter import SimulatedRoot
 
 SNP_WAIVED = (
     "report_data", "host_data", "id_key_digest", "author_key_digest", "family_id", "image_id",

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from domain_agent.node.devices import CollectDevices, simulated_board
+from domain_agent.node.proving.devices import CollectDevices, simulated_board
 from federation.found import Founded
 from federation_tests.conftest import MakeWorld
 from federation_tests.hostile.lie import Lie, lie
 from federation_tests.hostile.lying import ONE_NODE_EACH, declined, heard, tell
 from federation_tests.plan import CLINIC, CLOUD, HYPER, Changes, makers
 from federation_tests.world import World, until
-from schemas.evidence import DeviceEvidence
+from schemas.proof.evidence import DeviceEvidence
 
 
 def _with_board(board: Path | None, *, agent_looks_away: bool = True) -> Callable[[Founded], None]:

@@ -16,9 +16,9 @@ from federation_tests.plan import CLINIC, CLOUD
 from federation_tests.receipts import verify
 from federation_tests.stories.test_composite import CONFIDENTIAL, placed
 from federation_tests.world import World, until
-from schemas.collateral import ROLE, verify_index, verify_pieces
 from schemas.errors import Undecided
 from schemas.keys import SigningKey
+from schemas.proof.collateral import ROLE, verify_index, verify_pieces
 
 
 def gpu_of(founded: Founded) -> Path:

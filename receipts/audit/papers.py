@@ -8,7 +8,7 @@ from typing import Final
 from receipts.bundle import Bundle
 from schemas import envelope
 from schemas.errors import ConfigurationError, Unreadable
-from schemas.manifest import MANIFEST_TYPE
+from schemas.papers.manifest import MANIFEST_TYPE
 
 MAX_PAPERS: Final = 4096  # files looked at
 MAX_PAPER_BYTES: Final = 4 * 1024 * 1024  # of one file; larger ones are none of ours

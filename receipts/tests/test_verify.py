@@ -37,7 +37,7 @@ from receipts.tests.world import (
 from receipts.verify import CLAIMS, Report
 from schemas import envelope
 from schemas.keys import SigningKey
-from schemas.manifest import RevokedKey, sign_manifest
+from schemas.papers.manifest import RevokedKey, sign_manifest
 from schemas.primitives import format_time
 
 REQUIRED = {"signature", "schema", "issuer-key", "logged", "execution-link", "attested"}

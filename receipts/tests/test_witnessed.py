@@ -22,7 +22,7 @@ from receipts.verify import Report
 from receipts.verify.witnessed import tolerance
 from receipts.witnessing import quorum
 from schemas.errors import ConfigurationError, Unreadable
-from schemas.manifest import DomainManifest, RevokedKey, WitnessKey
+from schemas.papers.manifest import DomainManifest, RevokedKey, WitnessKey
 from schemas.primitives import format_time
 
 

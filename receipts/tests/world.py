@@ -46,13 +46,11 @@ from receipts.statements.receipt import (
 from receipts.verify import Report, verify_bundle
 from receipts.verify.trust_file import TrustFile, parse
 from schemas import envelope
-from schemas.binding import ChallengeTree
 from schemas.canonical import sha256
-from schemas.charter import Charter, Endorsement, Member, sign_charter
 from schemas.descriptors.profile import DomainProfile, LegalEntity, ProfileEvidence
-from schemas.evidence import ChallengeProof, ModelFile, NodeConfiguration, NodeEvidence
 from schemas.keys import SigningKey, VerifyKey
-from schemas.manifest import (
+from schemas.papers.charter import Charter, Endorsement, Member, sign_charter
+from schemas.papers.manifest import (
     DomainManifest,
     LogKey,
     RevokedKey,
@@ -62,6 +60,8 @@ from schemas.manifest import (
     sign_manifest,
 )
 from schemas.primitives import format_time
+from schemas.proof.binding import ChallengeTree
+from schemas.proof.evidence import ChallengeProof, ModelFile, NodeConfiguration, NodeEvidence
 
 FEDERATION: Final = "care"
 CLINIC: Final = "clinic.de"

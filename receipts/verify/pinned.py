@@ -15,8 +15,8 @@ from schemas import envelope
 from schemas.descriptors.profile import DomainProfile
 from schemas.errors import Refused, Undecided
 from schemas.keys import VerifyKey
-from schemas.manifest import DomainManifest, RevokedKey, Role, RoleKey, verify_manifest
-from schemas.trust import FederationTrust
+from schemas.papers.manifest import DomainManifest, RevokedKey, Role, RoleKey, verify_manifest
+from schemas.papers.trust import FederationTrust
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from receipts.verify.claim import CLAIMS, ClaimName
 from receipts.witnessing.quorum import NONE, Policy
 from receipts.witnessing.quorum import read as read_policy
 from schemas.errors import ConfigurationError, Refused, Unreadable
-from schemas.manifest import Roots
+from schemas.papers.manifest import Roots
 from schemas.toml import parse_toml
 
 MAX_TRUST_BYTES: Final = 1024 * 1024  # a file that people write

@@ -1,6 +1,6 @@
 """`DomainProfile`: what is known about a domain for a day or longer, and who vouches for it.
 
-The charter carries each member's endorsed profile (schemas/charter.py): that copy feeds policy. A
+The charter carries each member's endorsed profile (schemas/papers/charter.py): that copy feeds policy. A
 domain's own copy may narrow it, never widen it. Every legal attribute carries an evidence class,
 and no class claims more than its kind can: hardware attests neither a country nor an owner.
 """

@@ -9,7 +9,9 @@ from datetime import UTC, datetime
 import pytest
 
 from schemas import envelope
-from schemas.charter import (
+from schemas.descriptors.profile import DomainProfile, LegalEntity, ProfileEvidence
+from schemas.keys import SigningKey
+from schemas.papers.charter import (
     Charter,
     Endorsement,
     ImagePublisher,
@@ -18,10 +20,8 @@ from schemas.charter import (
     ReferenceValues,
     sign_charter,
 )
-from schemas.descriptors.profile import DomainProfile, LegalEntity, ProfileEvidence
-from schemas.keys import SigningKey
-from schemas.manifest import DomainManifest, LogKey, Role, RoleKey, Roots, sign_manifest
-from schemas.trust import FederationTrust
+from schemas.papers.manifest import DomainManifest, LogKey, Role, RoleKey, Roots, sign_manifest
+from schemas.papers.trust import FederationTrust
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 START = int(NOW.timestamp()) - 3600

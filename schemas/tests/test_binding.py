@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import binding
-from schemas.binding import ChallengePath, ChallengeTree, NodeIdentity
 from schemas.errors import Refused
+from schemas.proof import binding
+from schemas.proof.binding import ChallengePath, ChallengeTree, NodeIdentity
 
 IDENTITY = NodeIdentity("fed", "a.example", "n1", "b1", 7, b"spki", b"seal")
 ROOT, CONFIG, DEVICES = b"\1" * 32, b"\2" * 32, bytes(32)

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from schemas import envelope
 from schemas.canonical import Json, read_json, sha256, write_json
-from schemas.collateral import (
+from schemas.errors import ComityError, Refused, Unreadable
+from schemas.keys import SigningKey, VerifyKey
+from schemas.proof.collateral import (
     COLLATERAL,
     MAX_PIECE_BYTES,
     MAX_PIECES,
@@ -21,8 +23,6 @@ from schemas.collateral import (
     verify_index,
     verify_pieces,
 )
-from schemas.errors import ComityError, Refused, Unreadable
-from schemas.keys import SigningKey, VerifyKey
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 DOCUMENTS = [b"a certificate", b"a list", b"a manifest"]

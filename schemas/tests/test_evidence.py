@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import binding
 from schemas.errors import Refused, Unreadable
-from schemas.evidence import (
+from schemas.keys import SigningKey
+from schemas.proof import binding
+from schemas.proof.evidence import (
     MAX_EVIDENCE_BYTES,
     PACKED_FROM,
     ChallengeProof,
@@ -22,7 +23,6 @@ from schemas.evidence import (
     pack,
     unpack,
 )
-from schemas.keys import SigningKey
 
 NODE = SigningKey.generate()
 TREE = binding.ChallengeTree.over({"a.example": b"\1" * 32, "b.example": b"\2" * 32})

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from schemas import envelope
-from schemas.charter import Charter, sign_charter, verify_charter, verify_reference_values
 from schemas.errors import ComityError, Refused, Unreadable
 from schemas.keys import SigningKey
-from schemas.manifest import DomainManifest, RevokedKey, Roots, sign_manifest, verify_manifest
-from schemas.trust import FederationTrust
+from schemas.papers.charter import Charter, sign_charter, verify_charter, verify_reference_values
+from schemas.papers.manifest import DomainManifest, RevokedKey, Roots, sign_manifest, verify_manifest
+from schemas.papers.trust import FederationTrust
 
 if TYPE_CHECKING:
     from schemas.tests.conftest import Founding, House

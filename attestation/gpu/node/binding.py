@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from attestation.result import Check, compared, failed, not_evaluated, passed
-from schemas.binding import device_nonce
-from schemas.evidence import NodeEvidence
+from schemas.proof.binding import device_nonce
+from schemas.proof.evidence import NodeEvidence
 
 _CLAUSE: Final = "gpu.md 10; session.md 1"
 

@@ -15,9 +15,9 @@ from attestation.gpu.expected import GpuPolicy
 from attestation.gpu.node.binding import BINDING_MODES, binding_of, check_binding, check_nonces
 from attestation.gpu.node.devices import Asked, DeviceInput, DevicesAppraisal, appraise_devices
 from attestation.result import Check, compared, failed, not_evaluated, passed, undecided
-from schemas.binding import device_nonce
 from schemas.canonical import Json, sha256
-from schemas.evidence import NodeEvidence
+from schemas.proof.binding import device_nonce
+from schemas.proof.evidence import NodeEvidence
 
 CPU_ONLY: Final = "cpu-only"
 

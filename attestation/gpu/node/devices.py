@@ -21,7 +21,7 @@ from attestation.gpu.spdm.opaque import DRIVER
 from attestation.result import Check, compared, failed, not_evaluated, undecided
 from schemas.canonical import Json
 from schemas.errors import Unreadable
-from schemas.evidence import DeviceState
+from schemas.proof.evidence import DeviceState
 
 MAX_DEVICES: Final = 64
 _UNPROVEN: Final = ("gpu.nras.form", "gpu.nras.key", "gpu.nras.anchor", "gpu.nras.time")

@@ -16,7 +16,7 @@ from attestation.gpu.node.devices import DeviceInput
 from attestation.result import AttestationResult
 from attestation.testing.accelerator import SimulatedAccelerators, SimulatedBoard
 from schemas.errors import ConfigurationError
-from schemas.evidence import DeviceEvidence
+from schemas.proof.evidence import DeviceEvidence
 
 MADE = datetime(2027, 5, 4, tzinfo=UTC)
 NONCE = bytes(range(32))

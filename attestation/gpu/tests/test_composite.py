@@ -32,8 +32,9 @@ from attestation.testing.intel import IntelForge
 from attestation.testing.nvidia import NOW
 from attestation.testing.nvidia_node import PRODUCTION, BoardForge, board_manifests
 from attestation.testing.nvidia_status import answers
-from schemas.binding import ChallengeTree, device_nonce
-from schemas.evidence import (
+from schemas.keys import SigningKey
+from schemas.proof.binding import ChallengeTree, device_nonce
+from schemas.proof.evidence import (
     ChallengeProof,
     CpuEvidence,
     DeviceEvidence,
@@ -41,7 +42,6 @@ from schemas.evidence import (
     NodeConfiguration,
     NodeEvidence,
 )
-from schemas.keys import SigningKey
 
 CHALLENGE = bytes([1]) * 32
 BOARD = BoardForge(gpus=2, switches=1, links=(18,))

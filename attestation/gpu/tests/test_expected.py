@@ -15,7 +15,7 @@ from attestation.gpu.tests.judging import GOOD, KEYS, but, codes, expect, judge,
 from attestation.narrow import check_roots
 from attestation.testing.nvidia import NOW, spki_digest
 from schemas.errors import ConfigurationError
-from schemas.trust import FederationTrust
+from schemas.papers.trust import FederationTrust
 
 DIGEST = "ab" * 32
 

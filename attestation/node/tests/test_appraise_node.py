@@ -14,11 +14,11 @@ from attestation.appraise import IssuedChallenge, NodeAppraisal, appraise_node, 
 from attestation.expected import Expectations
 from attestation.testing.chip import SimulatedChip, SimulatedVendor
 from attestation.testing.expectations import simulated_expectations
-from schemas.binding import ChallengeTree
 from schemas.canonical import sha256
 from schemas.errors import Unreadable
-from schemas.evidence import ChallengeProof, ModelFile, NodeConfiguration, NodeEvidence
 from schemas.keys import SigningKey
+from schemas.proof.binding import ChallengeTree
+from schemas.proof.evidence import ChallengeProof, ModelFile, NodeConfiguration, NodeEvidence
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 CLINIC = bytes([1]) * 32

@@ -19,8 +19,8 @@ from attestation.testing.intel import IntelForge
 from attestation.testing.intel_documents import NOW
 from attestation.testing.intel_quote import GOOD_TD
 from schemas.errors import ConfigurationError
-from schemas.evidence import CpuEvidence, NodeEvidence
-from schemas.trust import FederationTrust
+from schemas.papers.trust import FederationTrust
+from schemas.proof.evidence import CpuEvidence, NodeEvidence
 
 NODE = f'[node]\nengine_digests = ["{ENGINE}"]\n[node.models]\n"chat.small/demo" = ["{MODEL}"]\n'
 DIGEST = platform_digest(GOOD.ppid).hex()

@@ -24,16 +24,16 @@ from attestation.testing.nvidia_manifest import manifests_for
 from attestation.testing.nvidia_node import VBIOS, BoardForge, board_manifests
 from attestation.testing.nvidia_status import answers
 from domain_agent.node import config as node_config
-from domain_agent.node.collect import simulated
-from domain_agent.node.devices import NvmlCollector, simulated_board
 from domain_agent.node.keys import NodeKeys
-from domain_agent.node.quote import make_evidence
+from domain_agent.node.proving.collect import simulated
+from domain_agent.node.proving.devices import NvmlCollector, simulated_board
+from domain_agent.node.proving.quote import make_evidence
 from domain_agent.node.start import device_collector
 from domain_agent.tests.founding import FEDERATION, OURS, Founded
 from domain_agent.tests.node.test_evidence import CHALLENGES, configuration
-from schemas.binding import device_nonce
 from schemas.errors import ComityError, ConfigurationError, Undecided
-from schemas.evidence import MAX_PACKED_BYTES, DeviceEvidence, pack, unpack
+from schemas.proof.binding import device_nonce
+from schemas.proof.evidence import MAX_PACKED_BYTES, DeviceEvidence, pack, unpack
 
 NONCE = bytes(range(32, 64))
 KEYS = ("driver_min", "vbios", "modes", "revocation")
@@ -204,7 +204,7 @@ async def test_the_node_binds_what_the_devices_answer(founded: Founded) -> None:
 async def test_a_driver_that_never_answers_ends_in_a_timeout(
     founded: Founded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("domain_agent.node.quote.COLLECT_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("domain_agent.node.proving.quote.COLLECT_TIMEOUT_S", 0.05)
     answered = threading.Event()
 
     def stuck(nonce: bytes) -> list[DeviceEvidence]:

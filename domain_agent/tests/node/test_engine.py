@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from domain_agent.node.engine.client import EngineAddress
-from domain_agent.node.statement import Ending
+from domain_agent.node.running.statement import Ending
 from domain_agent.tests.bench import bench, until
 from domain_agent.tests.consumer import chat
 from domain_agent.tests.engines import ScriptedEngine, event, finish, say

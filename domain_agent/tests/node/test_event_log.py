@@ -9,14 +9,14 @@ import pytest
 from attestation.tdx.log.ccel import read_ccel
 from attestation.tdx.log.tests.logs import ccel, record
 from domain_agent.node.config import Tee
-from domain_agent.node.event_log import KEPT_FILL_BYTES, MAX_LOG_BYTES, read_firmware_log
 from domain_agent.node.keys import NodeKeys
-from domain_agent.node.quote import make_evidence
+from domain_agent.node.proving.event_log import KEPT_FILL_BYTES, MAX_LOG_BYTES, read_firmware_log
+from domain_agent.node.proving.quote import make_evidence
 from domain_agent.node.start import event_log_reader
 from domain_agent.tests.founding import FEDERATION, OURS
 from domain_agent.tests.node.test_evidence import CHALLENGES, configuration
 from schemas.errors import ConfigurationError, Undecided
-from schemas.evidence import CpuEvidence, NodeEvidence
+from schemas.proof.evidence import CpuEvidence, NodeEvidence
 
 AREA = 64 * 1024
 RECORDS = (record(1, 0x80000001, b"kernel"), record(2, 0x80000001, b"\xff" * 40))

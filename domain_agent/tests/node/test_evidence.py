@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from domain_agent.node import collect
-from domain_agent.node.collect import Endorsed, TsmCollector, simulated
 from domain_agent.node.config import Tee
 from domain_agent.node.keys import NodeKeys
-from domain_agent.node.quote import file_digest, make_evidence
-from domain_agent.node.sev_guest import SevGuestCollector
+from domain_agent.node.proving import collect
+from domain_agent.node.proving.collect import Endorsed, TsmCollector, simulated
+from domain_agent.node.proving.quote import file_digest, make_evidence
+from domain_agent.node.proving.sev_guest import SevGuestCollector
 from domain_agent.node.start import collector
 from domain_agent.tests.founding import FEDERATION, OURS, PEER, Founded
-from schemas.binding import verify_challenge
 from schemas.errors import ConfigurationError, Refused, Undecided
-from schemas.evidence import CpuEvidence, NodeConfiguration, NodeEvidence
+from schemas.proof.binding import verify_challenge
+from schemas.proof.evidence import CpuEvidence, NodeConfiguration, NodeEvidence
 
 DATA = bytes(range(64))
 CHALLENGES = {OURS: b"1" * 32, PEER: b"2" * 32}

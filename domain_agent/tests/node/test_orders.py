@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from domain_agent.node.run import Stop, execute
-from domain_agent.node.statement import Ending
+from domain_agent.node.running.run import Stop, execute
+from domain_agent.node.running.statement import Ending
 from domain_agent.tests.bench import MODEL, Bench, bench
 from domain_agent.tests.consumer import Consumer, chat
 from domain_agent.tests.engines import ScriptedEngine

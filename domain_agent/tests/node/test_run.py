@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from domain_agent.node.run import Stop, execute
-from domain_agent.node.statement import Ending
+from domain_agent.node.running.run import Stop, execute
+from domain_agent.node.running.statement import Ending
 from domain_agent.tests.bench import bench, until
 from domain_agent.tests.consumer import chat
 from domain_agent.tests.engines import (

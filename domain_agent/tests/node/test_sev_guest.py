@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from domain_agent.node import sev_guest
-from domain_agent.node.sev_guest import GET_EXT_REPORT, SevGuestCollector
+from domain_agent.node.proving import sev_guest
+from domain_agent.node.proving.sev_guest import GET_EXT_REPORT, SevGuestCollector
 from schemas.errors import ConfigurationError, Undecided
 
 DATA = bytes(range(64))

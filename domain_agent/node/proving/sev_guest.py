@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from schemas.errors import ConfigurationError, Undecided
-from schemas.evidence import CpuEvidence
+from schemas.proof.evidence import CpuEvidence
 
 DEVICE: Final = Path("/dev/sev-guest")
 REPORT_DATA_BYTES: Final = 64

@@ -15,8 +15,8 @@ from typing import Final
 
 from domain_agent.membership import Membership
 from schemas.canonical import sha256
-from schemas.collateral import ROLE, CollateralIndex, verify_index, verify_pieces
 from schemas.errors import ComityError, Refused
+from schemas.proof.collateral import ROLE, CollateralIndex, verify_index, verify_pieces
 
 MAX_ATTACHED: Final = 48  # documents: evidence holds 64, the CPU's own among them
 MAX_ATTACHED_BYTES: Final = 112 * 1024  # in base64 150 KiB of the 192 that evidence may have

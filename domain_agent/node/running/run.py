@@ -16,15 +16,15 @@ from datetime import UTC, datetime
 from typing import Final
 
 from domain_agent.membership import Membership
-from domain_agent.node.answer import AnswerWriter, Send
 from domain_agent.node.engine.body import EngineRequest, read_body
 from domain_agent.node.engine.client import Finished
 from domain_agent.node.engine.serving import Clockwork, Serving
 from domain_agent.node.engine.slots import Scope
-from domain_agent.node.feed import Feed
 from domain_agent.node.keys import NodeKeys
-from domain_agent.node.order import Order, open_body, read_order
-from domain_agent.node.statement import Ending, sign_statement
+from domain_agent.node.running.answer import AnswerWriter, Send
+from domain_agent.node.running.feed import Feed
+from domain_agent.node.running.order import Order, open_body, read_order
+from domain_agent.node.running.statement import Ending, sign_statement
 from domain_agent.spans import past
 from schemas.errors import ComityError, Undecided
 from schemas.messages import answer

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from domain_agent.node.engine.client import Choices, Delta
-from domain_agent.node.order import Order
+from domain_agent.node.running.order import Order
 from schemas import seal
 from schemas.errors import Refused
 from schemas.messages import answer

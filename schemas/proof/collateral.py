@@ -18,7 +18,7 @@ from schemas import envelope
 from schemas.canonical import Wire, sha256
 from schemas.errors import Refused, Unreadable
 from schemas.keys import SigningKey, VerifyKey
-from schemas.manifest import Role
+from schemas.papers.manifest import Role
 from schemas.primitives import Digest, DomainName, Seconds
 
 COLLATERAL: Final = "application/vnd.comity.collateral.v1+json"

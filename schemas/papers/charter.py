@@ -16,7 +16,7 @@ from schemas.canonical import Wire
 from schemas.descriptors.profile import DomainProfile
 from schemas.errors import Refused
 from schemas.keys import Jwk, SigningKey, VerifyKey
-from schemas.manifest import Roots
+from schemas.papers.manifest import Roots
 from schemas.primitives import Count, Digest, DomainName, Label, Seconds
 
 MAX_MEMBERS = 1024  # beyond it regional brokers aggregate (nats.md 3.1)

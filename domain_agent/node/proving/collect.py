@@ -18,7 +18,7 @@ from typing import Final, Literal, Protocol, TypeAlias
 
 from attestation.endorsements import recognise
 from schemas.errors import ConfigurationError, Undecided, Unreadable
-from schemas.evidence import CpuEvidence
+from schemas.proof.evidence import CpuEvidence
 
 TSM_ROOT: Final = Path("/sys/kernel/config/tsm/report")
 REPORT_DATA_BYTES: Final = 64

@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from domain_agent.node.collect import Collect
-from domain_agent.node.devices import COLLECT_TIMEOUT_S, CollectDevices
 from domain_agent.node.keys import NodeKeys
-from schemas import binding
+from domain_agent.node.proving.collect import Collect
+from domain_agent.node.proving.devices import COLLECT_TIMEOUT_S, CollectDevices
 from schemas.errors import ConfigurationError, Refused, Undecided
-from schemas.evidence import (
+from schemas.proof import binding
+from schemas.proof.evidence import (
     MAX_EVIDENCE_BYTES,
     MAX_PACKED_BYTES,
     ChallengeProof,

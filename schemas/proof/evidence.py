@@ -11,11 +11,11 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field
 
-from schemas import binding
 from schemas.canonical import Wire, length_prefixed, sha256
 from schemas.errors import Refused, Unreadable
 from schemas.keys import VerifyKey
 from schemas.primitives import Bytes64, Count, Digest, DomainName, Label, Token
+from schemas.proof import binding
 
 MAX_EVIDENCE_BYTES = 1024 * 1024  # 8 GPUs and 4 switches with chains and logs stay below it
 MAX_PACKED_BYTES = 192 * 1024  # as one bus message carries it (session.md 10): a forged board takes 61 KiB

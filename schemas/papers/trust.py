@@ -11,10 +11,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from schemas import envelope
-from schemas.charter import Charter, ReferenceValue, ReferenceValues, verify_charter, verify_reference_values
 from schemas.errors import Refused
 from schemas.keys import VerifyKey
-from schemas.manifest import DomainManifest, LogKey, Role, RoleKey, verify_manifest
+from schemas.papers.charter import (
+    Charter,
+    ReferenceValue,
+    ReferenceValues,
+    verify_charter,
+    verify_reference_values,
+)
+from schemas.papers.manifest import DomainManifest, LogKey, Role, RoleKey, verify_manifest
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, NoReturn, TypeAlias
 from attestation.endorsements import recognise
 from attestation.x509 import read_certificate
 from schemas.errors import ConfigurationError, Undecided, Unreadable
-from schemas.evidence import DeviceEvidence, DeviceState
+from schemas.proof.evidence import DeviceEvidence, DeviceState
 
 NONCE_BYTES: Final = 32
 NONCE_AT: Final = 4  # where the report repeats it (DMTF DSP0274 1.1, GET_MEASUREMENTS)

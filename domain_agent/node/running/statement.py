@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from domain_agent.node.order import Order
+from domain_agent.node.running.order import Order
 from receipts.statements import fields
 from receipts.statements.node import NodeStatement, sign_node_statement
 from receipts.statements.receipt import Outcome

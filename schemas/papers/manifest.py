@@ -119,7 +119,7 @@ def verify_manifest(data: bytes, *, roots: Roots) -> DomainManifest:
     """The manifest, if enough of the *pinned* roots signed it and it names the same roots.
 
     Raises `Unreadable` or `Refused`. Expiry is judged by the caller, who has a time
-    (`schemas.trust`). A change of roots across versions is not accepted here: it needs the
+    (`schemas.papers.trust`). A change of roots across versions is not accepted here: it needs the
     previous manifest, which the charter's next version carries.
     """
     keys = [VerifyKey.from_jwk(jwk) for jwk in roots.keys]

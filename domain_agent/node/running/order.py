@@ -17,7 +17,7 @@ from schemas.canonical import length_prefixed, read_json, sha256
 from schemas.errors import Refused, Unreadable
 from schemas.messages.execute import MAX_HEADER_BYTES, MAX_REQUEST_CHUNKS, Execute, unpack
 from schemas.messages.message import Received, receive
-from schemas.trust import FederationTrust
+from schemas.papers.trust import FederationTrust
 
 
 @dataclass(frozen=True, slots=True)
