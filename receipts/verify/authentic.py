@@ -119,7 +119,7 @@ def authenticate(digest: bytes, case: Case) -> Judged:
         body = parse_receipt(verified.payload, MODELS[kind])
     except ComityError as error:
         return Judged(kind, digest, (*claims, failed("schema", error)))
-    claims.append(proved("schema", body, f"a {WORDS[kind]} receipt, strictly read"))
+    claims.append(proved("schema", body, f"strictly read: {WORDS[kind]}"))
     claim, logged = _logged(kind, body, verified, case)
     watching, watched = witnessed(logged, body.issuer, case.held, case.trust, case.at)
     claims += [_issuer_key(body, key, watched.time, case), claim, watching, time_claim(body, watched)]

@@ -65,7 +65,7 @@ def choose_again(
         raise Undecided("verify.no_choice", "nothing was chosen")
     if index >= body.considered.count:
         raise Refused("verify.considered", "the selected plan is not in the set")
-    order = rerank(_found(body.inputs.costs, "inputs of its ranking", material))
+    order = rerank(_found(body.inputs.costs, "record of its ranking", material))
     chosen = _check_chosen(body, index, order)
     listing = disclosed.considered
     _check_listing(body, order, _found(listing, "list of its candidates", material))
