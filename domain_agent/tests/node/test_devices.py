@@ -24,13 +24,10 @@ from attestation.testing.nvidia_manifest import manifests_for
 from attestation.testing.nvidia_node import VBIOS, BoardForge, board_manifests
 from attestation.testing.nvidia_status import answers
 from domain_agent.node import config as node_config
-from domain_agent.node.keys import NodeKeys
-from domain_agent.node.proving.collect import simulated
 from domain_agent.node.proving.devices import NvmlCollector, simulated_board
-from domain_agent.node.proving.quote import make_evidence
 from domain_agent.node.start import device_collector
-from domain_agent.tests.founding import FEDERATION, OURS, Founded
-from domain_agent.tests.node.test_evidence import CHALLENGES, configuration
+from domain_agent.tests.founding import Founded
+from domain_agent.tests.node.proving import chip_of, evidence_of
 from schemas.errors import ComityError, ConfigurationError, Undecided
 from schemas.proof.binding import device_nonce
 from schemas.proof.evidence import MAX_PACKED_BYTES, DeviceEvidence, pack, unpack
@@ -181,18 +178,7 @@ def test_a_nonce_has_one_length() -> None:
 
 async def test_the_node_binds_what_the_devices_answer(founded: Founded) -> None:
     """They answer a nonce of the node's keys and challenges, and the CPU's report covers their answers."""
-    evidence = await make_evidence(
-        NodeKeys(),
-        simulated(founded.folder / "chips" / "n1"),
-        configuration(),
-        federation=FEDERATION,
-        domain=OURS,
-        node_id="n1",
-        key_epoch=1,
-        challenges=CHALLENGES,
-        now=0.0,
-        devices=NvmlCollector(Driver()),
-    )
+    evidence = await evidence_of(chip_of(founded), devices=NvmlCollector(Driver()))
     root = bytes.fromhex(evidence.challenge_root)
     assert evidence.device_challenge_root == evidence.challenge_root
     wanted = device_nonce(evidence.identity, device_challenge_root=root)
@@ -213,18 +199,7 @@ async def test_a_driver_that_never_answers_ends_in_a_timeout(
 
     try:
         with pytest.raises(Undecided, match=r"devices\.timeout"):
-            await make_evidence(
-                NodeKeys(),
-                simulated(founded.folder / "chips" / "n1"),
-                configuration(),
-                federation=FEDERATION,
-                domain=OURS,
-                node_id="n1",
-                key_epoch=1,
-                challenges=CHALLENGES,
-                now=0.0,
-                devices=stuck,
-            )
+            await evidence_of(chip_of(founded), devices=stuck)
     finally:
         answered.set()
 
@@ -242,18 +217,7 @@ async def test_a_node_of_simulated_hardware_proves_cpu_and_gpu(founded: Founded,
     gpu = SimulatedAccelerators.create().make_gpu()
     gpu.save(tmp_path / "0")
     devices = device_collector(node_config.Devices("simulated", tmp_path))
-    evidence = await make_evidence(
-        NodeKeys(),
-        simulated(founded.folder / "chips" / "n1"),
-        configuration(),
-        federation=FEDERATION,
-        domain=OURS,
-        node_id="n1",
-        key_epoch=1,
-        challenges=CHALLENGES,
-        now=0.0,
-        devices=devices,
-    )
+    evidence = await evidence_of(chip_of(founded), devices=devices)
     nonces = [read_report(each.report).nonce for each in evidence.devices]
     assert binding_of(evidence, nonces, report_data_holds=True) == OWN_MODE
     assert evidence.expected_report_data() in evidence.cpu.report
@@ -268,18 +232,8 @@ async def test_the_evidence_of_a_whole_board_fits_into_one_message(founded: Foun
     def collect(nonce: bytes) -> list[DeviceEvidence]:
         return BoardForge(nonce=nonce).evidence()
 
-    evidence = await make_evidence(
-        NodeKeys(),
-        simulated(founded.folder / "chips" / "n1"),
-        configuration(),
-        federation=FEDERATION,
-        domain=OURS,
-        node_id="n1",
-        key_epoch=1,
-        challenges=CHALLENGES,
-        now=0.0,
-        devices=collect,
-        collateral=[*board_manifests(), *dict.fromkeys(status)],
+    evidence = await evidence_of(
+        chip_of(founded), devices=collect, collateral=[*board_manifests(), *dict.fromkeys(status)]
     )
     document = evidence.write()
     assert len(evidence.devices) == 12

@@ -9,12 +9,9 @@ import pytest
 from attestation.tdx.log.ccel import read_ccel
 from attestation.tdx.log.tests.logs import ccel, record
 from domain_agent.node.config import Tee
-from domain_agent.node.keys import NodeKeys
 from domain_agent.node.proving.event_log import KEPT_FILL_BYTES, MAX_LOG_BYTES, read_firmware_log
-from domain_agent.node.proving.quote import make_evidence
 from domain_agent.node.start import event_log_reader
-from domain_agent.tests.founding import FEDERATION, OURS
-from domain_agent.tests.node.test_evidence import CHALLENGES, configuration
+from domain_agent.tests.node.proving import evidence_of
 from schemas.errors import ConfigurationError, Undecided
 from schemas.proof.evidence import CpuEvidence, NodeEvidence
 
@@ -56,16 +53,8 @@ def test_nothing_and_too_much_are_not_sent(data: bytes, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("tee", "sent"), [("tdx", b"the log"), ("snp", None)])
 async def test_it_goes_along_with_a_trust_domains_quote(tee: str, sent: bytes | None) -> None:
-    evidence = await make_evidence(
-        NodeKeys(),
+    evidence = await evidence_of(
         lambda _: CpuEvidence.model_validate({"tee": tee, "report": b"quote", "endorsements": []}),
-        configuration(),
-        federation=FEDERATION,
-        domain=OURS,
-        node_id="n1",
-        key_epoch=1,
-        challenges=CHALLENGES,
-        now=0.0,
         event_log=lambda: b"the log",
     )
     assert evidence.event_log == sent

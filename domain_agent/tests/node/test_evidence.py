@@ -14,16 +14,16 @@ from domain_agent.node.config import Tee
 from domain_agent.node.keys import NodeKeys
 from domain_agent.node.proving import collect
 from domain_agent.node.proving.collect import Endorsed, TsmCollector, simulated
-from domain_agent.node.proving.quote import file_digest, make_evidence
+from domain_agent.node.proving.quote import file_digest
 from domain_agent.node.proving.sev_guest import SevGuestCollector
 from domain_agent.node.start import collector
-from domain_agent.tests.founding import FEDERATION, OURS, PEER, Founded
+from domain_agent.tests.founding import Founded
+from domain_agent.tests.node.proving import CHALLENGES, chip_of, evidence_of
 from schemas.errors import ConfigurationError, Refused, Undecided
 from schemas.proof.binding import verify_challenge
-from schemas.proof.evidence import CpuEvidence, NodeConfiguration, NodeEvidence
+from schemas.proof.evidence import CpuEvidence
 
 DATA = bytes(range(64))
-CHALLENGES = {OURS: b"1" * 32, PEER: b"2" * 32}
 
 
 @dataclass
@@ -143,35 +143,8 @@ def test_the_product_has_no_simulated_tee(monkeypatch: pytest.MonkeyPatch, tmp_p
         simulated(tmp_path)
 
 
-def configuration(**changes: object) -> NodeConfiguration:
-    fields: dict[str, object] = {
-        "engine": "in-tee",
-        "engine_kind": "scripted",
-        "engine_digest": "cd" * 32,
-        "engine_flags": [],
-        "engine_address": "http://127.0.0.1:1",
-        "models": [],
-        "prompt_logging": False,
-    }
-    return NodeConfiguration.model_validate({**fields, **changes})
-
-
-async def quote(founded: Founded, keys: NodeKeys, epoch: int, **challenges: bytes) -> NodeEvidence:
-    return await make_evidence(
-        keys,
-        simulated(founded.folder / "chips" / "n1"),
-        configuration(),
-        federation=FEDERATION,
-        domain=OURS,
-        node_id="n1",
-        key_epoch=epoch,
-        challenges=challenges or CHALLENGES,
-        now=0.0,
-    )
-
-
 async def test_one_quote_answers_every_challenge(founded: Founded) -> None:
-    evidence = await quote(founded, NodeKeys(), 1)
+    evidence = await evidence_of(chip_of(founded))
     root = bytes.fromhex(evidence.challenge_root)
     for domain, challenge in CHALLENGES.items():
         assert verify_challenge(domain, challenge, evidence.challenge_path(domain), root) == root
@@ -180,22 +153,18 @@ async def test_one_quote_answers_every_challenge(founded: Founded) -> None:
 
 async def test_keys_change_with_the_epoch_and_never_go_back(founded: Founded) -> None:
     keys = NodeKeys()
-    first, same, second = [await quote(founded, keys, epoch) for epoch in (1, 1, 2)]
+    first, same, second = [await evidence_of(chip_of(founded), keys, key_epoch=epoch) for epoch in (1, 1, 2)]
     assert first.seal_key == same.seal_key != second.seal_key
     assert first.sign_spki == second.sign_spki
     with pytest.raises(Refused, match=r"node\.key_epoch"):
-        await quote(founded, keys, 1)
+        await evidence_of(chip_of(founded), keys)
 
 
 async def test_evidence_that_no_message_can_carry_is_refused(founded: Founded) -> None:
     """Packed or not: what cannot be made smaller, and what is too large before."""
     for documents in ([secrets.token_bytes(192 * 1024)], [bytes(1024 * 1024)]):
         with pytest.raises(Refused, match=r"node\.evidence_size"):
-            await make_evidence(
-                NodeKeys(), simulated(founded.folder / "chips" / "n1"), configuration(),
-                federation=FEDERATION, domain=OURS, node_id="n1", key_epoch=1, challenges=CHALLENGES,
-                now=0.0, collateral=documents,
-            )  # fmt: skip
+            await evidence_of(chip_of(founded), collateral=documents)
 
 
 async def test_a_missing_file_is_named(tmp_path: Path) -> None:
