@@ -28,11 +28,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
+from attestation import ecdsa
 from attestation.appraise import appraise_nvidia
 from attestation.expected import Expectations
 from attestation.gpu.forms import Devices
 from attestation.gpu.node.devices import DeviceInput
-from attestation.gpu.pki import signature as checks_of
 from attestation.gpu.pki.signature import verify_link
 from attestation.gpu.rim.manifest import verify_manifest
 from attestation.memory import forget
@@ -142,17 +142,17 @@ def measure(case: Case, seconds: float) -> dict[str, float]:
 def _record(run: Callable[[], None]) -> list[tuple[ec.EllipticCurvePublicKey, bytes, bytes]]:
     """Every signature check that a run makes: key, signature, what was signed."""
     found: list[tuple[ec.EllipticCurvePublicKey, bytes, bytes]] = []
-    real = checks_of.verify_ecdsa
+    real = ecdsa.verify_ecdsa
 
-    def noted(key: ec.EllipticCurvePublicKey, signature: bytes, signed: bytes) -> bytes:
+    def noted(key: ec.EllipticCurvePublicKey, signature: bytes, signed: bytes, hashing: ec.ECDSA) -> bytes:
         found.append((key, signature, signed))
-        return real(key, signature, signed)
+        return real(key, signature, signed, hashing)
 
-    checks_of.verify_ecdsa = noted
+    ecdsa.verify_ecdsa = noted
     try:
         run()
     finally:
-        checks_of.verify_ecdsa = real
+        ecdsa.verify_ecdsa = real
     return found
 
 

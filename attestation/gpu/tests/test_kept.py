@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from attestation import ecdsa
 from attestation.appraise import appraise_nvidia
 from attestation.gpu.appraise import appraise_device
 from attestation.gpu.forms import Devices
 from attestation.gpu.node.devices import DeviceInput
-from attestation.gpu.pki import signature
 from attestation.gpu.tests.judging import DRIVER_MANIFEST, GOOD, VBIOS_MANIFEST, but, collateral, expect, toml
 from attestation.memory import forget
 from attestation.result import AttestationResult
@@ -57,13 +57,13 @@ def anew(*arguments: object, **named: object) -> AttestationResult:
 def operations(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """What public-key operations were made about."""
     made: list[bytes] = []
-    real = signature.verify_ecdsa
+    real = ecdsa.verify_ecdsa
 
-    def noted(key: object, given: bytes, signed: bytes) -> bytes:
+    def noted(key: object, given: bytes, signed: bytes, hashing: object) -> bytes:
         made.append(signed)
-        return real(key, given, signed)  # type: ignore[arg-type]
+        return real(key, given, signed, hashing)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(signature, "verify_ecdsa", noted)
+    monkeypatch.setattr(ecdsa, "verify_ecdsa", noted)
     return made
 
 
