@@ -18,7 +18,7 @@ from domain_agent.offer.capacity import Capacity, Load, Place
 from domain_agent.offer.catalogue import Catalogue
 from schemas.descriptors.capability import CapabilityDescriptor
 from schemas.descriptors.summary import Headroom, headroom_bucket
-from schemas.messages.interior import Hold, HoldReply, HoldRequest
+from schemas.messages.interior import Hold, HoldReply, HoldRequest, NoHold
 
 MIN_RETRY_MS: Final = 250  # what a consumer without a hold is asked to wait at least
 MAX_RETRY_MS: Final = 30_000
@@ -47,10 +47,10 @@ class Holding:
     def hold(self, asked: HoldRequest) -> HoldReply:
         """A hold on the best node, or why there is none. The same negotiation gets the same hold."""
         if self.draining:
-            return _refused("DRAINING", 0, 0)
+            return HoldReply(refused=NoHold(code="DRAINING", headroom=0, retry_after_ms=0))
         entries = self.catalogue.matching(asked.capability, asked.model_digest)
         if not entries:
-            return _refused("UNKNOWN_CAPABILITY", 0, 0)
+            return HoldReply(refused=NoHold(code="UNKNOWN_CAPABILITY", headroom=0, retry_after_ms=0))
         candidates = [each for entry in entries for each in self.candidates(entry)]
         headroom = headroom_of(candidates)
         again = self.capacity.held_for(asked.nid, self.clock.steady())
@@ -61,7 +61,7 @@ class Holding:
             each for each in candidates if not each.load.full and _thumbprint(each.record) not in excluded
         ]
         if not able:
-            return _refused("NO_CAPACITY", headroom, _retry(candidates))
+            return _full(candidates, headroom)
         chosen = min(able, key=_preference)
         place = self.capacity.hold(
             chosen.record.node_id, asked.nid, hold_s=asked.hold_ms / 1000, now=self.clock.steady()
@@ -84,7 +84,7 @@ class Holding:
         for each in candidates:
             if each.record.node_id == place.node_id:
                 return HoldReply(hold=self._describe(place, each, headroom))
-        return _refused("NO_CAPACITY", headroom, _retry(candidates))
+        return _full(candidates, headroom)
 
     def _describe(self, place: Place, chosen: Candidate, headroom: Headroom) -> Hold:
         appraisal = chosen.record.appraisal
@@ -133,7 +133,6 @@ def _thumbprint(record: NodeRecord) -> str:
     return record.appraisal.sign_key.thumbprint if record.appraisal else ""
 
 
-def _refused(code: str, headroom: Headroom, retry_after_ms: int) -> HoldReply:
-    return HoldReply.from_json(
-        {"refused": {"code": code, "headroom": headroom, "retry_after_ms": retry_after_ms}}
-    )
+def _full(candidates: list[Candidate], headroom: Headroom) -> HoldReply:
+    retry_after_ms = _retry(candidates)
+    return HoldReply(refused=NoHold(code="NO_CAPACITY", headroom=headroom, retry_after_ms=retry_after_ms))
