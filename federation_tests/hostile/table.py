@@ -28,8 +28,9 @@ COLUMNS: Final = ("lie", "detected by", "code", "what the receipt then says", "t
 def marked() -> Iterator[tuple[Lie, str]]:
     """Every marker of the suite with its test's name, in order of parties and files."""
     found: list[tuple[Lie, str]] = []
-    for path in sorted(HERE.glob("test_*.py")):
-        module = importlib.import_module(f"{__package__}.{path.stem}")
+    for path in sorted(HERE.rglob("test_*.py")):
+        parts = path.relative_to(HERE).with_suffix("").parts
+        module = importlib.import_module(".".join((__package__, *parts)))
         for name, test in vars(module).items():
             if name.startswith("test_") and hasattr(test, "lie"):
                 found.append((test.lie, f"{path.stem}.{name}"))

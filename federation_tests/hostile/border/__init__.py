@@ -1,0 +1,1 @@
+"""Lies of a border: it carries sealed runs to its nodes and could try anything with them on the way."""
