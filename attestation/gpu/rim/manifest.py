@@ -14,7 +14,7 @@ from typing import Final
 
 from attestation.gpu.pki.constraints import hold_chain
 from attestation.gpu.pki.signature import verify_link
-from attestation.gpu.rim.canonical import MAX_DOCUMENT_BYTES, Element, malformed, read_canonical
+from attestation.gpu.rim.canonical import MAX_DOCUMENT_BYTES, Element, Names, malformed, read_canonical
 from attestation.x509 import Certificate
 from schemas.canonical import sha256
 from schemas.errors import Refused
@@ -38,8 +38,8 @@ _HASHES: Final = tuple(f"{_HASH}{n}" for n in range(MAX_ALTERNATIVES))
 _VERSION: Final = re.compile(rb"colloquialVersion=\"([0-9A-Za-z.]{1,64})\"")
 _RESOURCE: Final = ("active", "alternatives", "index", "name", "size", "type")
 """In the order in which C14N writes attributes; values follow, for they have a namespace (xml-c14n 2.2)."""
-_WRITTEN: Final = {6 + count: [*_RESOURCE, *_HASHES[:count]] for count in range(1, 11)}
-"""Number of attributes → their names. From ten values on, C14N no longer counts upwards."""
+_WRITTEN: Final = frozenset((*_RESOURCE, *_HASHES[:count]) for count in range(1, 11))
+"""Which attributes there are. From ten values on, C14N no longer counts upwards."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,10 +96,9 @@ def stated_version(data: bytes) -> str | None:
 
 
 def _read(elements: Sequence[Element], digest: str, chain: tuple[Certificate, ...]) -> Manifest:
-    _, name, attributes = elements[0]
-    if name != f"{_SWID}SoftwareIdentity":
+    if elements[0][1] != f"{_SWID}SoftwareIdentity":
         raise malformed("not a SoftwareIdentity")
-    root, meta = _pairs(attributes), _pairs(elements[_one(elements, "Meta")][2])
+    root, meta = _said(elements[0]), _said(elements[_one(elements, "Meta")])
     return Manifest(
         digest=digest,
         name=_attribute(root, "name"),
@@ -118,14 +117,15 @@ def _read(elements: Sequence[Element], digest: str, chain: tuple[Certificate, ..
 def _one(elements: Sequence[Element], name: str) -> int:
     """Where the one child of the root with that name stands."""
     wanted = f"{_SWID}{name}"
-    found = [at for at, (level, named, _) in enumerate(elements) if level == 2 and named == wanted]
+    found = [at for at, (level, named, _, _) in enumerate(elements) if level == 2 and named == wanted]
     if len(found) != 1:
         raise malformed(f"not exactly one {name}")
     return found[0]
 
 
-def _pairs(attributes: Sequence[str]) -> dict[str, str]:
-    return dict(zip(attributes[::2], attributes[1::2], strict=True))
+def _said(element: Element) -> dict[str, str]:
+    _, _, names, values = element
+    return dict(zip(names, values, strict=True))
 
 
 def _attribute(said: Mapping[str, str], name: str) -> str:
@@ -139,12 +139,12 @@ def _golden(following: Sequence[Element]) -> dict[int, tuple[bytes, ...]]:
     """Active values by index, from what stands inside the payload. An index that stands twice refuses."""
     seen: set[int] = set()
     golden: dict[int, tuple[bytes, ...]] = {}
-    for level, name, attributes in following:
+    for level, name, names, stated in following:
         if level == 2:
             break
         if level != 3 or name != _RESOURCE_TAG:
             raise malformed("a payload of something other than measurements")
-        index, active, values = _resource(attributes)
+        index, active, values = _resource(names, stated)
         if index in seen:
             raise malformed(f"index {index} stands twice")
         seen.add(index)
@@ -153,10 +153,9 @@ def _golden(following: Sequence[Element]) -> dict[int, tuple[bytes, ...]]:
     return dict(sorted(golden.items()))
 
 
-def _resource(attributes: list[str]) -> tuple[int, bool, tuple[bytes, ...]]:
+def _resource(names: Names, stated: list[str]) -> tuple[int, bool, tuple[bytes, ...]]:
     """(index, active, accepted values) of one measurement."""
-    names, stated = attributes[::2], attributes[1::2]
-    if names != _WRITTEN.get(len(names)):
+    if names not in _WRITTEN:
         stated = _in_order(dict(zip(names, stated, strict=True)))
     active, count, index, _, size, kind, *listed = stated
     if kind != "Measurement":
