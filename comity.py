@@ -54,10 +54,10 @@ def attest(arguments: list[str]) -> int:
 
 def receipt(arguments: list[str]) -> int:
     """verify and show receipts, offline"""
-    from broker.select.replayed import rerank
+    from broker.select.replayed import SELECTION
     from receipts.commands import main as run
 
-    return run(arguments, rerank=rerank)
+    return run(arguments, selection=SELECTION)
 
 
 def log(arguments: list[str]) -> int:
@@ -74,10 +74,10 @@ def log(arguments: list[str]) -> int:
 
 def audit(arguments: list[str]) -> int:
     """audit whole logs, or two against each other, offline"""
-    from broker.select.replayed import rerank
+    from broker.select.replayed import SELECTION
     from receipts.audit.commands import main as run
 
-    return run(arguments, rerank=rerank)
+    return run(arguments, selection=SELECTION)
 
 
 def witness(arguments: list[str]) -> int:

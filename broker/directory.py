@@ -12,7 +12,7 @@ from datetime import datetime
 
 from broker.select.candidates import Listing
 from federation.register import Accepted, Advert, AdvertRegister, Equivocation
-from schemas.canonical import length_prefixed, sha256
+from receipts.statements.decided import registry_digest
 from schemas.descriptors.profile import DomainProfile
 from schemas.errors import Refused
 from schemas.messages.advert import ReceivedAdvert, receive_advert
@@ -25,6 +25,7 @@ class Snapshot:
 
     entries: tuple[Listing, ...]
     digest: bytes
+    taken: datetime
 
 
 class Directory:
@@ -66,8 +67,13 @@ class Directory:
         """Every entry that is still alive, by domain name."""
         alive = [advert.domain for advert in self._register.live(now.timestamp())]
         entries = tuple(self._entries[domain] for domain in alive if domain not in self._suspended)
-        parts = [part for entry in entries for part in (entry.domain.encode(), entry.digest)]
-        return Snapshot(entries, sha256(length_prefixed(b"comity directory v1", *parts)))
+        return Snapshot(entries, registry_digest((each.domain, each.digest) for each in entries), now)
+
+    def adverts(self, snapshot: Snapshot) -> list[bytes]:
+        """The signed adverts behind a snapshot, while they are what is held here: for who must prove it."""
+        listed = {entry.digest for entry in snapshot.entries}
+        held = self._register.live(snapshot.taken.timestamp())
+        return [advert.envelope for advert in held if advert.digest in listed]
 
     def get(self, domain: str, now: datetime) -> Listing | None:
         """One domain's current entry."""

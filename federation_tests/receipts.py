@@ -12,10 +12,15 @@ from typing import Any, Final
 
 import httpx
 
+from broker.select.replayed import SELECTION
+from federation_tests.plan import CLINIC
 from federation_tests.world import World
 from receipts import bundle as bundles
+from receipts.audit.logfile import LogFile
 from receipts.commands import load_trust
+from receipts.take import take
 from receipts.verify import verify_bundle
+from schemas.policy.policy_set import PolicySet
 
 PROOF_S: Final = 1.0  # seconds after an answer within which its proofs are due (DESIGN 3.8)
 LOOK_S: Final = 0.05  # seconds between two looks
@@ -72,6 +77,17 @@ async def fetch(http: httpx.AsyncClient, receipt_id: str) -> bytes:
 def verify(world: World, bundle: bytes, *, trust: Path | None = None) -> Verified:
     """What `comity receipt verify` says of these bytes now; it reads nothing but the trust file."""
     report = verify_bundle(bundle, load_trust(trust or world.trust_file()), at=datetime.now(UTC))
+    return Verified(report.exit_code, report.as_json())
+
+
+async def decided_again(world: World, receipt_id: str) -> Verified:
+    """What an auditor finds who may see the losers, too: out of the log's own file, decided again."""
+    papers = bundles.read(await fetch(world.http(), receipt_id))
+    texts = {PolicySet.load(text.decode(), "set").digest: text for text in papers.policies}
+    with LogFile(world[CLINIC].database) as log:
+        held = take(log, receipt_id, papers, texts, explained=True)
+    trust = load_trust(world.trust_file())
+    report = verify_bundle(bundles.write(held), trust, at=datetime.now(UTC), selection=SELECTION)
     return Verified(report.exit_code, report.as_json())
 
 

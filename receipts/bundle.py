@@ -28,6 +28,7 @@ from schemas.primitives import Digest, DomainName, TimeText, decode_base64
 MAX_BUNDLE_BYTES: Final = 32 * 1024 * 1024  # packed; evidence with collateral of 16 nodes stays below
 MAX_UNPACKED_BYTES: Final = 64 * 1024 * 1024  # all files together
 MAX_FILES: Final = 2048  # a request leaves some dozens
+MAX_ADVERTS: Final = 1024  # behind one decision: members of a federation
 MAX_RATIO: Final = 200  # unpacked to packed bytes of one file; JSON full of base64 compresses below 20
 _FIXED_TIME: Final = (2000, 1, 1, 0, 0, 0)  # the same content gives the same bytes
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,253}(/[a-z0-9][a-z0-9._-]{0,253}){0,3}")
@@ -65,6 +66,8 @@ class Disclosures(Camel):
     """Salted fields of `sd` that are revealed (receipts.disclosure)."""
     considered: Digest | None = None
     """SHA-256 of the salted list of candidates behind a Placement; an explained bundle holds the list."""
+    adverts: list[Digest] = Field(default_factory=list, max_length=MAX_ADVERTS)
+    """SHA-256 of every advert behind a refusal; an explained bundle holds them."""
 
 
 @dataclass(frozen=True, slots=True)

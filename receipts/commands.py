@@ -13,17 +13,17 @@ from receipts import bundle as bundles
 from receipts import render
 from receipts.verify import verify_bundle
 from receipts.verify.pinned import PinnedTrust, establish
-from receipts.verify.replay.choice import Rerank
+from receipts.verify.replay.selection import Selection
 from receipts.verify.show import describe
 from receipts.verify.trust_file import TrustFile, parse
 from schemas.errors import ComityError, ConfigurationError
 from schemas.primitives import parse_time
 
 
-def main(argv: Sequence[str], *, rerank: Rerank | None = None) -> int:
+def main(argv: Sequence[str], *, selection: Selection | None = None) -> int:
     """Run one `comity receipt` command; returns its exit code (DESIGN 7). Raises `ComityError`.
 
-    `rerank`: the broker's ranking, to compute a choice again.
+    `selection`: the broker's cut and ranking, to make a choice again.
     """
     try:
         arguments = _parser().parse_args(argv)
@@ -32,7 +32,7 @@ def main(argv: Sequence[str], *, rerank: Rerank | None = None) -> int:
     try:
         match arguments.command:
             case "verify":
-                return _verify(arguments, rerank)
+                return _verify(arguments, selection)
             case "export":
                 return _export(arguments)
         return _show(arguments)
@@ -73,10 +73,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _verify(arguments: argparse.Namespace, rerank: Rerank | None) -> int:
+def _verify(arguments: argparse.Namespace, selection: Selection | None) -> int:
     trust = load_trust(arguments.trust)
     at = parse_time(arguments.at) if arguments.at else datetime.now(UTC)
-    report = verify_bundle(_read(arguments.bundle, bundles.MAX_BUNDLE_BYTES), trust, at=at, rerank=rerank)
+    report = verify_bundle(
+        _read(arguments.bundle, bundles.MAX_BUNDLE_BYTES), trust, at=at, selection=selection
+    )
     if arguments.html:
         _save(arguments.html, render.page(report).encode())
     if arguments.json:

@@ -23,10 +23,10 @@ from broker.placing.appraisals import Appraisals
 from broker.placing.attempt import Sealed, check_node, new_commitment, seal_attempt
 from broker.placing.decide import ConsumerPolicy
 from broker.placing.negotiate import Declined, Offered, call_for_offers, release
-from broker.placing.placements import Choice, Considered, Placements
-from broker.placing.policy_block import Refusal
+from broker.placing.placements import Choice, Considered, Placements, Refusal
 from broker.placing.refusals import infeasible
 from broker.problems import Infeasible, Shed, Upstream
+from broker.select import refused
 from broker.select.candidates import Feasibility, feasible
 from broker.select.cost import Weights
 from broker.select.predict import Predictor
@@ -171,9 +171,19 @@ class Placing:
 
     async def _refuse(self, journey: Journey, snapshot: Snapshot, found: Feasibility) -> Infeasible:
         """The signed refusal, and the problem that names it."""
-        layers = self.policy.layers(journey.accepted.tenant.policy_layer, local=True)
-        refusal = Refusal(layers, found.report().binding)
-        issued = await self.placements.refuse(journey, found, snapshot.digest, refusal)
+        accepted = journey.accepted
+        cut = refused.record(
+            accepted.descriptor,
+            self.policy.context(accepted),
+            snapshot.entries,
+            self.predictor,
+            name=journey.wire_id,
+            at=snapshot.taken,
+            model_digest=journey.model_digest,
+        )
+        layers = self.policy.layers(accepted.tenant.policy_layer, local=True)
+        refusal = Refusal(found, layers, snapshot.digest, self.directory.adverts(snapshot), cut)
+        issued = await self.placements.refuse(journey, refusal)
         return infeasible(journey.descriptor, found, issued.receipt_id)
 
     async def _call(

@@ -17,20 +17,21 @@ from broker.journey import Journey
 from broker.placing.appraisals import ChallengeBook
 from broker.placing.attempt import new_commitment
 from broker.placing.negotiate import Offered
-from broker.placing.policy_block import Refusal, node_record, policy_block, refusal_block
+from broker.placing.policy_block import node_record, policy_block
 from broker.select.candidates import Feasibility, Rejected
 from broker.select.rank import Plan, RankRecord
+from broker.select.refused import CutRecord
 from broker.select.replayed import objective
 from broker.shelf import INTENT, REQUEST, Intent
 from receipts.log import Draft, Issued, Keep, Recorded, TransparencyLog
 from receipts.log.draft import ChallengeDisclosure, Disclosures
 from receipts.retention import retention
 from receipts.statements import fields, receipt
-from receipts.statements.decided import plan_digest
+from receipts.statements.decided import plan_digest, refusal_block
 from schemas import merkle
 from schemas.canonical import Json, jcs, sha256, write_json
 from schemas.papers.trust import FederationTrust
-from schemas.policy.layers import Decision
+from schemas.policy.layers import Decision, Layers
 from schemas.primitives import format_time
 
 
@@ -66,6 +67,25 @@ class Choice:
     """Keyed commitment to the request body, hex."""
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Nobody may serve the request, and everything from which an auditor finds that out alone."""
+
+    found: Feasibility
+    layers: Layers
+    """The rules for our own plans; other domains' own layers are asked at their borders."""
+    registry: bytes
+    """Digest of the directory snapshot."""
+    adverts: Sequence[bytes] = field(repr=False)
+    """What that digest stands for, as each domain signed it."""
+    record: CutRecord = field(repr=False)
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """A minimal set that together excludes every candidate."""
+        return self.found.report().binding
+
+
 @dataclass(slots=True)
 class Placements:
     """Writes Placement receipts through the log's one writer."""
@@ -89,27 +109,31 @@ class Placements:
         journey.recorded = True
         return issued
 
-    async def refuse(self, journey: Journey, found: Feasibility, registry: bytes, decided: Refusal) -> Issued:
+    async def refuse(self, journey: Journey, refusal: Refusal) -> Issued:
         """A refusal is signed and logged too: every candidate, every rule, no plan (receipts.md 3.5)."""
-        salted = _salted([rejected.as_json() for rejected in found.rejected])
+        salted = _salted([rejected.as_json() for rejected in refusal.found.rejected])
         listing = write_json({"considered": [item.decode() for item in salted]})
+        record, tags = refusal.record.write(), journey.descriptor.policy_digest.hex()
+        now = datetime.now(UTC)
         body = receipt.PlacementDraft(
             audience=[self.domain],
             peer=self.domain,
             request=fields.RequestRef(id=journey.wire_id, commitment=new_commitment(journey.body())[1]),
-            times=fields.Times(issued=format_time(datetime.now(UTC))),
+            times=fields.Times(issued=format_time(now)),
             trace=journey.trace_id,
             considered=receipt.Considered(root=_root(salted).hex(), count=len(salted)),
             capability=fields.Capability(name=journey.descriptor.capability),
-            policy=refusal_block(decided, input_commitment=journey.descriptor.policy_digest.hex()),
-            inputs=receipt.Inputs(registry=registry.hex()),
+            policy=refusal_block(refusal.layers, refusal.rules, input_commitment=tags, at=now),
+            inputs=receipt.Inputs(registry=refusal.registry.hex(), costs=sha256(record).hex()),
             budget=self._budget(journey),
             retention=_retention(journey),
         )
+        adverts = [sha256(advert).hex() for advert in refusal.adverts]
+        disclosed = Disclosures(considered=sha256(listing).hex(), adverts=adverts)
         tenant = journey.accepted.tenant.name.encode()
         (issued,) = await self.log.issue(
-            [Draft(body, Disclosures(considered=sha256(listing).hex()))],
-            keep=Keep(journey.wire_id, evidence=[listing]),
+            [Draft(body, disclosed)],
+            keep=Keep(journey.wire_id, evidence=[listing, record, *refusal.adverts]),
             record=[] if journey.recorded else [Recorded(REQUEST, journey.wire_id, tenant)],
         )
         journey.recorded = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final
@@ -10,17 +9,8 @@ from typing import Any, Final
 from attestation.appraise import NodeAppraisal
 from receipts.statements import decided
 from receipts.statements.decided import VERIFIER
-from receipts.statements.fields import (
-    MAX_LISTED,
-    Attestation,
-    NodeRecord,
-    PolicyDecision,
-    PolicyFile,
-    Verifier,
-)
-from schemas.policy.cedar import ENGINE, engine_version, schema_digest
-from schemas.policy.layers import Decision, Layers
-from schemas.primitives import format_time
+from receipts.statements.fields import Attestation, NodeRecord, PolicyDecision
+from schemas.policy.layers import Decision
 
 MAX_REMEMBERED: Final = 1024  # nodes with their appraisals; some hours of a large federation
 
@@ -28,30 +18,6 @@ MAX_REMEMBERED: Final = 1024  # nodes with their appraisals; some hours of a lar
 def policy_block(decision: Decision, *, input_commitment: str) -> PolicyDecision:
     """The decision as a receipt states it, now (receipts.statements.decided)."""
     return decided.policy_block(decision, input_commitment=input_commitment, at=datetime.now(UTC))
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """What was asked of, and which rules left nobody."""
-
-    layers: Layers
-    rules: tuple[str, ...]
-    """A minimal set that together excludes every candidate."""
-
-
-def refusal_block(refusal: Refusal, *, input_commitment: str) -> PolicyDecision:
-    """The decision behind a refusal: the sets that were asked, and the binding rules as its reasons."""
-    return PolicyDecision(
-        verifier=Verifier(id=f"{VERIFIER}/{ENGINE}@{engine_version()}"),
-        policies=[
-            PolicyFile(name=name, sha256=digest) for name, digest in sorted(refusal.layers.digests.items())
-        ],
-        time_created=format_time(datetime.now(UTC)),
-        properties=[f"schema:{schema_digest()}", *(f"rule:{rule}" for rule in refusal.rules)][:MAX_LISTED],
-        verdict="deny",
-        layers=[],
-        input_commitment=input_commitment,
-    )
 
 
 def node_record(appraisal: NodeAppraisal, role: str) -> NodeRecord:

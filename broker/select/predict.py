@@ -76,6 +76,11 @@ class Predictor:
     _rtts_ms: dict[str, Decimal] = field(default_factory=dict)
     _errors: dict[str, Decimal] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, speeds: Mapping[tuple[str, str], Speed]) -> Predictor:
+        """One that has learned these speeds, by domain and capability."""
+        return cls(dict(speeds))
+
     def speed(self, domain: str, cell: Cell) -> Speed:
         """Learned speeds where there are any, else the cell's bands."""
         known = self._speeds.get((domain, cell.label))

@@ -24,6 +24,7 @@ PRICE_RULE: Final = "OPS-001-within-price"
 TTFT_RULE: Final = "SLO-001-ttft"
 TOTAL_RULE: Final = "SLO-002-total"
 TPOT_RULE: Final = "SLO-003-tpot"
+MODEL_RULE: Final = "CAP-004-model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ def _capability(asked: Asked, cell: Cell) -> list[str]:
     if request.version is not None and cell.version not in (None, request.version):
         return ["CAP-003-version"]
     if asked.model_digest is not None and cell.digest != asked.model_digest:
-        return ["CAP-004-model"]
+        return [MODEL_RULE]
     return []
 
 

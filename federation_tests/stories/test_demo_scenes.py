@@ -23,7 +23,7 @@ from federation.found import Founded
 from federation_tests.conftest import MakeWorld
 from federation_tests.engine import echo
 from federation_tests.plan import CHAT, CLINIC, CLOUD, CODE, HYPER, Changes, vendor
-from federation_tests.receipts import fetch, proved, proved_bundle, verify_as_program
+from federation_tests.receipts import decided_again, fetch, proved, proved_bundle, verify_as_program
 from federation_tests.sse import Streamed, lines, read, request
 from federation_tests.stories.test_revocation import revoke, served_by
 from federation_tests.world import World, ask, cut, until
@@ -87,6 +87,8 @@ async def test_scene_4_what_nobody_may_do_is_refused_in_type(calm: World) -> Non
     assert detail["smallest_relaxation"]["candidates"] >= 1
     assert {entry["domain"] for entry in detail["rejected"]} == {CLINIC, CLOUD, HYPER}
     assert all(entry["rules"] for entry in detail["rejected"])
+    (policy,) = (await decided_again(calm, detail["receipt"])).claims("placement", "policy")
+    assert (policy["verdict"], policy["code"]) == ("proved", None), policy["text"]
     assert heard == {name: len(engine.bodies) for name, engine in calm.engines.items()}
 
 

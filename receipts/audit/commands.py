@@ -22,15 +22,15 @@ from receipts.audit.whole import audit_log
 from receipts.commands import load_trust
 from receipts.take import read_policies
 from receipts.verify.pinned import establish
-from receipts.verify.replay.choice import Rerank
+from receipts.verify.replay.selection import Selection
 from schemas.errors import ComityError, ConfigurationError
 from schemas.primitives import parse_time
 
 
-def main(argv: Sequence[str], *, rerank: Rerank | None = None) -> int:
+def main(argv: Sequence[str], *, selection: Selection | None = None) -> int:
     """Run `comity audit`; returns its exit code (DESIGN 7). Raises `ComityError`.
 
-    `rerank`: the broker's ranking, to make its choices again.
+    `selection`: the broker's cut and ranking, to make its choices again.
     """
     parser = _parser()
     try:
@@ -42,7 +42,7 @@ def main(argv: Sequence[str], *, rerank: Rerank | None = None) -> int:
     except SystemExit as stop:  # argparse has printed why
         return stop.code if isinstance(stop.code, int) else 2
     try:
-        result = _audit(arguments, rerank)
+        result = _audit(arguments, selection)
         _write(arguments, result)
     except ComityError as error:
         if not arguments.json:
@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _audit(arguments: argparse.Namespace, rerank: Rerank | None) -> Audit:
+def _audit(arguments: argparse.Namespace, selection: Selection | None) -> Audit:
     trust, held_papers = load_trust(arguments.trust), papers.read(arguments.papers)
     held = establish(held_papers, trust)
     at = parse_time(arguments.at) if arguments.at else datetime.now(UTC)
@@ -84,7 +84,7 @@ def _audit(arguments: argparse.Namespace, rerank: Rerank | None) -> Audit:
         if arguments.log:
             log = stack.enter_context(LogFile(arguments.log))
             policies = read_policies(arguments.policies) if arguments.policies else None
-            return audit_log(log, held, progress=report, policies=policies, rerank=rerank)
+            return audit_log(log, held, progress=report, policies=policies, selection=selection)
         first, second = (stack.enter_context(LogFile(path)) for path in arguments.pair)
         keep = Folder(arguments.proofs).keep if arguments.proofs else None
         return audit_pair(first, second, held, held_papers, at=at, keep=keep, progress=report)

@@ -23,7 +23,7 @@ from receipts.audit.rows import Row
 from receipts.log import fsck
 from receipts.statements.receipt import FIRST
 from receipts.verify.pinned import PinnedTrust
-from receipts.verify.replay.choice import Rerank
+from receipts.verify.replay.selection import Selection
 from schemas.canonical import Json
 from schemas.errors import Refused, Unreadable
 
@@ -47,7 +47,7 @@ def audit_log(
     *,
     progress: Progress = silent,
     policies: Mapping[str, bytes] | None = None,
-    rerank: Rerank | None = None,
+    selection: Selection | None = None,
 ) -> Audit:
     """Audit one log under the auditor's pin.
 
@@ -61,7 +61,7 @@ def audit_log(
         result.add(Finding(log.domain, "audit.no_manifest", "wrong", text))
         return result
     walk = Walk(log.domain, result, read_notices(log, held, result))
-    replay = None if policies is None else Replay.of(log, held, policies, rerank, result)
+    replay = None if policies is None else Replay.of(log, held, policies, selection, result)
     total = log.size
     with ExitStack() as stack:
         checked = _authenticated(log, signers_of(log.domain, held), stack, whole=replay is not None)

@@ -134,7 +134,7 @@ class Reader:
     def bundle(self, name: str, documents: Documents, *, explained: bool = False) -> Bundle:
         """Everything that an auditor needs of one request (receipts.md 16.1).
 
-        `name`: a request id or receipt id. `explained` adds the inputs of the ranking, losers included:
+        `name`: a request id or receipt id. `explained` adds what cut and ranking read, losers included:
         only for those who are entitled to see them. Raises `Refused` (`log.unknown_receipt`).
         """
         own = self.find(name)
@@ -161,6 +161,7 @@ class Reader:
         wanted |= {digest for stored in own for digest in reasons(stored.envelope, ranking=explained)}
         if explained:
             wanted |= {each.considered for each in disclosures.values() if each.considered}
+            wanted |= {advert for each in disclosures.values() for advert in each.adverts}
         return Bundle(
             envelopes=dict(sorted(envelopes.items())),
             proofs=proofs,
@@ -270,10 +271,11 @@ def reasons(data: bytes, *, ranking: bool) -> set[str]:
 
 
 def policy_digests(data: bytes) -> set[str]:
-    """Digests of the policy sets that one of our own receipts was decided under."""
+    """Digests of the policy sets that one of our own receipts names: as layers, or as a refusal's sets."""
     match read_json(envelope.read(data).payload):
-        case {"predicate": {"policy": {"layers": list(layers)}}}:
-            return {str(layer["digest"]) for layer in layers if isinstance(layer, dict) and "digest" in layer}
+        case {"predicate": {"policy": {"layers": list(layers), "policies": list(sets)}}}:
+            named = [each for each in (*layers, *sets) if isinstance(each, dict)]
+            return {str(each[name]) for each in named for name in ("digest", "sha256") if name in each}
     return set()
 
 

@@ -5,13 +5,15 @@ Writing and checking share these functions, so that a replay compares every fiel
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Final, cast
 
 from receipts.statements.fields import MAX_LISTED, RECORD, Layer, PolicyDecision, PolicyFile, Verifier
-from schemas.canonical import jcs, sha256
-from schemas.policy.layers import Decision, LayerVerdict
+from schemas.canonical import jcs, length_prefixed, sha256
+from schemas.policy.cedar import ENGINE, engine_version, schema_digest
+from schemas.policy.layers import Decision, Layers, LayerVerdict
 from schemas.primitives import format_time
 
 VERIFIER: Final = "https://comity.invalid/policy"  # a name, not an address
@@ -43,6 +45,24 @@ def policy_block(decision: Decision, *, input_commitment: str, at: datetime) -> 
     )
 
 
+def refusal_block(
+    layers: Layers, rules: Sequence[str], *, input_commitment: str, at: datetime
+) -> PolicyDecision:
+    """The decision behind a refusal: the sets that were asked, and the binding rules as its reasons.
+
+    `rules`: a minimal set that together excludes every candidate. Otherwise as `policy_block`.
+    """
+    return PolicyDecision(
+        verifier=_verifier(ENGINE, engine_version()),
+        policies=[_file(name, digest) for name, digest in sorted(layers.digests.items())][:MAX_LISTED],
+        time_created=format_time(at),
+        properties=[f"schema:{schema_digest()}", *(f"rule:{rule}" for rule in rules)][:MAX_LISTED],
+        verdict="deny",
+        layers=[],
+        input_commitment=input_commitment,
+    )
+
+
 # The same few sets decide request after request: each of these values is made and validated once.
 
 
@@ -69,6 +89,12 @@ def _layer(said: LayerVerdict) -> Layer:
 def by_offer(provider: str, policy_digest: str) -> LayerVerdict:
     """The provider's own verdict: its signed offer is an allow, or it would have refused."""
     return LayerVerdict("provider", provider, policy_digest, "allow", (OFFERED,))
+
+
+def registry_digest(adverts: Iterable[tuple[str, bytes]]) -> bytes:
+    """Name of what was on offer: (domain, digest of its advert) of every domain, in order of domain."""
+    parts = [part for domain, digest in adverts for part in (domain.encode(), digest)]
+    return sha256(length_prefixed(b"comity directory v1", *parts))
 
 
 def plan_digest(key: str, node: str, model: str | None) -> str:

@@ -110,6 +110,8 @@ class Domain:
     documents: Documents = field(default_factory=Documents)
     coming: LogKeys | None = None
     """Keys that the same manifest registers from `SWITCH` on; the ones before end at `OVERLAPPED`."""
+    advert: SigningKey | None = None
+    """Signs what the domain offers, where a test needs that said."""
 
     @classmethod
     def make(cls, name: str, platforms: tuple[str, ...] = (), seed: str | None = None) -> Domain:
@@ -132,6 +134,7 @@ class Domain:
         until = OVERLAPPED if self.coming else END
         roles = [(role, key, START, until) for role, key in _roles(self.keys)]
         roles += [(role, key, SWITCH, END) for role, key in _roles(self.coming)]
+        roles += [("advert", self.advert, START, END)] if self.advert else []
         return DomainManifest(
             federation=FEDERATION,
             domain=self.name,

@@ -20,8 +20,8 @@ from receipts.verify.content import content_claim
 from receipts.verify.convicted import convictions
 from receipts.verify.links import Context, links, sequence
 from receipts.verify.pinned import PinnedTrust, establish
-from receipts.verify.replay.choice import Rerank
 from receipts.verify.replay.claims import plan_choice_claim, policy_claim
+from receipts.verify.replay.selection import Selection
 from receipts.verify.report import ReceiptReport, Report, receipt_report
 from receipts.verify.said import said
 from receipts.verify.trust_file import TrustFile
@@ -31,8 +31,10 @@ from schemas.errors import Refused, Undecided, Unreadable
 __all__ = ["CLAIMS", "Claim", "Report", "TrustFile", "verify_bundle"]
 
 
-def verify_bundle(data: bytes, trust: TrustFile, *, at: datetime, rerank: Rerank | None = None) -> Report:
-    """Judge every receipt in the bundle. `rerank` computes a ranking again; without it, none is.
+def verify_bundle(
+    data: bytes, trust: TrustFile, *, at: datetime, selection: Selection | None = None
+) -> Report:
+    """Judge every receipt in the bundle. `selection` cuts and ranks again; without it, nobody does.
 
     1. read the bundle; 2. follow the pin to keys; 3. authenticate each receipt alone; 4. judge what
     it says in the light of the others. Raises `Unreadable` when the bytes are no bundle or hold no
@@ -47,7 +49,7 @@ def verify_bundle(data: bytes, trust: TrustFile, *, at: datetime, rerank: Rerank
         return _report(trust, at, None, [_reported(each) for each in judged])
     case = Case(bundle, found, held, trust, at)
     judged = [authenticate(digest, case) for digest in found.receipts]
-    return replace(_report(trust, at, held, _judge(judged, case, rerank)), witnesses=_witnesses(judged))
+    return replace(_report(trust, at, held, _judge(judged, case, selection)), witnesses=_witnesses(judged))
 
 
 def _witnesses(judged: list[Judged]) -> tuple[int, int]:
@@ -57,7 +59,7 @@ def _witnesses(judged: list[Judged]) -> tuple[int, int]:
     return len(worst.operators), max(each.of for each in watched)
 
 
-def _judge(judged: list[Judged], case: Case, rerank: Rerank | None) -> list[ReceiptReport]:
+def _judge(judged: list[Judged], case: Case, selection: Selection | None) -> list[ReceiptReport]:
     """Step 4. Only receipts that are authentic, and whose signer had the right, may support others."""
     authentic = [
         each.authentic
@@ -74,8 +76,8 @@ def _judge(judged: list[Judged], case: Case, rerank: Rerank | None) -> list[Rece
         claim, appraised = attested(each.authentic, authentic, case)
         more = [*links(each.authentic, context, appraised), *sequence(each.authentic, context, convicted)]
         more += [
-            policy_claim(each.authentic, case, appraised),
-            plan_choice_claim(each.authentic, case, rerank),
+            policy_claim(each.authentic, case, appraised, selection),
+            plan_choice_claim(each.authentic, case, selection),
             content_claim(each.authentic, case),
         ]
         reports.append(

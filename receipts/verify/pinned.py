@@ -45,6 +45,8 @@ class PinnedTrust:
     """The rules that the charter names; None when root keys were pinned."""
     profiles: Mapping[str, DomainProfile] = field(default_factory=dict, repr=False)
     """What the charter endorses of each member; none when root keys were pinned."""
+    simulated: bool | None = None
+    """Whether the charter lists a simulated root; None when root keys were pinned."""
     _registered: Mapping[Role, tuple[Registered, ...]] = field(init=False, repr=False)
     _witnesses: Mapping[str, tuple[CosignerKey, ...]] = field(init=False, repr=False)
 
@@ -131,6 +133,7 @@ def establish(bundle: Bundle, trust: TrustFile) -> PinnedTrust:
         expires=held.charter.expires,
         policy_digest=held.charter.policy_digest,
         profiles={member.domain: member.endorsed.profile for member in held.charter.members},
+        simulated=bool(held.charter.simulated_roots),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from broker.placing.policy_block import policy_block
 from broker.select.cost import Inputs, Weights
 from broker.select.rank import RankRecord, StoredPlan
-from broker.select.replayed import rerank
+from broker.select.replayed import SELECTION, rerank
 from receipts import bundle as bundles
 from receipts.bundle import Bundle
 from receipts.log import Keep
@@ -20,7 +20,7 @@ from receipts.statements.decided import by_offer, plan_digest
 from receipts.statements.fields import Capability, PolicyDecision
 from receipts.tests.world import CLINIC, CLOUD, MODEL, NOW, TAGS, Domain, Federation, Node, Run, platform
 from receipts.verify import Report, verify_bundle
-from receipts.verify.replay.choice import Ranked
+from receipts.verify.replay.selection import Ranked
 from schemas import merkle
 from schemas.canonical import Json, jcs, sha256, write_json
 from schemas.policy.facts import DomainFacts, Subject
@@ -132,7 +132,7 @@ class Case:
         for log in logs.values():
             await log.close()
         held = touch(held) if touch else held
-        return verify_bundle(bundles.write(held), self.federation.trust(), at=NOW, rerank=rerank)
+        return verify_bundle(bundles.write(held), self.federation.trust(), at=NOW, selection=SELECTION)
 
     def sign(self, part: str, /, **changes: Any) -> None:
         """Have the broker sign this block otherwise."""

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from broker.select.replayed import rerank
+from broker.select.replayed import SELECTION
 from broker.select.tests.deciding import RANKING, TEXTS, Case
 from receipts.audit.commands import main as audit
 from receipts.tests.world import CLINIC, CLOUD
@@ -33,7 +33,7 @@ def audited(
         (folder / "policies" / f"{digest[:8]}.cedar").write_bytes(text)
     log, papers = str(case.folder / f"{of}.db"), str(folder / "papers")
     named = ["--trust", str(folder / "trust.toml"), "--papers", papers, "--at", "2026-06-01T14:00:00Z"]
-    code = audit([log, *named, "--json", *more], rerank=rerank)
+    code = audit([log, *named, "--json", *more], selection=SELECTION)
     report: dict[str, Any] = json.loads(capsys.readouterr().out)
     return code, report
 

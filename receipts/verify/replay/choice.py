@@ -7,36 +7,17 @@ made no usable offer.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
-from typing import Final, TypeAlias
 
 from receipts.bundle import Disclosures
 from receipts.statements.decided import plan_digest
-from receipts.statements.receipt import Objective, PlacementReceipt
+from receipts.statements.receipt import PlacementReceipt
+from receipts.verify.replay.candidates import candidates
 from receipts.verify.replay.policy import Material
-from schemas import merkle
-from schemas.canonical import Json, read_json
-from schemas.errors import Refused, Undecided, Unreadable
-
-MAX_LISTING_BYTES: Final = 4 * 1024 * 1024  # some ten thousand candidates with their reasons
-
-
-@dataclass(frozen=True, slots=True)
-class Ranked:
-    """One plan of a ranking that was computed again."""
-
-    key: str
-    """Domain, blank, what it offers: the plan's name within the decision."""
-    score: Decimal
-    objective: Objective
-    """What a receipt that chose it has to state."""
-
-
-Rerank: TypeAlias = Callable[[bytes], Sequence[Ranked]]
-"""Stored inputs of a ranking → the order that they lead to, best first. Raises `ComityError`."""
+from receipts.verify.replay.selection import Ranked, Rerank
+from schemas.canonical import Json
+from schemas.errors import Refused, Undecided
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +46,10 @@ def choose_again(
         raise Undecided("verify.no_choice", "nothing was chosen")
     if index >= body.considered.count:
         raise Refused("verify.considered", "the selected plan is not in the set")
-    order = rerank(_found(body.inputs.costs, "record of its ranking", material))
+    order = rerank(material.needed(body.inputs.costs, "record of its ranking"))
     chosen = _check_chosen(body, index, order)
-    listing = disclosed.considered
-    _check_listing(body, order, _found(listing, "list of its candidates", material))
+    _check_candidates(candidates(body, disclosed, material), order)
     return Chosen(chosen, index, len(order), body.considered.count)
-
-
-def _found(digest: str | None, what: str, material: Material) -> bytes:
-    data = material.blob(bytes.fromhex(digest)) if digest else None
-    if data is None:
-        raise Undecided("verify.inputs_absent", f"the {what} is not here")
-    return data
 
 
 def _check_chosen(body: PlacementReceipt, index: int, order: Sequence[Ranked]) -> Ranked:
@@ -94,31 +67,12 @@ def _check_chosen(body: PlacementReceipt, index: int, order: Sequence[Ranked]) -
     return chosen
 
 
-def _check_listing(body: PlacementReceipt, order: Sequence[Ranked], data: bytes) -> int:
-    """The salted candidates are the signed set: plans as ranked, then the refused, each with its why."""
-    salted = _listing(data)
-    root = merkle.root([merkle.leaf_hash(item) for item in salted])
-    if (root.hex(), len(salted)) != (body.considered.root, body.considered.count):
-        raise Refused("verify.considered", "the list of candidates is not the signed one")
-    candidates = [_candidate(item) for item in salted]
+def _check_candidates(listed: Sequence[dict[str, Json]], order: Sequence[Ranked]) -> int:
+    """How many there are, if they are the plans as ranked, then the refused, each with its why."""
     wanted = [(each.key, str(each.score)) for each in order]
-    if [(each.get("plan"), each.get("score")) for each in candidates[: len(order)]] != wanted:
+    if [(each.get("plan"), each.get("score")) for each in listed[: len(order)]] != wanted:
         raise Refused("verify.ranking", "the candidates stand in another order, or with other scores")
-    for each in candidates[len(order) :]:
+    for each in listed[len(order) :]:
         if not each.get("reasons"):
             raise Refused("verify.considered", f"{each.get('plan')!s:.120} was left out without a reason")
-    return len(candidates)
-
-
-def _listing(data: bytes) -> list[bytes]:
-    match read_json(data, limit=MAX_LISTING_BYTES):
-        case {"considered": list(items), **more} if not more and all(isinstance(each, str) for each in items):
-            return [str(each).encode() for each in items]
-    raise Unreadable("verify.considered", "not a list of candidates")
-
-
-def _candidate(item: bytes) -> dict[str, Json]:
-    match read_json(item):
-        case {"salt": str(), "candidate": dict(candidate), **more} if not more:
-            return candidate
-    raise Unreadable("verify.considered", f"not a candidate: {json.dumps(item.decode())[:80]}")
+    return len(listed)

@@ -15,7 +15,7 @@ from typing import Final
 from receipts.statements.decided import OFFERED, by_offer, policy_block
 from receipts.statements.fields import MAX_LISTED, RECORD, PolicyDecision
 from receipts.statements.receipt import ExecutionReceipt, PlacementReceipt
-from schemas.descriptors.profile import DomainProfile
+from receipts.verify.pinned import PinnedTrust
 from schemas.errors import Refused, Undecided
 from schemas.policy.facts import DomainFacts
 from schemas.policy.layers import Decision, LayerVerdict
@@ -35,10 +35,15 @@ class Material:
     """SHA-256 → bytes."""
     texts: Mapping[str, str] = field(repr=False)
     """Digest of a policy set → its text."""
-    charter_rules: str | None = None
-    """Digest of the rules that the pinned charter names; None where root keys were pinned."""
-    profiles: Mapping[str, DomainProfile] = field(default_factory=dict, repr=False)
-    """Profiles that the pinned charter endorses."""
+    held: PinnedTrust = field(repr=False)
+    """Rules, profiles and keys under the auditor's pin."""
+
+    def needed(self, digest: str | None, what: str) -> bytes:
+        """The bytes of this name. Raises `Undecided` (`verify.inputs_absent`)."""
+        data = self.blob(bytes.fromhex(digest)) if digest else None
+        if data is None:
+            raise Undecided("verify.inputs_absent", f"the {what} is not here")
+        return data
 
 
 def decide_again(body: PlacementReceipt | ExecutionReceipt, material: Material) -> Decision:
@@ -100,7 +105,7 @@ def _check_layers(
     ]
     if stated != [(each.layer, each.digest, each.verdict, each.rules[:MAX_LISTED]) for each in stored.sets]:
         raise Refused("verify.policy_replay", "the layers on record are not those that were signed")
-    pinned = material.charter_rules
+    pinned = material.held.policy_digest
     if pinned and any(entry.layer == "charter" and entry.digest != pinned for entry in stored.sets):
         raise Refused("verify.policy_pinned", "decided under other rules than the charter names")
 
@@ -109,7 +114,7 @@ def _check_profile(
     body: PlacementReceipt | ExecutionReceipt, stored: DecisionRecord, material: Material
 ) -> None:
     """What was decided of a domain is what the charter endorses of it. Raises `Refused`."""
-    profile = material.profiles.get(stored.domain.domain)
+    profile = material.held.profiles.get(stored.domain.domain)
     if profile is None:
         return
     written = parse_time(body.policy.time_created)
@@ -126,10 +131,16 @@ def _check_stated(body: PlacementReceipt | ExecutionReceipt, decision: Decision)
     block = policy_block(
         made, input_commitment=body.policy.input_commitment, at=parse_time(body.policy.time_created)
     )
-    for name in PolicyDecision.model_fields:
-        if getattr(block, name) != getattr(body.policy, name):
-            raise Refused("verify.policy_replay", f"decided again, `{name}` is not what was signed")
+    check_same(block, body.policy)
     return made
+
+
+def check_same(made: PolicyDecision, signed: PolicyDecision) -> PolicyDecision:
+    """What was signed, if it is what was made, in every field. Raises `Refused` (`verify.policy_replay`)."""
+    for name in PolicyDecision.model_fields:
+        if getattr(made, name) != getattr(signed, name):
+            raise Refused("verify.policy_replay", f"decided again, `{name}` is not what was signed")
+    return signed
 
 
 def _offered(body: PlacementReceipt | ExecutionReceipt) -> LayerVerdict | None:
