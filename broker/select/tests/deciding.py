@@ -34,7 +34,7 @@ TENANT = forbidding("TNT-001-never", "false")
 TEXTS = {each.digest: each.text.encode() for each in (CHARTER, PROVIDER, TENANT)}
 CONSUMER_LAYERS = Layers.of(charter=CHARTER, national=(), tenant=TENANT, provider=ELSEWHERE)
 PROVIDER_LAYERS = Layers.of(charter=CHARTER, national=(), tenant=ELSEWHERE, provider=PROVIDER)
-REQUEST = asking(data_class="public")
+REQUEST = asking(data_class="public", simulated_allowed=False)  # the made-up charter lists no such root
 
 
 def plan(key: str, price: int) -> StoredPlan:

@@ -131,6 +131,7 @@ FACTS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "binding": ({}, {"binding_mode": "none"}, "verify.policy_facts"),
     "gpu": ({}, {"confidential_gpu": True}, "verify.policy_facts"),
     "consumer": ({"consumer": "else.us"}, {}, "verify.policy_facts"),
+    "simulated-roots": ({"simulated_allowed": True}, {}, "verify.policy_facts"),
 }
 
 

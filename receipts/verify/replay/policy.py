@@ -55,6 +55,7 @@ def decide_again(body: PlacementReceipt | ExecutionReceipt, material: Material) 
     data = record_of(body.policy, material)
     stored = DecisionRecord.read(data)
     _check_parties(body, stored)
+    _check_roots(stored, material.held)
     _check_layers(body, stored, material)
     _check_profile(body, stored, material)
     decision = replay(stored, texts=material.texts)
@@ -86,6 +87,13 @@ def _check_parties(body: PlacementReceipt | ExecutionReceipt, stored: DecisionRe
             raise Refused("verify.policy_facts", "the facts have another bound on the price")
     if (stored.request.consumer, stored.domain.domain) != (consumer, provider):
         raise Refused("verify.policy_facts", "the facts are of another consumer or provider")
+
+
+def _check_roots(stored: DecisionRecord, held: PinnedTrust) -> bool:
+    """Simulated hardware counted where the charter lists a root of it, and only there. Raises `Refused`."""
+    if held.simulated is not None and stored.request.simulated_allowed != held.simulated:
+        raise Refused("verify.policy_facts", "the facts are of a charter with other simulated roots")
+    return stored.request.simulated_allowed
 
 
 def _check_layers(
