@@ -29,11 +29,8 @@ class Ecdsa:
     algorithm: bytes = field(repr=False)
     """Its AlgorithmIdentifier in DER (RFC 5758 3.2)."""
     algorithm_name: str
-
-    @property
-    def raw_bytes(self) -> int:
-        """Length of r ‖ s."""
-        return 2 * ((self.order.bit_length() + 7) // 8)
+    raw_bytes: int
+    """Length of r ‖ s."""
 
     def key_of(self, certificate: Certificate) -> ec.EllipticCurvePublicKey:
         """The certificate's key. Raises `Refused` (`signature.key`) when it is not on this curve."""

@@ -55,6 +55,7 @@ def caches() -> tuple[_lru_cache_wrapper[object], ...]:
             stated._qe_identity,
             signature.read_point,
             pck.verify_pck_chain,
+            pck.verify_root,
             pck.verify_signer,
             endorsed._verify_body,
             intel.verify_crl,

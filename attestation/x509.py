@@ -97,10 +97,14 @@ class Revoked(NamedTuple):
     """The serials that a CRL lists. They stay in the library's form: a set of them all costs six times
     as much as everything else about a CRL, and a handful of them is ever asked for."""
 
+    der: bytes
     listed: x509.CertificateRevocationList
 
     def __contains__(self, serial: object) -> bool:
-        return self.listed.get_revoked_certificate_by_serial_number(cast(int, serial)) is not None
+        number = cast(int, serial)
+        if number >= 0 and number.to_bytes(number.bit_length() // 8 + 1) not in self.der:
+            return False  # what is listed stands in these bytes; the library takes longer to look
+        return self.listed.get_revoked_certificate_by_serial_number(number) is not None
 
 
 class Crl(NamedTuple):
@@ -211,14 +215,15 @@ def read_crl(data: bytes) -> Crl:
     fields = der.children(signed.tbs)
     if len(fields) < 4 or fields[0] != _VERSION_2:
         raise Unreadable("x509.malformed", "not a version 2 CRL")
-    return _strictly(lambda: _crl(data, signed, fields[1], fields[2]), "the CRL")
+    return _strictly(lambda: _crl(data, signed, fields), "the CRL")
 
 
-def _crl(data: bytes, signed: Signed, inner: bytes, issuer: bytes) -> Crl:
-    parsed = x509.load_der_x509_crl(data)
-    if any(extension.critical for extension in parsed.extensions):
-        # RFC 5280 5.2: a partial, indirect or delta CRL is marked by a critical extension.
+def _crl(data: bytes, signed: Signed, fields: list[bytes]) -> Crl:
+    _, inner, issuer, *_, last = fields
+    # RFC 5280 5.2: a partial, indirect or delta CRL is marked by a critical extension.
+    if last[:1] == b"\xa0" and any(critical for critical, _ in _extensions(last).values()):
         raise ValueError("a critical extension")
+    parsed = x509.load_der_x509_crl(data)
     if len(parsed) > MAX_REVOKED:
         raise ValueError("too many entries")
     following = parsed.next_update_utc
@@ -228,7 +233,7 @@ def _crl(data: bytes, signed: Signed, inner: bytes, issuer: bytes) -> Crl:
         issuer_common_name=der.common_name(issuer),
         this_update=parsed.last_update_utc.timestamp(),
         next_update=following.timestamp() if following else None,
-        revoked=Revoked(parsed),
+        revoked=Revoked(data, parsed),
         signed=signed,
         inner_algorithm=inner,
     )
@@ -260,8 +265,13 @@ def verify_pss(key: PublicKey, signed: Signed) -> bytes:
 
 def extensions_of(certificate: Certificate) -> dict[bytes, tuple[bool, bytes]]:
     """Encoded OID → (critical, value) of every extension (RFC 5280 4.1). Raises `Unreadable`."""
+    return _extensions(certificate.extensions)
+
+
+def _extensions(explicit: bytes) -> dict[bytes, tuple[bool, bytes]]:
+    """Of the explicitly tagged element that holds them, which is empty where there is none."""
     found: dict[bytes, tuple[bool, bytes]] = {}
-    listed = der.children(der.children(certificate.extensions)[0]) if certificate.extensions else ()
+    listed = der.children(der.children(explicit)[0]) if explicit else ()
     for element in listed:
         oid, critical, value = _short(element) or _extension(element)
         if oid in found:

@@ -14,10 +14,10 @@ TD15_BYTES: Final = 648
 
 _SGX: Final = struct.Struct("<16sI12x16x16s32s32x32s32x64xHHH42x16x64s")
 _TD10: Final = struct.Struct("<16s48s48s8s8s8s48s48s48s48s48s48s48s48s64s")
-_TD15: Final = struct.Struct("<16s48s")
+_TD15: Final = struct.Struct(_TD10.format + "16s48s")
 assert _SGX.size == SGX_BYTES
 assert _TD10.size == TD10_BYTES
-assert _TD10.size + _TD15.size == TD15_BYTES
+assert _TD15.size == TD15_BYTES
 
 TD_UNTRUSTED: Final = 0xFF  # TUD group, bits 7:0: bit 0 is DEBUG, the others are reserved and zero
 SGX_DEBUG: Final = 0x02  # ATTRIBUTES.DEBUG, Intel SDM vol. 3D 35.7.1
@@ -83,5 +83,5 @@ def read_sgx(data: bytes) -> SgxReport:
 
 def read_td(data: bytes) -> TdReport:
     """`data`: exactly 584 bytes (TD 1.0) or 648 (TD 1.5)."""
-    newer = _TD15.unpack(data[TD10_BYTES:]) if len(data) == TD15_BYTES else (None, None)
-    return TdReport(data, *_TD10.unpack(data[:TD10_BYTES]), *newer)
+    values = _TD15.unpack(data) if len(data) == TD15_BYTES else (*_TD10.unpack(data), None, None)
+    return TdReport(data, *values)

@@ -81,6 +81,8 @@ class Quote(NamedTuple):
 class _Reader:
     """Cuts pieces off one container, which `finish` holds to be used up."""
 
+    __slots__ = ("_at", "_code", "_data")
+
     def __init__(self, data: bytes, code: str) -> None:
         self._data, self._at, self._code = data, 0, code
 

@@ -29,6 +29,7 @@ P384: Final = Ecdsa(
     hashing=ec.ECDSA(hashes.SHA384()),
     algorithm=bytes.fromhex("300a06082a8648ce3d040303"),
     algorithm_name="ecdsa-with-SHA384",
+    raw_bytes=96,
 )
 RAW_BYTES: Final = P384.raw_bytes
 

@@ -88,11 +88,12 @@ def _verified(offered: Offered, chain: PckChain | None, tee: Tee, roots: Roots) 
 
     A list that came alone is looked at with every signer that came with another document.
     """
-    beside = [each for source in offered.documents for each in source.issuers or ()]
+    lists = offered.of("evaluations")[:MAX_CANDIDATES]
+    beside = [each for source in offered.documents for each in source.issuers or ()] if lists else []
     certificates = list(dict.fromkeys((*offered.certificates, *beside)))
     found: list[Evaluations] = []
     problem: Refused | Undecided | None = None
-    for source in offered.of("evaluations")[:MAX_CANDIDATES]:
+    for source in lists:
         try:
             verify_document(source, certificates, chain, roots)
             found.append(read_evaluations(source.body))

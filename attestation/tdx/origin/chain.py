@@ -21,6 +21,7 @@ from attestation.x509 import Certificate, read_certificate
 from schemas.errors import Refused, Unreadable
 
 CACHED_CHAINS: Final = 4096  # one per platform and TCB
+CACHED_ROOTS: Final = 16  # Intel's, and namesakes
 CHAIN_LENGTH: Final = 3
 INTEL_ROOT: Final = "44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3"
 """SHA-256 of the DER of Intel's SGX root; other certificates of that name are in circulation."""
@@ -98,7 +99,8 @@ def verify_pck_chain(certificates: tuple[bytes, ...]) -> PckChain:
     1. each once, linked by name; 2. roles; 3. signatures; 4. the platform's extension.
     """
     leaf, issuer, root = _ordered(certificates)
-    found = [hold_role(each, role) for each, role in ((leaf, PCK), (issuer, PCK_CA), (root, ROOT))]
+    extensions = hold_role(leaf, PCK)
+    hold_role(issuer, PCK_CA)
     verify_root(root)
     verify_link(issuer, root)
     verify_link(leaf, issuer)
@@ -106,7 +108,7 @@ def verify_pck_chain(certificates: tuple[bytes, ...]) -> PckChain:
         key = p256_of(leaf)
     except Refused as error:
         raise Refused("tdx.pck_chain_malformed", error.text) from None
-    return PckChain(leaf, issuer, root, read_pck(found[0][SGX_EXTENSION]), key)
+    return PckChain(leaf, issuer, root, read_pck(extensions[SGX_EXTENSION]), key)
 
 
 def _ordered(certificates: tuple[bytes, ...]) -> tuple[Certificate, Certificate, Certificate]:
@@ -124,11 +126,13 @@ def _ordered(certificates: tuple[bytes, ...]) -> tuple[Certificate, Certificate,
     raise Refused("tdx.pck_chain_malformed", "not a root, its CA and that CA's certificate, each once")
 
 
+@lru_cache(maxsize=CACHED_ROOTS)
 def verify_root(root: Certificate) -> Certificate:
-    """The root, which signed itself. Raises `Refused` (`tdx.cert_signature_invalid`).
+    """The root, in its role, which signed itself. Raises `Refused`; it is *not* pinned here.
 
     That Intel's did is a fact about bytes that are pinned, and held by a test: it is not found out anew.
     """
+    hold_role(root, ROOT)
     return root if root.fingerprint == INTEL_ROOT else verify_link(root, root)
 
 
@@ -147,7 +151,6 @@ def verify_signer(signer_der: bytes, root_der: bytes) -> Certificate:
     """The TCB signer that this root issued. Raises `Refused`; the root is *not* pinned here."""
     signer, root = read_certificate(signer_der), read_certificate(root_der)
     hold_role(signer, TCB_SIGNER)
-    hold_role(root, ROOT)
     if signer.issuer != root.subject:
         raise Refused("tdx.cert_role_invalid", f"{signer.common_name} was not issued by the root")
     verify_root(root)

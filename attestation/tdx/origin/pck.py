@@ -6,7 +6,6 @@ certificates whose chain is held elsewhere (tdx/origin/chain.py).
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,23 +16,23 @@ SGX_EXTENSION: Final = encode_oid("1.2.840.113741.1.13.1")
 COMPONENTS: Final = 16  # SGX TCB component SVNs
 SGX_TYPES: Final = {0: "standard", 1: "scalable", 2: "scalable with integrity"}
 
-_INTEGER, _OCTETS, _ENUMERATED, _BOOLEAN = b"\x02", b"\x04", b"\x0a", b"\x01"
-_LENGTH: Final = rb"([\x00-\x7f]|\x81[\x80-\xff]|\x82[\x01-\xff].)"  # X.690 10.1: the fewest octets
-_SEQUENCE: Final = re.compile(rb"\x30" + _LENGTH, re.DOTALL)
+_SEQUENCE, _INTEGER, _OCTETS, _ENUMERATED, _BOOLEAN = 0x30, 0x02, 0x04, 0x0A, 0x01
 
 
-def _member_under(*arcs: int) -> re.Pattern[bytes]:
-    """SEQUENCE { OID, value } up to the value's content: its length, last arc, tag, the value's length."""
-    arc = SGX_EXTENSION[2:] + bytes(arcs)
-    oid = re.escape(bytes((0x06, len(arc) + 1)) + arc) + rb"(.)"
-    return re.compile(rb"\x30" + _LENGTH + oid + rb"(.)" + _LENGTH, re.DOTALL)
+def _arcs(*under: int) -> bytes:
+    """A member's OID up to its last arc, which is one octet and not among what is given here."""
+    content = SGX_EXTENSION[2:] + bytes(under)
+    return bytes((0x06, len(content) + 1)) + content
 
 
-_ALL: Final = _member_under()
-_TCB: Final = _member_under(2)
-_CONFIGURATION: Final = _member_under(7)
+_ALL: Final = _arcs()
+_TCB: Final = _arcs(2)
+_CONFIGURATION: Final = _arcs(7)
 
-_Value = tuple[bytes, bytes]
+_LEAST_LENGTH: Final = {0x81: 0x80, 0x82: 0x100}
+"""Long forms of a length, which a shorter form must not be able to say; nothing here takes a third octet."""
+
+_Value = tuple[int, bytes]
 """(tag, content)"""
 
 
@@ -59,14 +58,12 @@ class PckClaims:
 
 def read_pck(value: bytes) -> PckClaims:
     """Read the extension's value. Raises `Refused` (`tdx.pck_extension_invalid`) and nothing else."""
-    head = _SEQUENCE.match(value)
-    if head is None:
-        raise _invalid("not a SEQUENCE")
-    if head.end() + _size(head[1]) != len(value):
-        raise _invalid("the SEQUENCE does not fill the extension")
-    members = _members(value[head.end() :], _ALL)
-    tcb = _members(_content(_required(members, 2), b"\x30"), _TCB)
-    configuration = _members(_content(members[7], b"\x30"), _CONFIGURATION) if 7 in members else {}
+    start, end = _bounds(value, 0)
+    if value[0] != _SEQUENCE or end != len(value):
+        raise _invalid("no SEQUENCE that fills the extension")
+    members = _members(value[start:], _ALL)
+    tcb = _members(_content(_required(members, 2), _SEQUENCE), _TCB)
+    configuration = _members(_content(members[7], _SEQUENCE), _CONFIGURATION) if 7 in members else {}
     sgx_type = _number(_required(members, 5), 255, _ENUMERATED)
     if sgx_type not in SGX_TYPES:
         raise _invalid(f"SGX type {sgx_type}")
@@ -85,28 +82,39 @@ def read_pck(value: bytes) -> PckClaims:
     )
 
 
-def _members(content: bytes, member: re.Pattern[bytes]) -> dict[int, _Value]:
-    """Last arc → value of every member, each once, that together fill the content."""
+def _members(content: bytes, arcs: bytes) -> dict[int, _Value]:
+    """Last arc → value of the pairs SEQUENCE { OID, value }, each once, that together fill the content."""
     found: dict[int, _Value] = {}
-    at = 0
+    at, ahead = 0, len(arcs)
     while at < len(content):
-        head = member.match(content, at)
-        if head is None:
+        inside, following = _bounds(content, at)
+        last = inside + ahead  # where the last arc stands, before the value
+        if content[at] != _SEQUENCE or content[inside:last] != arcs:
             raise _invalid("a member that is no pair under Intel's arc")
-        whole, arc, tag, size = head.groups()
-        start = head.end()
-        at = start + _size(size)
-        if at > len(content) or head.end(1) + _size(whole) != at:
+        start, end = _bounds(content, last + 1)
+        if end != following or end > len(content):
             raise _invalid("a member whose lengths disagree")
-        if arc[0] in found:
-            raise _invalid(f"member {arc[0]} is repeated")
-        found[arc[0]] = tag, content[start:at]
+        arc = content[last]
+        if arc in found:
+            raise _invalid(f"member {arc} is repeated")
+        found[arc] = content[last + 1], content[start:end]
+        at = end
     return found
 
 
-def _size(length: bytes) -> int:
-    """What the octets of a length say; `_LENGTH` lets through short and long form (X.690 8.1.3)."""
-    return length[0] if len(length) == 1 else int.from_bytes(length[1:])
+def _bounds(data: bytes, at: int) -> tuple[int, int]:
+    """Where the content of the element at `at` begins and ends, by the fewest octets (X.690 10.1)."""
+    try:
+        size = data[at + 1]
+    except IndexError:
+        raise _invalid("cut short") from None
+    if size < 0x80:  # nearly always
+        return at + 2, at + 2 + size
+    start = at + 2 + (size & 0x7F)
+    length = int.from_bytes(data[at + 2 : start])
+    if length < _LEAST_LENGTH.get(size, length + 1):
+        raise _invalid("a length that is not in DER")
+    return start, start + length
 
 
 def _required(members: dict[int, _Value], index: int) -> _Value:
@@ -115,9 +123,9 @@ def _required(members: dict[int, _Value], index: int) -> _Value:
     return members[index]
 
 
-def _content(value: _Value, tag: bytes) -> bytes:
+def _content(value: _Value, tag: int) -> bytes:
     if value[0] != tag:
-        raise _invalid(f"tag {value[0].hex()} instead of {tag.hex()}")
+        raise _invalid(f"tag {value[0]:02x} instead of {tag:02x}")
     return value[1]
 
 
@@ -128,7 +136,7 @@ def _octets(value: _Value, size: int) -> bytes:
     return content
 
 
-def _number(value: _Value, most: int, kind: bytes = _INTEGER) -> int:
+def _number(value: _Value, most: int, kind: int = _INTEGER) -> int:
     """A minimal INTEGER or ENUMERATED of 0..most (X.690 8.3)."""
     tag, content = value
     if tag == kind and len(content) == 1 and content[0] < 0x80 and content[0] <= most:

@@ -49,14 +49,13 @@ def hold_role(certificate: Certificate, role: Role) -> dict[bytes, bytes]:
     """The extensions, by OID, of a certificate that fits. Raises `Refused` (`tdx.cert_role_invalid`)."""
     try:
         extensions = extensions_of(certificate)
-        critical = [oid for oid, (marked, _) in extensions.items() if marked and oid not in _KNOWN]
         found = {oid: value for oid, (_, value) in extensions.items()}
         authority, usage = _is_authority(found), _usage(found)
     except Unreadable as error:
         raise _not(certificate, role, error.text) from None
     if certificate.common_name not in role.subjects:
         raise _not(certificate, role, "another subject")
-    if critical:  # RFC 5280 4.2
+    if any(extensions[oid][0] for oid in extensions.keys() - _KNOWN):  # critical, RFC 5280 4.2
         raise _not(certificate, role, "an unknown critical extension")
     if authority != role.authority:
         raise _not(certificate, role, "basicConstraints say otherwise")

@@ -25,6 +25,7 @@ P256: Final = Ecdsa(
     hashing=ec.ECDSA(hashes.SHA256()),
     algorithm=bytes.fromhex("300a06082a8648ce3d040302"),
     algorithm_name="ecdsa-with-SHA256",
+    raw_bytes=64,
 )
 
 p256_of = P256.key_of
