@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from attestation.endorsements import MAX_DOCUMENT_BYTES, recognise
-from attestation.gpu.forms import Devices, TokenFile, devices_in
+from attestation.gpu.forms import Devices, TokenFile, devices_in, is_form
 from attestation.gpu.forms import unwrap as unwrap_gpu
 from attestation.gpu.spdm.report import is_report
 from attestation.snp.forms import FOLDER_FILES, Evidence, from_folder, unwrap
@@ -141,7 +141,7 @@ def read_gpu(path: Path) -> Devices | TokenFile | None:
     )
     if isinstance(found, Devices):
         return found if all(is_report(each.report) for each in found.inputs) else None
-    if found is None or not (is_report(found) or found.lstrip()[:2] == b"[[" or b'"evidence_list"' in found):
+    if found is None or not is_form(found):
         return None
     known = unwrap_gpu(found)
     return known if isinstance(known, Devices | TokenFile) else None

@@ -135,14 +135,24 @@ def _sort_json(document: bytes, heap: _Heap) -> None:
         heap.manifests[_answer(stated)] = None
     elif isinstance(stated, dict) and isinstance(stated.get("keys"), list):
         heap.key_sets[document] = None
-    elif isinstance(stated, dict) and isinstance(stated.get("evidence_list"), list):
-        heap.devices += read_devices(stated["evidence_list"])
+    elif (listed := listed_devices(stated)) is not None:
+        heap.devices += read_devices(listed)
     elif isinstance(stated, list) and stated and isinstance(stated[0], list) and stated[0][:1] == ["JWT"]:
         heap.tokens[document] = None
 
 
+def listed_devices(stated: Json) -> list[Json] | None:
+    """The devices in a service request (gpu.md 9), or as NVIDIA's tools write them; None = there are none."""
+    match stated:
+        case {"evidence_list": list(listed)} | {"evidences": list(listed)}:
+            return listed
+        case [{"evidence": _, "certificate": _}, *_]:
+            return stated
+    return None
+
+
 def read_devices(listed: Json) -> list[tuple[bytes, bytes]]:
-    """Report and PEM chain of each device in a service request (gpu.md 9). Raises `Refused`."""
+    """Report and PEM chain of each listed device. Raises `Refused`."""
     if not isinstance(listed, list) or not 1 <= len(listed) <= MAX_CHAINS:
         raise Refused("gpu.documents_malformed", f"not 1 to {MAX_CHAINS} devices")
     devices = [each if isinstance(each, dict) else {} for each in listed]

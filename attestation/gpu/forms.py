@@ -1,6 +1,7 @@
 """The forms in which NVIDIA evidence arrives, told apart by content.
 
-One report; a service request with several devices; a manifest or a service token, to be judged by itself.
+One report, as bytes or in hex; several devices, as a request to NVIDIA's service or as its tools write down
+what they collected; a manifest or a service token, to be judged by itself.
 """
 
 from __future__ import annotations
@@ -9,15 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from attestation.gpu.documents import read_devices
+from attestation.gpu.documents import listed_devices, read_devices
 from attestation.gpu.node.devices import DeviceInput
-from attestation.gpu.spdm.report import is_report
-from schemas.canonical import read_json
+from attestation.gpu.spdm.report import REQUEST_HEADER, is_report
+from schemas.canonical import Json, read_json
 from schemas.errors import Refused, Unreadable
 from schemas.proof.evidence import NodeEvidence
 
 MAX_REQUEST_BYTES: Final = 1024 * 1024  # 64 devices with their chains
 REPORT_FILE: Final = "report.bin"
+_IN_HEX: Final = REQUEST_HEADER.hex().encode()
+_OF_DEVICES: Final = (b'"evidence_list"', b'"evidences"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +46,59 @@ def unwrap(data: bytes) -> Devices | ManifestFile | TokenFile:
     """What kind of evidence this is. Raises `Unreadable` (`gpu.report_malformed`)."""
     if is_report(data):
         return Devices((DeviceInput(data),), together=False)
+    if _is_hex(data):
+        return Devices((DeviceInput(_from_hex(data)),), together=False)
     match data.lstrip()[:1]:
         case b"<":
             return ManifestFile(data)
         case b"[":
-            return TokenFile(data)
+            return _read_list(data)
         case b"{":
-            return read_request(data)
-    raise _no("neither a report, a service request, a manifest, nor a service token")
+            return read_collected(read_json(data, limit=MAX_REQUEST_BYTES))
+    raise _no("neither a report, a list of devices, a manifest, nor a service token")
 
 
-def read_request(data: bytes) -> Devices:
-    """The request that a node sends to NVIDIA's service (gpu.md 9, endpoints). Raises `Unreadable`."""
-    stated = read_json(data, limit=MAX_REQUEST_BYTES)
+def is_form(data: bytes) -> bool:
+    """Whether the bytes look like devices or a token of NVIDIA's. No other vendor's evidence is an array."""
+    named = data.lstrip()[:1] == b"[" or any(key in data for key in _OF_DEVICES)
+    return named or is_report(data) or _is_hex(data)
+
+
+def _is_hex(data: bytes) -> bool:
+    return data[: len(_IN_HEX)].lower() == _IN_HEX
+
+
+def _from_hex(data: bytes) -> bytes:
+    """A report as NVIDIA's Python verifier keeps its sample."""
     try:
-        devices = read_devices(stated.get("evidence_list") if isinstance(stated, dict) else None)
+        return bytes.fromhex(data.decode("ascii"))
+    except ValueError:
+        raise _no("a report that begins in hex and does not go on in it") from None
+
+
+def _read_list(data: bytes) -> Devices | TokenFile:
+    """Objects are devices; anything else is tried as a token, which says why it is none."""
+    try:
+        stated = read_json(data, limit=MAX_REQUEST_BYTES)
+    except Unreadable:
+        return TokenFile(data)
+    first = stated[0] if isinstance(stated, list) and stated else None
+    return read_collected(stated) if isinstance(first, dict) else TokenFile(data)
+
+
+def read_collected(stated: Json) -> Devices:
+    """Several devices: what is sent to NVIDIA's service (gpu.md 9), or what its tools collected (nvattest).
+
+    What stands beside report and chain (architecture, versions, nonce) is a claim and not looked at. Raises
+    `Unreadable`.
+    """
+    if isinstance(stated, dict) and "__cmwc_t" in stated:
+        raise _no("a collection of wrapped messages (CMW), a form that is not read: a list of devices is")
+    listed = listed_devices(stated)
+    if listed is None:
+        raise _no("no list of devices with evidence and certificate")
+    try:
+        devices = read_devices(listed)
     except Refused as error:
         raise _no(error.text) from None
     return Devices(tuple(DeviceInput(report, (chain,)) for report, chain in devices), together=True)

@@ -17,6 +17,9 @@ from attestation.testing.nvidia import NOW, Certified, GpuForge, key, name_of
 from attestation.testing.nvidia_manifest import ManifestForge
 
 OCSP_SIGNING: Final = ("2.5.29.37", False, bytes.fromhex("300a06082b06010505070309"))
+_HASHES: Final = {
+    "sha1": hashes.SHA1(), "sha256": hashes.SHA256(), "sha384": hashes.SHA384(), "sha512": hashes.SHA512(),
+}  # fmt: skip
 _STATES: Final = {
     "good": (ocsp.OCSPCertStatus.GOOD, None),
     "revoked": (ocsp.OCSPCertStatus.REVOKED, x509.ReasonFlags.key_compromise),
@@ -59,7 +62,7 @@ def _response(of: Answer) -> bytes:
         f"{of.issuer.subject} OCSP", "delegate", of.issuer.subject, of.delegate_signer or of.issuer.key, 77,
         None, ("digital_signature",), extensions=(OCSP_SIGNING,) if of.appointed else (),
     )  # fmt: skip
-    algorithm = {"sha1": hashes.SHA1(), "sha256": hashes.SHA256(), "sha384": hashes.SHA384()}[of.hash_name]
+    algorithm = _HASHES[of.hash_name]
     signer = delegate if of.responder == "delegate" else of.issuer
     builder = (
         ocsp.OCSPResponseBuilder()

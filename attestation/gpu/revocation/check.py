@@ -13,7 +13,15 @@ from typing import Final, NamedTuple
 
 from attestation.gpu.pki.constraints import stated
 from attestation.gpu.pki.signature import verify_signed
-from attestation.gpu.revocation.ocsp import Response, answers_about, cert_ids, read_response, verify_response
+from attestation.gpu.revocation.ocsp import (
+    HASHES,
+    Response,
+    answers_about,
+    cert_ids,
+    is_declined,
+    read_response,
+    verify_response,
+)
 from attestation.gpu.verify import date
 from attestation.result import Check, failed, not_evaluated, passed, undecided
 from attestation.x509 import Certificate, Crl, read_certificate, read_crl
@@ -46,6 +54,8 @@ class Held:
     crls: tuple[Crl, ...] = ()
     problem: Refused | None = None
     """The first document that could not be read."""
+    declined: int = 0
+    """Responses in which a responder says that it does not answer."""
 
 
 @dataclass(slots=True)
@@ -59,10 +69,12 @@ class _Found:
 
 def read_offered(responses: Sequence[bytes], crls: Sequence[bytes]) -> Held:
     """Read what was offered; what cannot be read is reported, and nothing of it counts."""
+    answered = [each for each in responses if not is_declined(each)]
     try:
-        return Held(tuple(map(read_response, responses)), tuple(map(_crl, crls)))
+        read = tuple(map(read_response, answered)), tuple(map(_crl, crls))
     except Refused as error:
         return Held(problem=error)
+    return Held(*read, declined=len(responses) - len(answered))
 
 
 def _crl(data: bytes) -> Crl:
@@ -88,21 +100,23 @@ def check_revocation(
     return checks, ends
 
 
-def _foreign_serials(held: Held, subjects: Sequence[Subject]) -> frozenset[int]:
-    """Serials in answers that, as a whole, are about none of ours: some other issuer's certificate."""
+def _foreign_serials(held: Held, subjects: Sequence[Subject]) -> dict[int, str]:
+    """Serials in answers that, as a whole, are about none of ours, with what they name otherwise."""
     if not held.responses:
-        return frozenset()
+        return {}
     ours = frozenset().union(*(cert_ids(each.certificate, each.issuer) for each in subjects))
-    return frozenset(
-        answer.about.serial
+    return {
+        answer.about.serial: "of another issuer"
+        if answer.about.algorithm in HASHES
+        else f"which names its issuer by {answer.about.algorithm.upper()}: ask with SHA-384 or SHA-256"
         for response in held.responses
         for answer in response.answers
         if answer.about not in ours
-    )
+    }
 
 
 def _check(
-    subject: Subject, held: Held, foreign: frozenset[int], at: float, ends: dict[str, float], *, waived: bool
+    subject: Subject, held: Held, foreign: dict[int, str], at: float, ends: dict[str, float], *, waived: bool
 ) -> Check:
     name, found = f"gpu.revocation.{subject.name}", _Found()
     if waived and not held.responses and not held.crls:
@@ -118,13 +132,18 @@ def _check(
         seen = f"not revoked, {source} of {date(since)}, until {date(until)}"
         return passed(name, seen, _WANTED, _CLAUSE)
     if not found.gaps and subject.certificate.serial in foreign:
-        seen = "an answer for this serial, but of another issuer"
+        seen = f"an answer for this serial, but one {foreign[subject.certificate.serial]}"
         return failed(name, "gpu.ocsp_certid_mismatch", seen, _WANTED, _CLAUSE)
     code = next((each for each in _WORST if each in found.gaps), "gpu.revocation_unavailable")
-    seen = found.gaps.get(code, "no answer was offered")
+    seen = found.gaps.get(code) or _nothing(held)
     if waived:
         return not_evaluated(name, f"waived; {code}: {seen}", _CLAUSE)
     return undecided(name, code, seen, _WANTED, _CLAUSE)
+
+
+def _nothing(held: Held) -> str:
+    declined = f"; {held.declined} times the responder did not answer" if held.declined else ""
+    return f"no answer was offered{declined}"
 
 
 def _ask_responses(subject: Subject, responses: Sequence[Response], at: float, found: _Found) -> None:

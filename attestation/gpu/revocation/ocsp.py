@@ -40,6 +40,8 @@ _OCSP_SIGNING: Final = encode_oid("1.3.6.1.5.5.7.3.9")  # id-kp-OCSPSigning, RFC
 _ALGORITHMS: Final = {"1.2.840.10045.4.3.2": hashes.SHA256(), "1.2.840.10045.4.3.3": hashes.SHA384()}
 """ecdsa-with-SHA256 and -SHA384 (RFC 5758 3.2)."""
 
+_UNSUCCESSFUL: Final = (1, 2, 3, 5, 6)  # OCSPResponseStatus, RFC 6960 4.2.1
+
 Status = Literal["good", "revoked", "hold", "unknown"]
 
 
@@ -77,6 +79,14 @@ class Response:
     certificates: tuple[Certificate, ...]
     answers: tuple[Answer, ...]
     nonce: bytes | None
+
+
+def is_declined(data: bytes) -> bool:
+    """Whether a responder did not answer: a status other than successful and, unsigned, nothing else (4.2.1).
+
+    NVIDIA's says so of every leaf, which it does not know. It speaks neither for nor against anything.
+    """
+    return len(data) == 5 and data.startswith(b"\x30\x03\x0a\x01") and data[4] in _UNSUCCESSFUL
 
 
 @lru_cache(maxsize=CACHED_RESPONSES)

@@ -40,6 +40,8 @@ _LENGTHS: Final = {
 
 _TEXTS: Final = frozenset((DRIVER, CHIP_SKU, 16, PROJECT, PROJECT_SKU, 19, CHIP_INFO))
 _TEXT: Final = re.compile(r"[A-Za-z0-9._-]{0,64}")
+_NEXT_FORM: Final = b"NVDAOD\0\0"
+"""How Rubin's opaque data begins: a header, then fields of another kind (NVIDIA attestation-sdk, 2026)."""
 FLAGS: Final = {0xAA: True, 0x55: False}
 """How NVIDIA writes on and off."""
 FEATURES: Final = {0: "single", 1: "multi", 2: "ppcie"}
@@ -111,6 +113,8 @@ def read_opaque(data: bytes) -> Opaque:
 
     Raises `Refused` (`gpu.report_malformed`, `gpu.report_duplicate_field`).
     """
+    if data.startswith(_NEXT_FORM):
+        raise _malformed("opaque data in the form of GPUs after Blackwell, which is not read")
     fields: dict[int, bytes] = {}
     at = 0
     while at < len(data):

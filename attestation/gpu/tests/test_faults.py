@@ -85,6 +85,7 @@ FAULTS: dict[str, list[Fault]] = {
         framed(slot=1), framed(response=bytes.fromhex("11610000")), framed(count=63), framed(count=65),
         framed(length=3519), framed(record=b""), framed(opaque_length=9), framed(extra=b"\1"),
         framed(extra=field(255, b"")), framed(record=block(1, value_of(0)) * 64),
+        framed(opaque=b"NVDAOD\0\0\2\0\0\0"),
         framed(record=block(2, value_of(0)) + block(1, value_of(1)), count=2),
         stating({20: bytes(47)}), stating({11: b"\x56"}), stating({21: b""}), stating({36: b"\7\0"}),
         stating({3: b"550/90\0"}), stating({3: b"550.90\0.07"}),
@@ -139,8 +140,8 @@ FAULTS: dict[str, list[Fault]] = {
         answered(next_update=None), answered(next_update=NOW - timedelta(minutes=2)),
         answered(this_update=NOW + timedelta(minutes=2)),
     ],
-    "ocsp_malformed": [lambda: judge(endorsements=[*collateral(GOOD), bytes.fromhex("30030a0106")]),
-                       lambda: judge(endorsements=[*collateral(GOOD), bytes.fromhex("30030a0100")])],
+    "ocsp_malformed": [lambda: judge(endorsements=[*collateral(GOOD), bytes.fromhex("30030a0100")]),
+                       lambda: judge(endorsements=[*collateral(GOOD), bytes.fromhex("30030a0104")])],
     "ocsp_certid_mismatch": [
         lambda: judge(endorsements=[
             *collateral(GOOD)[:3], *collateral(GOOD)[4:], Answer(asked(GOOD)[0][0], STRANGER).der(),
@@ -204,6 +205,22 @@ def test_fault(code: str, fault: Fault) -> None:
     found = fault()
     assert code in codes(found)
     assert found.verdict == ("none" if code in GAPS else "contraindicated")
+
+
+def test_a_responder_that_does_not_answer_says_nothing() -> None:
+    """NVIDIA's answers "unauthorized" about every leaf: a collector may keep that, and nothing follows."""
+    declined = bytes.fromhex("30030a0106")
+    assert judge(endorsements=[*collateral(GOOD), declined]).verdict == "affirming"
+    found = judge(endorsements=[*collateral(GOOD)[:3], declined])
+    assert (found.verdict, found.reason) == ("none", "gpu.revocation_unavailable")
+    assert "1 times the responder did not answer" in found.check("gpu.revocation.device").seen
+
+
+@pytest.mark.parametrize("hash_name", ["sha256", "sha384", "sha512"])
+def test_answers_may_name_their_issuer_by_any_current_hash(hash_name: str) -> None:
+    assert answered(hash_name=hash_name)().verdict == "affirming"
+    refused = answered(hash_name="sha1")().check("gpu.revocation.device")
+    assert "by SHA1: ask with SHA-384 or SHA-256" in refused.seen
 
 
 def test_a_waiver_forgives_no_bad_answer() -> None:

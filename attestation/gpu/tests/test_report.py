@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from contextlib import suppress
 
 import pytest
@@ -9,13 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attestation.gpu.documents import gather
-from attestation.gpu.forms import unwrap
+from attestation.gpu.forms import Devices, is_form, unwrap
+from attestation.gpu.node.devices import DeviceInput
 from attestation.gpu.pki.chain import read_chain
 from attestation.gpu.revocation.ocsp import read_response
 from attestation.gpu.spdm.opaque import read_opaque
 from attestation.gpu.spdm.report import REQUEST_HEADER, read_report
 from attestation.gpu.tests.judging import GB100, GB202, GOOD, SWITCH, collateral, judge
 from attestation.testing.nvidia import GpuForge
+from attestation.testing.nvidia_report import NONCE
 from attestation.testing.nvidia_status import answers
 from schemas.errors import Refused, Unreadable
 
@@ -107,6 +111,40 @@ def test_damaged_answers_are_read_or_refused(data: st.DataObject) -> None:
         read_response(bytes(damaged))
     except Refused as error:
         assert error.code == "gpu.ocsp_malformed"  # noqa: PT017
+
+
+def test_the_forms_of_the_vendors_tools_are_the_devices_they_list() -> None:
+    """A report in hex; devices as nvattest collects them, bare or in its answer; as its service is asked."""
+    device = {
+        "arch": "HOPPER", "nonce": NONCE.hex(), "driver_version": "1", "vbios_version": "2", "version": "1.0",
+        "evidence": base64.b64encode(GOOD.report()).decode(),
+        "certificate": base64.b64encode(GOOD.chain()).decode(),
+    }  # fmt: skip
+    one, several = DeviceInput(GOOD.report()), DeviceInput(GOOD.report(), (GOOD.chain(),))
+    for text in (GOOD.report().hex(), GOOD.report().hex().upper() + "\n"):
+        assert unwrap(text.encode()) == Devices((one,), together=False)
+    for collected in ([device], {"evidences": [device], "result_code": 0}, {"evidence_list": [device]}):
+        data = json.dumps(collected).encode()
+        assert is_form(data)
+        assert unwrap(data) == Devices((several,), together=True)
+        found = judge(report=data, endorsements=collateral(GOOD)[1:])
+        assert found.verdict == "affirming"
+    assert gather((json.dumps([device]).encode(),)).devices == ((GOOD.report(), GOOD.chain()),)
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b'{"__cmwc_t": "tag:nvidia.com,2026:x", "gpu_0": {}}', "wrapped messages"),
+        (b'[{"evidence": "?", "certificate": ""}]', "base64"),
+        (b'[{"arch": "HOPPER"}]', "no list of devices"),
+        (b'{"evidences": []}', "not 1 to 64 devices"),
+        (b"11e001ffzz", "does not go on"),
+    ],
+)
+def test_what_is_almost_such_a_form_says_what_is_wrong(data: bytes, why: str) -> None:
+    with pytest.raises(Unreadable, match=why):
+        unwrap(data)
 
 
 @given(st.binary(max_size=200))
