@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any, Final, cast
 
 from attestation.testing.nvidia import ISSUES, NOW, Certified, GpuForge, key, sign
+from attestation.testing.nvidia_node import SWITCH_VBIOS, VBIOS
 from schemas.canonical import Json, sha256, write_json
 
 ISSUER: Final = "https://nras.attestation.nvidia.com"
@@ -54,7 +55,10 @@ class TokenForge:
     def token(self) -> bytes:
         """`[["JWT", overall], {name: jwt}]`."""
         header: dict[str, Json] = {"kid": KEY_ID, "alg": "ES384", **self.header}
-        parts = {f"GPU-{n}": self._device(n, device, header) for n, device in enumerate(self.devices)}
+        parts = {
+            f"{device.kind.upper()}-{n}": self._device(n, device, header)
+            for n, device in enumerate(self.devices)
+        }
         digests: dict[str, Json] = {
             name: ["DIGEST", [self.digest_name, sha256(text.encode()).hex()]] for name, text in parts.items()
         }
@@ -70,12 +74,15 @@ class TokenForge:
         return {"iss": ISSUER, "iat": issued, "nbf": issued, "exp": issued + 3600, "eat_nonce": nonce}
 
     def _device(self, number: int, device: GpuForge, header: Mapping[str, Json]) -> str:
+        versions: dict[str, Json] = (
+            {"x-nvidia-switch-bios-version": SWITCH_VBIOS}
+            if device.kind == "switch"
+            else {"x-nvidia-gpu-driver-version": device.driver, "x-nvidia-gpu-vbios-version": VBIOS.upper()}
+        )
         claims: dict[str, Json] = {
             **self._common(), "measres": "success", "secboot": True, "dbgstat": "disabled",
-            "ueid": str(device.certified()["leaf"].serial), "hwmodel": device.chip,
-            "x-nvidia-gpu-driver-version": device.driver,
-            "x-nvidia-gpu-vbios-version": "96.00.9F.00.01",
-            **{f"x-nvidia-gpu-{name}": True for name in CLAIMS},
+            "ueid": str(device.certified()["leaf"].serial), "hwmodel": device.chip, **versions,
+            **{f"x-nvidia-{device.kind}-{name}": True for name in CLAIMS},
         }  # fmt: skip
         merged = {**claims, **(self.claims if number == 0 else {})}
         kept = {name: value for name, value in merged.items() if value is not None}

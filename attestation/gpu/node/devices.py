@@ -147,9 +147,17 @@ def check_tokens(
         return [undecided("gpu.nras.form", "gpu.nras_unavailable", "none", "a service token", "gpu.md 9")]
     ours = [each for each in map(known_device, devices) if each is not None]
     checks: list[Check] = []
+    spoken_of: set[str] = set()
     for token in tokens[:MAX_TOKENS]:
         found = check_token(token, keys, ours, policy.roots, asked.at.timestamp(), nonce=asked.nonce)
         checks += found.checks if policy.token == "required" else _as_hint(found.checks)  # noqa: S105
+        spoken_of |= found.token.kinds if found.token is not None else set()
+    missing = sorted({each.kind for each in ours} - spoken_of)
+    if missing and policy.token == "required":  # noqa: S105
+        seen = f"none about any {' or '.join(missing)}"
+        checks.append(
+            undecided("gpu.nras.kinds", "gpu.nras_unavailable", seen, "a token for all", "gpu.md 9")
+        )
     return checks
 
 
@@ -159,7 +167,8 @@ def known_device(found: DeviceAppraisal) -> Device | None:
         return None
     opaque = found.report.opaque
     ueid, nonce, verdict = found.chain.ueid, found.report.nonce, found.result.verdict
-    return Device(ueid, nonce, opaque.text(DRIVER), opaque.vbios, verdict)
+    kind = "switch" if opaque.is_switch else "gpu"
+    return Device(kind, ueid, nonce, opaque.text(DRIVER), opaque.vbios, verdict)
 
 
 def _as_hint(checks: Sequence[Check]) -> list[Check]:

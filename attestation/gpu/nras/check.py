@@ -35,6 +35,8 @@ _PREFIXES: Final = ("x-nvidia-gpu-", "x-nvidia-switch-")
 class Device:
     """What we ourselves know of a device that a token may speak of."""
 
+    kind: str
+    """`gpu` or `switch`."""
     ueid: str
     nonce: bytes
     driver: str | None
@@ -56,7 +58,8 @@ def check_token(
 ) -> TokenAppraisal:  # fmt: skip
     """Verify a token against archived key sets. Never raises.
 
-    devices: the raw evidence that the token should be about; None = none is at hand. nonce: our challenge.
+    devices: the raw evidence at hand, of which the token must be about every GPU, or every switch, or both;
+    None = there is none. nonce: our challenge.
     1. form and algorithm; 2. key; 3. signatures; 4. time; 5. digests; 6. nonce; 7. devices; 8. what it says;
     9. against our own verdict.
     """
@@ -64,6 +67,8 @@ def check_token(
         token = read_token(data)
     except Refused as error:
         return TokenAppraisal([from_error("gpu.nras.form", error, "a service token", _CLAUSE)], None)
+    if devices is not None:
+        devices = [each for each in devices if each.kind in token.kinds]
     key, keys = _key(token, tuple(key_sets), roots)
     return TokenAppraisal(
         [
@@ -224,8 +229,9 @@ def unfavourable(claims: Mapping[str, Json]) -> list[str]:
             continue
         if value is False:
             found.append(name)
-        elif isinstance(value, dict):  # version 3: a chain's standing
+        elif isinstance(value, dict):  # version 3: a chain's standing, and whether its answers were fresh
             found += [f"{name}.{key}" for key, good in _STATUS.items() if value.get(key) != good]
+            found += [f"{name}.{key}" for key, said in value.items() if said is False]
     if not any(value is True for name, value in claims.items() if name.startswith(_PREFIXES)):
         found.append("no device claims")
     return found

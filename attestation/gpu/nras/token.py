@@ -44,6 +44,11 @@ class ServiceToken:
     overall: Jwt
     devices: Mapping[str, Jwt]
 
+    @property
+    def kinds(self) -> frozenset[str]:
+        """`gpu` and `switch`, as it speaks of either: NVIDIA's service has a token for each."""
+        return frozenset("gpu" if name.startswith("GPU") else "switch" for name in self.devices)
+
 
 def read_token(data: bytes) -> ServiceToken:
     """Read `[["JWT", overall], {name: jwt}]`. Raises `Refused` (`gpu.nras_*`)."""
@@ -52,6 +57,9 @@ def read_token(data: bytes) -> ServiceToken:
     except Unreadable as error:
         raise malformed(error.text) from None
     match stated:
+        case [["JWT", str()], {"REMOTE_GPU_CLAIMS": _} | {"REMOTE_SWITCH_CLAIMS": _}]:
+            # Signed with a key that everyone knows (gpu.md 13 point 15); what the service signed is inside.
+            raise Refused("gpu.nras_algorithm_refused", "the wrapper of NVIDIA's SDK, not the token inside")
         case [["JWT", str(overall)], dict(devices)] if 1 <= len(devices) <= MAX_DEVICES:
             return ServiceToken(_jwt(overall), {name: _device(name, text) for name, text in devices.items()})
     raise malformed("not an overall token with device tokens")

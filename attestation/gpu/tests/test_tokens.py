@@ -14,11 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attestation.appraise import appraise_nvidia
+from attestation.gpu.forms import Devices
+from attestation.gpu.node.devices import DeviceInput
 from attestation.gpu.nras.check import check_token
 from attestation.gpu.pki.roots import NVIDIA_ROOTS
 from attestation.gpu.tests.judging import GOOD, codes, collateral, expect, judge, toml
 from attestation.result import AttestationResult
 from attestation.testing.nvidia import NOW, GpuForge
+from attestation.testing.nvidia_node import BoardForge, board_manifests
 from attestation.testing.nvidia_report import NONCE
 from attestation.testing.nvidia_token import KEY_ID, TokenForge, jwt, part
 from schemas.canonical import Json
@@ -69,6 +72,46 @@ def test_a_good_token_holds() -> None:
     assert (found.verdict, codes(found)) == ("affirming", [])
     several = [GpuForge(number=n) for n in range(8)]
     assert judge_token(but(devices=several), devices=several).verdict == "affirming"
+
+
+def standing(**changes: Json) -> dict[str, Json]:
+    """A chain's standing as version 3 of the claims states it."""
+    good: dict[str, Json] = {
+        "x-nvidia-cert-status": "valid", "x-nvidia-cert-ocsp-status": "good",
+        "x-nvidia-cert-expiration-date": "2027-06-01T00:00:00Z", "x-nvidia-cert-revocation-reason": None,
+        "x-nvidia-cert-ocsp-nonce-matches": True, "x-nvidia-cert-ocsp-response-valid": True,
+    }  # fmt: skip
+    return {"x-nvidia-gpu-driver-rim-cert-chain": {**good, **changes}}
+
+
+def test_a_token_of_version_3_holds() -> None:
+    claims = {**standing(), "x-nvidia-gpu-attestation-report-cert-chain-fwid-match": True}
+    assert judge_token(but(overall={"x-nvidia-ver": "3.0"}, claims=claims)).verdict == "affirming"
+
+
+def test_gpus_and_switches_have_a_token_each() -> None:
+    """NVIDIA's service is asked about either; a token is about every device of its kind, and no other's."""
+    board = BoardForge()
+    devices = list(board.devices().values())
+    gpus, switches = but(devices=devices[:8]), but(devices=devices[8:])
+    for token in (gpus, switches, but(devices=devices)):
+        assert judge_token(token, devices=devices).verdict == "affirming"
+    assert "nras_device_mismatch" in codes(judge_token(but(devices=devices[:7]), devices=devices))
+    listed = Devices(tuple(DeviceInput(each.report(), (each.chain(),)) for each in devices), together=True)
+
+    def required(*tokens: TokenForge) -> AttestationResult:
+        return appraise_nvidia(
+            listed,
+            endorsements=[*board_manifests(), *(each.token() for each in tokens), TOKEN.key_set()],
+            expectations=expect(toml(revocation='"any"', token='"required"')),
+            nonce=NONCE,
+            at=NOW,
+        )
+
+    assert required(gpus, switches).verdict == "affirming"
+    found = required(gpus)
+    assert (found.verdict, found.reason) == ("none", "gpu.nras_unavailable")
+    assert "switch" in found.check("gpu.nras.kinds").seen
 
 
 WRONG = base64.b64encode(b"0").decode()
@@ -146,9 +189,10 @@ FAULTS: dict[str, list[Fault]] = {
         lambda: judge_token(but(claims={"dbgstat": "enabled"})),
         lambda: judge_token(but(claims={"measres": None})),
         lambda: judge_token(but(claims={"x-nvidia-gpu-arch-check": False})),
-        lambda: judge_token(
-            but(claims={"x-nvidia-gpu-driver-rim-cert-chain": {"x-nvidia-cert-status": "expired"}})
-        ),
+        lambda: judge_token(but(claims=standing(**{"x-nvidia-cert-status": "expired"}))),
+        lambda: judge_token(but(claims=standing(**{"x-nvidia-cert-ocsp-status": "unknown"}))),
+        lambda: judge_token(but(claims=standing(**{"x-nvidia-cert-ocsp-nonce-matches": False}))),
+        lambda: judge_token(but(claims=standing(**{"x-nvidia-cert-ocsp-response-valid": False}))),
     ],
     "nras_contradicts_local": [lambda: judge_token(devices=[replace(GOOD, signer="nobody")])],
 }
@@ -194,6 +238,15 @@ def test_a_required_token_must_hold() -> None:
     assert (
         judge(endorsements=[*good, TOKEN.token()], token='"required"').reason == "gpu.nras_keys_unavailable"
     )
+
+
+def test_the_wrapper_of_the_sdk_is_told_apart() -> None:
+    """Its key is public: what it signs proves nothing, and what stands inside is to be handed in."""
+    inside = json.loads(TOKEN.token())
+    wrapped = [["JWT", jwt({"alg": "HS256"}, {}, None)], {"REMOTE_GPU_CLAIMS": inside}]
+    found = judge_token(data=json.dumps(wrapped).encode())
+    assert codes(found) == ["nras_algorithm_refused"]
+    assert "the token inside" in found.check("gpu.nras.form").seen
 
 
 def test_an_unsigned_token_of_a_local_verifier_is_no_service_token() -> None:
