@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
+from attestation.pins import Pin
 from attestation.x509 import Certificate
 from schemas.errors import Refused
 
@@ -19,14 +20,6 @@ NVIDIA_DEVICE_ROOT: Final = "a90c4eb5acfd3e3d03a25db6a26b84f720ad0503196c627c21d
 """NVIDIA Device Identity CA."""
 NVIDIA_MANIFEST_ROOT: Final = "dec1dc316477aa851eebdf51327ae9f864bc8d89254657ed1e7eb9168af1e1a3"
 """NVIDIA CoRIM signing Root CA."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pin:
-    """A root that a relying party accepts."""
-
-    name: str
-    simulated: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from attestation.gpu.pki.chain import Family
-from attestation.gpu.pki.roots import Pin, Roots
+from attestation.gpu.pki.roots import Roots
 from attestation.gpu.rim.golden import Mismatch, compare, holds
 from attestation.gpu.rim.manifest import NVIDIA_ID, Manifest, stated_version, verify_manifest
 from attestation.gpu.spdm.opaque import CHIP_INFO, CHIP_SKU, DRIVER, PROJECT, PROJECT_SKU
 from attestation.gpu.spdm.report import Report
+from attestation.pins import Pin
 from schemas.canonical import sha256
 from schemas.errors import Refused
 

@@ -14,6 +14,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from attestation.pins import Pin
 from attestation.tdx.origin.pck import SGX_EXTENSION, PckClaims, read_pck
 from attestation.tdx.origin.roles import PCK, PCK_CA, ROOT, TCB_SIGNER, hold_role
 from attestation.tdx.origin.signature import p256_of, verify_signed
@@ -28,14 +29,6 @@ INTEL_ROOT: Final = "44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab
 
 _BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
 _END: Final = b"-----END CERTIFICATE-----"
-
-
-@dataclass(frozen=True, slots=True)
-class Pin:
-    """A root that a relying party accepts."""
-
-    name: str
-    simulated: bool
 
 
 @dataclass(frozen=True, slots=True)

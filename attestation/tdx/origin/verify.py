@@ -14,8 +14,9 @@ from time import gmtime, strftime
 from typing import Final
 
 from attestation.endorsements import recognise
+from attestation.pins import Pin
 from attestation.result import Check, failed, not_evaluated, passed, undecided
-from attestation.tdx.origin.chain import PckChain, Pin, Roots, split_pem, verify_pck_chain
+from attestation.tdx.origin.chain import PckChain, Roots, split_pem, verify_pck_chain
 from attestation.tdx.origin.roles import PCK, PCK_CA, ROOT
 from attestation.tdx.origin.signature import read_point, verify_raw
 from attestation.tdx.quote import Quote
