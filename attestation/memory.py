@@ -8,7 +8,7 @@ Forgetting costs time and changes no answer.
 from __future__ import annotations
 
 from functools import _lru_cache_wrapper
-from typing import cast
+from typing import Final, cast
 
 from attestation import der, endorsements, narrow, x509
 from attestation.gpu import documents as offered
@@ -30,58 +30,63 @@ from attestation.tdx.origin import revocation as intel
 from attestation.tdx.origin import signature
 from attestation.tdx.origin import verify as quoted
 
+_SHARED: Final = (
+    der.common_name,
+    endorsements._gather,
+    endorsements._recognise,
+    endorsements._decoded,
+    x509.read_certificate,
+    x509.read_crl,
+    x509._hex_digest,
+    narrow._narrowed,
+)
+_AMD: Final = (
+    chain._verify_chain,
+    chain._leaf_claims,
+    revocation.verify_crl,
+    appraisal.room_of_report,
+    appraisal.room_of_guest,
+)
+_INTEL: Final = (
+    documents._gather,
+    kept.room_of_guest,
+    stated._tcb_info,
+    stated._qe_identity,
+    signature.read_point,
+    pck.verify_pck_chain,
+    pck.verify_root,
+    pck.verify_signer,
+    endorsed._verify_body,
+    intel.verify_crl,
+    quoted._verify_qe,
+    quoted._bound,
+    quote._read_vouched,
+)
+_NVIDIA: Final = (
+    constraints.stated,
+    constraints._hold_link,
+    offered.gather,
+    known.room_of_device,
+    links.verify_link,
+    devices.read_chain,
+    fields.read_opaque,
+    reports._blocks,
+    devices.family_of,
+    devices.leaf_fwid,
+    origin._linked,
+    origin._held,
+    check._verify_crl,
+    ocsp.read_response,
+    ocsp._verify,
+    ocsp._cert_ids,
+    manifest.verify_manifest,
+    manifest.stated_version,
+)
+
 
 def caches() -> tuple[_lru_cache_wrapper[object], ...]:
     """Every function of this room that remembers."""
-    return cast(
-        "tuple[_lru_cache_wrapper[object], ...]",
-        (
-            der.common_name,
-            endorsements._gather,
-            endorsements._recognise,
-            endorsements._decoded,
-            x509.read_certificate,
-            x509.read_crl,
-            x509._hex_digest,
-            chain._verify_chain,
-            chain._leaf_claims,
-            revocation.verify_crl,
-            narrow._narrowed,
-            appraisal.room_of_report,
-            appraisal.room_of_guest,
-            documents._gather,
-            kept.room_of_guest,
-            stated._tcb_info,
-            stated._qe_identity,
-            signature.read_point,
-            pck.verify_pck_chain,
-            pck.verify_root,
-            pck.verify_signer,
-            endorsed._verify_body,
-            intel.verify_crl,
-            quoted._verify_qe,
-            quoted._bound,
-            quote._read_vouched,
-            constraints.stated,
-            constraints._hold_link,
-            offered.gather,
-            known.room_of_device,
-            links.verify_link,
-            devices.read_chain,
-            fields.read_opaque,
-            reports._blocks,
-            devices.family_of,
-            devices.leaf_fwid,
-            origin._linked,
-            origin._held,
-            check._verify_crl,
-            ocsp.read_response,
-            ocsp._verify,
-            ocsp._cert_ids,
-            manifest.verify_manifest,
-            manifest.stated_version,
-        ),
-    )
+    return cast("tuple[_lru_cache_wrapper[object], ...]", (*_SHARED, *_AMD, *_INTEL, *_NVIDIA))
 
 
 def forget() -> None:
