@@ -135,11 +135,11 @@ class Border:
             trace_id(),
             datetime.now(UTC),
         )
-        # 2. The slot, and the commitment that survives a crash, before anything leaves for the node.
-        node_id = await self._commit(run, negotiation)
+        # 2. The commitment that survives a crash, before anything leaves for the node.
+        await self._commit(run, negotiation)
         # 3. The node: frames pass through unopened; its statement in the clear stays here.
         try:
-            async for frame in self._frames(node_id, run, head, body):
+            async for frame in self._frames(negotiation.hold.node_id, run, head, body):
                 yield frame
         except (GeneratorExit, asyncio.CancelledError):
             run.cancelled = True
@@ -153,9 +153,11 @@ class Border:
     async def _frames(
         self, node_id: str, run: Run, head: bytes, body: Sequence[bytes]
     ) -> AsyncGenerator[bytes, None]:
+        """The node begins while the agent books the slot; before it is booked, nothing is passed on."""
         try:
             subject = f"node.{node_id}.in.execute"
             async with open_stream(self.peers.bus, subject, head, body, headers=trace_headers()) as stream:
+                await self._book(run.order.body)
                 async for frame in stream:
                     if frame[:1] == answer.STATEMENT:
                         run.note_statement(frame[1:])
@@ -164,6 +166,12 @@ class Border:
         except ComityError as error:
             run.failure = error.code
             yield answer.tag(answer.PROBLEM, answer.Problem(code=error.code, text=error.text[:512]).write())
+
+    async def _book(self, execute: Execute) -> None:
+        """Turn the hold into a run. Raises `Refused` (`hold.expired`) when the agent has given it away."""
+        updated = await self.interior.commit(execute.hold_id, execute.nid)
+        if not updated.known:
+            raise Refused("hold.expired", "the agent no longer holds this slot")
 
     def _accept(self, order: Received[Execute]) -> Negotiation:
         """The hold that this order may use. Raises `Refused`; a repeated order never runs again."""
@@ -189,22 +197,15 @@ class Border:
             raise Refused("execute.tags", "the order has other policy tags than the call")
         return held
 
-    async def _commit(self, run: Run, negotiation: Negotiation) -> str:
-        execute = run.order.body
+    async def _commit(self, run: Run, negotiation: Negotiation) -> None:
         self.holds.move(negotiation, "COMMITTED", time.monotonic())
         try:
-            updated, _ = await asyncio.gather(
-                self.interior.commit(execute.hold_id, execute.nid), self.executions.commit(run)
-            )
-            if not updated.known or updated.node_id is None:
-                raise Refused("hold.expired", "the agent no longer holds this slot")
+            await self.executions.commit(run)
         except ComityError:
             self.holds.move(negotiation, "FAILED", time.monotonic())
-            await self.executions.abandon(run)
             raise
         self.holds.move(negotiation, "ACTIVE", time.monotonic())
         self.metrics.hold("executed")
-        return updated.node_id
 
     async def _conclude(self, run: Run, negotiation: Negotiation) -> bytes:
         issued = await self.executions.conclude(run)

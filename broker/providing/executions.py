@@ -106,11 +106,6 @@ class Executions:
         kept = Keep(run.order.body.request_id, evidence=_facts(run.decision))
         await self.log.issue([], keep=kept, record=[row])
 
-    async def abandon(self, run: Run) -> None:
-        """Nothing left for the node: the commitment is void."""
-        if run.order.body.iss != self.domain:
-            await self.log.settle(COMMITMENT, run.order.body.nid)
-
     async def conclude(self, run: Run) -> Issued:
         """Sign and log what became of the run, then settle its commitment."""
         execute = run.order.body

@@ -26,7 +26,7 @@ class Interior:
         return HoldReply.read(data)
 
     async def commit(self, hold_id: str, nid: str) -> HoldUpdated:
-        """Turn the hold into a run. `known` is false when it had expired: then nothing may start."""
+        """Turn the hold into a run. `known` is false when it had expired: then the run must end."""
         data = await self.bus.request(
             "agent.commit", HoldUpdate(hold_id=hold_id, nid=nid).write(), timeout=ASK_S
         )

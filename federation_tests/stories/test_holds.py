@@ -8,9 +8,13 @@ import pytest
 
 from broker.peers import Peers
 from broker.placing.negotiate import Offered, call_for_offers
+from domain_agent.offer.capacity import Capacity
 from federation_tests.plan import CLINIC, CLOUD, HYPER
 from federation_tests.sse import read, request
 from federation_tests.world import Domain, World, until
+from receipts.statements.receipt import EXECUTION, ExecutionReceipt
+from receipts.statements.statement import parse_receipt, receipt_kind
+from schemas import envelope
 from schemas.descriptors.tags import Home, PolicyTags, effective
 from schemas.errors import Refused
 from schemas.messages.negotiation import Release
@@ -120,3 +124,29 @@ async def test_only_its_own_consumer_may_release_a_hold(calm: World) -> None:
     assert refused.value.code == "hold.unknown"
     assert used(calm[CLOUD]) == 1
     await until(lambda: used(calm[CLOUD]) == 0, within=3.0)
+
+
+async def test_a_place_given_away_ends_the_run_that_began_under_it(calm: World) -> None:
+    """The node begins while its agent books the place; when there is none, nothing of the run comes out."""
+
+    def given_away(self: Capacity, hold_id: str, nid: str, now: float) -> None:
+        self.release(hold_id, nid, now)
+
+    before = set(await calm[CLOUD].broker.parts.log.requests(lambda _: True))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Capacity, "commit", given_away)
+        stream = await read(
+            calm.http(), request("too late", policy={"data_class": "public", "residency": ["FR"]})
+        )
+    assert stream.failed
+    assert stream.text == ""
+    assert stream.code == "hold.expired"
+    log = calm[CLOUD].broker.parts.log
+    (request_id,) = set(await log.requests(lambda _: True)) - before
+    ran = [
+        parse_receipt(payload, ExecutionReceipt)
+        for payload in (envelope.read(data).payload for data in await log.of_request(request_id))
+        if receipt_kind(payload) == EXECUTION
+    ]
+    assert {(each.outcome, each.code) for each in ran} == {("failed", "hold.expired")}
+    assert used(calm[CLOUD]) == 0

@@ -119,7 +119,7 @@ class HoldUpdate(Wire):
 
 
 class HoldUpdated(Wire):
-    """`known` is false when the hold had expired or never was: the run must not start."""
+    """`known` is false when the hold had expired or never was: the run ends, nothing of it is passed on."""
 
     known: bool
     node_id: Token | None = None
