@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Final, Literal, Self
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from schemas.canonical import MAX_JSON_BYTES, Json, Wire, read_json
+from schemas.canonical import Json, Wire
 from schemas.primitives import Count, Digest, DomainName, Label, Seconds, Thumbprint, TimeText, Token
 
 MAX_NODES: Final = 64  # nodes that touched one request; a staged plan has a handful
@@ -28,14 +28,15 @@ class Camel(Wire):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(alias_generator=to_camel)
 
-    @classmethod
-    def read(cls, data: bytes, *, limit: int = MAX_JSON_BYTES) -> Self:
-        return cls.from_json(read_json(data, limit=limit))
+    # One spelling each: `receipt_id` beside `receiptId` would be a second, unseen field.
 
     @classmethod
     def from_json(cls, value: Json) -> Self:
-        # One spelling each: `receipt_id` beside `receiptId` would be a second, unseen field.
         return cls._validated(lambda: cls.model_validate(value, strict=True, by_alias=True, by_name=False))
+
+    @classmethod
+    def _parsed(cls, data: bytes) -> Self:
+        return cls.model_validate_json(data, strict=True, by_alias=True, by_name=False)
 
 
 class RequestRef(Camel):

@@ -23,7 +23,8 @@ from pydantic.fields import FieldInfo
 from receipts.statements.fields import Camel
 from receipts.statements.receipt import FIRST, MODELS, Receipt
 from receipts.statements.statement import STATEMENT_TYPE, commitment_file
-from schemas.canonical import MAX_INTEGER, MAX_JSON_BYTES, sha256
+from schemas.bounded import MAX_INTEGER
+from schemas.canonical import MAX_JSON_BYTES, sha256
 from schemas.primitives import time_text
 
 _DAY: Final = (

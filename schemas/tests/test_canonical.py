@@ -9,9 +9,8 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.bounded import MAX_DEPTH, MAX_INTEGER
 from schemas.canonical import (
-    MAX_DEPTH,
-    MAX_INTEGER,
     MAX_JSON_BYTES,
     Json,
     Wire,
