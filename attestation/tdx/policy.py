@@ -87,21 +87,29 @@ def _profile(body: TdReport, policy: QuotePolicy) -> Check:
 
     A paravisor handles them itself; only the profile of that name forgoes the bit.
     """
-    name, clause = "tdx.policy.profile", "[tdx] profile; Intel TDX module: TDATTRIBUTES"
+    name, clause = "tdx.policy.profile", "[tdx] profile; Intel TDX module: TDATTRIBUTES, VMID"
+    asking = body.history.vmid if body.history else 0
     disabled = bool(int.from_bytes(body.td_attributes, "little") >> TD_ATTRIBUTES["sept_ve_disable"] & 1)
     seen = f"SEPT_VE_DISABLE {'set' if disabled else 'clear'}"
     if policy.profile == "azure-paravisor":
         return passed(name, f"{seen}; MRTD is a paravisor's, its guest is not measured here", "any", clause)
+    if asking:  # MRTD and RTMRs are not those of whoever put the report data there
+        return failed(name, "tdx.vm_not_allowed", f"asked for by VM {asking}", "by the trust domain", clause)
     return compared(name, "tdx.td_attributes_not_allowed", disabled, seen, "SEPT_VE_DISABLE set", clause)
 
 
 def _service_td(body: TdReport, policy: QuotePolicy) -> Check:
-    """A service TD (migration) can act on the guest. Before TD 1.5 there is none."""
+    """A service TD (migration) can act on the guest. Before TD 1.5 there is none.
+
+    An extended report also says which was bound at first and which is now: none of them may be unknown.
+    """
     name, seen = "tdx.policy.mrservicetd", body.mrservicetd or bytes(48)
     if policy.mrservicetd is None:
         return not_evaluated(name, f"waived: {seen.hex()}", _TD)
+    stated = (body.history.init_servicetd, body.history.current_servicetd) if body.history else ()
+    bound = [each for each in (seen, *filter(any, stated)) if each not in policy.mrservicetd]
     return compared(
-        name, "tdx.service_td_not_allowed", seen in policy.mrservicetd, seen.hex(),
+        name, "tdx.service_td_not_allowed", not bound, (bound or [seen])[0].hex(),
         _listed(policy.mrservicetd), _TD,
     )  # fmt: skip
 

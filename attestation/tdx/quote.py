@@ -12,7 +12,16 @@ from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from attestation.result import Check, compared
-from attestation.tdx.body import SGX_BYTES, TD10_BYTES, TD15_BYTES, SgxReport, TdReport, read_sgx, read_td
+from attestation.tdx.body import (
+    SGX_BYTES,
+    TD10_BYTES,
+    TD15_BYTES,
+    TD15_EX_BYTES,
+    SgxReport,
+    TdReport,
+    read_sgx,
+    read_td,
+)
 from schemas.canonical import sha256
 from schemas.errors import Unreadable
 
@@ -39,6 +48,7 @@ _V5_BODIES: Final[dict[int, tuple[Tee, int]]] = {
     1: ("sgx", SGX_BYTES),
     2: ("tdx", TD10_BYTES),
     3: ("tdx", TD15_BYTES),
+    4: ("tdx", TD15_EX_BYTES),
 }
 _QE_REPORT_CERTIFICATION: Final = 6
 assert _HEADER.size == HEADER_BYTES

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from attestation.result import Check
-from attestation.tdx.body import TD_ATTRIBUTES, SgxReport, TdReport
+from attestation.tdx.body import TD_ATTRIBUTES, SgxReport, TdHistory, TdReport
 from attestation.tdx.collateral.endorsed import Endorsed
 from attestation.tdx.origin.chain import PckChain
 from attestation.tdx.origin.pck import SGX_TYPES
@@ -97,7 +97,7 @@ def state_quote(quote: Quote) -> dict[str, Json]:
 def _td(body: TdReport) -> dict[str, Json]:
     attributes = int.from_bytes(body.td_attributes, "little")
     stated: dict[str, Json] = {
-        "body_type": "TD1.0" if body.tcb_svn2 is None else "TD1.5",
+        "body_type": "TD1.0" if body.tcb_svn2 is None else "TD1.5ex" if body.history else "TD1.5",
         "tee_tcb_svn": body.tcb_svn.hex(),
         "tee_tcb_svn2": body.tcb_svn2.hex() if body.tcb_svn2 is not None else None,
         "mrseam": body.mrseam.hex(),
@@ -114,7 +114,23 @@ def _td(body: TdReport) -> dict[str, Json]:
         "mrservicetd": body.mrservicetd.hex() if body.mrservicetd is not None else None,
         "report_data": body.report_data.hex(),
     }
-    return {**stated, "debug": body.debug}
+    return {**stated, **(_history(body.history) if body.history else {}), "debug": body.debug}
+
+
+def _history(history: TdHistory) -> dict[str, Json]:
+    """What an extended report adds, by Intel's names."""
+    return {
+        "vmid": history.vmid,
+        "td_id": history.td_id.hex(),
+        "devinfo": history.devinfo.hex(),
+        "init_server_td_hash": history.init_servicetd.hex(),
+        "init_server_td_attr": history.init_servicetd_attributes.hex(),
+        "init_cpu_svn": history.init_cpusvn.hex(),
+        "init_tee_tcb_svn": history.init_tcb_svn.hex(),
+        "init_tee_fmspc": history.init_fmspc.hex(),
+        "curr_server_td_hash": history.current_servicetd.hex(),
+        "curr_server_td_attr": history.current_servicetd_attributes.hex(),
+    }
 
 
 def _sgx(body: SgxReport) -> dict[str, Json]:

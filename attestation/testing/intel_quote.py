@@ -13,6 +13,9 @@ _TD: Final = (
     ("tcb_svn", 16), ("mrseam", 48), ("mrsignerseam", 48), ("seam_attributes", 8), ("td_attributes", 8),
     ("xfam", 8), ("mrtd", 48), ("mrconfigid", 48), ("mrowner", 48), ("mrownerconfig", 48), ("rtmr0", 48),
     ("rtmr1", 48), ("rtmr2", 48), ("rtmr3", 48), ("report_data", 64), ("tcb_svn2", 16), ("mrservicetd", 48),
+    ("vmid", 1), ("td_id", 32), ("devinfo", 48), ("init_servicetd", 48), ("init_servicetd_attributes", 8),
+    ("init_cpusvn", 16), ("init_tcb_svn", 16), ("init_fmspc", 12), ("current_servicetd", 48),
+    ("current_servicetd_attributes", 8),
 )  # fmt: skip
 GOOD_TD: Final[dict[str, bytes]] = {
     "tcb_svn": bytes([5, 1]) + bytes([5]) * 14,
@@ -62,6 +65,7 @@ QUOTE_BODIES: Final[dict[str, Shape]] = {
     "v5 sgx": lambda changes: (5, struct.pack("<HI", 1, 384), sgx_body(changes)),
     "v5 td10": lambda changes: (5, struct.pack("<HI", 2, 584), td_body(changes)),
     "v5 td15": lambda changes: (5, struct.pack("<HI", 3, 648), td_body(changes, 648)),
+    "v5 td15ex": lambda changes: (5, struct.pack("<HI", 4, 885), td_body(changes, 885)),
 }
 """Shape → (version, what stands before the body, body)."""
 

@@ -20,6 +20,7 @@ from attestation.testing.intel_quote import GOOD_TD
 GOOD = IntelForge()
 SGX = IntelForge(shape="v3 sgx")
 TD15 = IntelForge(shape="v5 td15")
+TD15_EX = IntelForge(shape="v5 td15ex")
 
 TDX_KEYS = {
     "mrtd": f'["{GOOD_TD["mrtd"].hex()}"]',

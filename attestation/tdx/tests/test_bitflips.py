@@ -15,7 +15,7 @@ from attestation.result import AttestationResult
 from attestation.snp.tests.test_bitflips import ALL_BITS, flips
 from attestation.tdx.quote import read_quote
 from attestation.tdx.tests import recorded
-from attestation.tdx.tests.judging import GOOD, SGX, TD15, judge
+from attestation.tdx.tests.judging import GOOD, SGX, TD15, TD15_EX, judge
 from attestation.testing.intel import IntelForge
 from schemas.errors import Unreadable
 from schemas.primitives import parse_time
@@ -51,7 +51,9 @@ def meaningless(quote: bytes) -> set[tuple[int, int]]:
     return {(at, 0x20)} if quote[at] == 0 else set()
 
 
-@pytest.mark.parametrize(("forge", "step"), [(GOOD, 1), (TD15, 5), (SGX, 5)], ids=["v4", "v5 td15", "v3 sgx"])
+@pytest.mark.parametrize(
+    ("forge", "step"), [(GOOD, 1), (TD15, 5), (TD15_EX, 5), (SGX, 5)], ids=lambda each: str(each)[:40]
+)
 def test_no_bit_of_a_quote_is_free(forge: IntelForge, step: int) -> None:
     quote, offered = forge.quote(), [forge.collateral()]
 

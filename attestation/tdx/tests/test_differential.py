@@ -6,6 +6,7 @@ table in docs/attestation-tdx.md, which these tests hold to what really happens.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from attestation.appraise import appraise_dcap
 from attestation.tdx.collateral.shapes import STATUSES
 from attestation.tdx.quote import read_quote
 from attestation.tdx.tests import recorded
-from attestation.tdx.tests.judging import GOOD, SGX, TD15, but, codes, judge
+from attestation.tdx.tests.judging import GOOD, SGX, TD15, TD15_EX, but, codes, judge
 from attestation.testing.der import integer, sequence, tlv
 from attestation.testing.intel import PLATFORM_CN, ROOT_CN, IntelForge, crl, days, member, pem
 from attestation.testing.intel_documents import NOW, module, platform_level, svn_level, text
@@ -143,7 +144,7 @@ def by_chance(chance: random.Random) -> IntelForge:
         + bytes(chance.randint(4, 6) for _ in range(14))
         for _ in range(2)
     ]
-    shape = chance.choice((GOOD, TD15, SGX))
+    shape = chance.choice((GOOD, TD15, TD15_EX, SGX))
     tdx: dict[str, Any] = {"tdxModuleIdentities": modules} if shape is not SGX else {}
     body = {"tcb_svn": svns[0], "tcb_svn2": svns[1]} if shape is not SGX else {}
     return plain(
@@ -220,6 +221,10 @@ ACCEPTED_BY_THE_PEER: dict[str, Difference] = {
     "an unknown version of TCB info": _difference(plain(info={"version": 4}), "collateral_malformed"),
     "an unknown tcbType": _difference(plain(info={"tcbType": 1}), "collateral_malformed"),
     "an unknown version of the identity": _difference(plain(identity={"version": 3}), "collateral_malformed"),
+    "a quote that a VM inside asked for": _difference(plain(TD15_EX, body={"vmid": b"\1"}), "vm_not_allowed"),
+    "a service TD that was bound at first": _difference(
+        plain(TD15_EX, body={"init_servicetd": b"\1" * 48}), "service_td_not_allowed"
+    ),
 }
 
 
@@ -295,8 +300,36 @@ def test_levels_that_do_not_descend() -> None:
     assert (peer_of(forge), ours_of(forge)) == (("UpToDate", []), ("OutOfDate", []))
 
 
+THEIR_NAMES = {
+    "tcb_svn": "tee_tcb_svn", "mrseam": "mr_seam", "mrsignerseam": "mr_signer_seam", "mrtd": "mr_td",
+    "mrconfigid": "mr_config_id", "mrowner": "mr_owner", "mrownerconfig": "mr_owner_config",
+    **{f"rtmr{i}": f"rt_mr{i}" for i in range(4)}, "tcb_svn2": "tee_tcb_svn2",
+    "mrservicetd": "mr_service_td", "devinfo": "dev_info", "init_servicetd": "init_service_td_hash",
+    "init_servicetd_attributes": "init_service_td_attributes", "init_cpusvn": "init_cpu_svn",
+    "init_tcb_svn": "init_tee_tcb_svn", "init_fmspc": "init_tee_fmspc",
+    "current_servicetd": "cur_service_td_hash", "current_servicetd_attributes": "cur_service_td_attributes",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", ["v4", "v5 td10", "v5 td15", "v5 td15ex"])
+def test_both_read_the_same_fields(shape: str) -> None:
+    """Bytes that differ everywhere, so that a field at another place is another field."""
+    body = hashlib.shake_256(shape.encode()).digest(885)
+    quote = IntelForge(shape=shape).quote()
+    start, size = (48, 584) if shape == "v4" else (54, int.from_bytes(quote[50:54], "little"))
+    quote = quote[:start] + body[:size] + quote[start + size :]
+    theirs, ours = dcap_qvl.parse_quote(quote).report, read_quote(quote).td
+    assert ours is not None
+    fields = {**ours._asdict(), **(ours.history._asdict() if ours.history else {})}
+    told = {
+        name: value for name, value in fields.items() if name not in ("raw", "history") and value is not None
+    }
+    assert len(told) == {584: 15, 648: 17, 885: 27}[size]
+    assert {name: getattr(theirs, THEIR_NAMES.get(name, name)) for name in told} == told
+
+
 def test_both_agree_on_the_good_cases() -> None:
-    for forge in (plain(), plain(TD15), plain(SGX)):
+    for forge in (plain(), plain(TD15), plain(TD15_EX), plain(SGX)):
         assert peer_of(forge) == ours_of(forge) == ("UpToDate", [])
     late = plain(info={"nextUpdate": text(days(-1))})
     assert "expired" in str(peer_of(late))

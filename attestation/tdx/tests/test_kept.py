@@ -20,12 +20,12 @@ from attestation.tdx.origin.chain import INTEL_ROOT, split_pem, verify_link, ver
 from attestation.tdx.quote import read_quote
 from attestation.tdx.tests import recorded
 from attestation.tdx.tests.faults.listed import turned
-from attestation.tdx.tests.judging import GOOD, SGX, TD15, but, judge
+from attestation.tdx.tests.judging import GOOD, SGX, TD15, TD15_EX, but, judge
 from attestation.testing.intel import PLATFORM_CN, IntelForge, crl, days
 from attestation.testing.intel_documents import NOW, text
 from attestation.x509 import read_certificate
 
-SHAPES = (GOOD, TD15, SGX)
+SHAPES = (GOOD, TD15, TD15_EX, SGX)
 GRACE = '[{ status = "OutOfDate", days = 292, until = "2027-01-01T00:00:00Z" }]'
 
 

@@ -9,7 +9,7 @@ import pytest
 from attestation.appraise import appraise_dcap
 from attestation.expected import Expectations
 from attestation.tdx.tests import recorded
-from attestation.tdx.tests.judging import GOOD, SGX, SGX_KEYS, TD15, TDX_KEYS, but, judge, toml
+from attestation.tdx.tests.judging import GOOD, SGX, SGX_KEYS, TD15, TD15_EX, TDX_KEYS, but, judge, toml
 from attestation.testing.intel import IntelForge
 from attestation.testing.intel_documents import NOW
 from schemas.canonical import sha256
@@ -36,6 +36,34 @@ def test_a_service_td_is_a_choice_by_name_and_by_digest() -> None:
     for keys in wrong:
         with pytest.raises(ConfigurationError):
             judge(SERVED, **keys)
+
+
+MOVED = but(
+    TD15_EX,
+    body={"mrservicetd": b"\1" * 48, "init_servicetd": b"\2" * 48, "current_servicetd": b"\1" * 48,
+          "td_id": b"\7" * 32, "init_tcb_svn": b"\3" * 16, "init_fmspc": b"\4" * 12},
+)  # fmt: skip
+
+
+def test_an_extended_report_names_every_service_td_that_was_bound() -> None:
+    both = f'["{"01" * 48}", "{"02" * 48}"]'
+    found = judge(MOVED, profile='"service-td"', mrservicetd=both)
+    assert found.verdict == "affirming"
+    stated = found.stated()
+    assert stated["body_type"] == "TD1.5ex"
+    assert (stated["vmid"], stated["td_id"]) == (0, "07" * 32)
+    assert (stated["init_server_td_hash"], stated["curr_server_td_hash"]) == ("02" * 48, "01" * 48)
+    assert (stated["init_tee_tcb_svn"], stated["init_tee_fmspc"]) == ("03" * 16, "04" * 12)
+    now = judge(MOVED, profile='"service-td"', mrservicetd=f'["{"01" * 48}"]')
+    assert now.reason == "tdx.service_td_not_allowed"
+    assert now.check("tdx.policy.mrservicetd").seen == "02" * 48
+
+
+def test_a_quote_that_a_vm_inside_asked_for_is_a_paravisors_guest() -> None:
+    inside = but(TD15_EX, body={"vmid": b"\2"})
+    assert judge(inside).reason == "tdx.vm_not_allowed"
+    assert "VM 2" in judge(inside).check("tdx.policy.profile").seen
+    assert judge(inside, profile='"azure-paravisor"').verdict == "affirming"
 
 
 def test_without_expectations_a_service_td_and_a_paravisor_are_shown_not_judged() -> None:

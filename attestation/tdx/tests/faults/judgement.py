@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from attestation.tdx.tests.faults.listed import asking, fault, made
-from attestation.tdx.tests.judging import GOOD, SGX, TD15, but, judge
+from attestation.tdx.tests.judging import GOOD, SGX, TD15, TD15_EX, but, judge
 from attestation.testing.intel_documents import module, platform_level, svn_level
 from schemas.canonical import sha256
 
@@ -139,6 +140,19 @@ fault(
         but(TD15, body={"mrservicetd": b"\1" * 48}), profile='"service-td"', mrservicetd=f'["{"02" * 48}"]'
     ),
 )
+for which in ("init_servicetd", "current_servicetd"):
+    made("service_td_not_allowed", which, TD15_EX, body={which: b"\1" * 48})
+    fault(
+        "service_td_not_allowed",
+        f"another {which}",
+        partial(
+            judge, but(TD15_EX, body={"mrservicetd": b"\2" * 48, which: b"\1" * 48}),
+            profile='"service-td"', mrservicetd=f'["{"02" * 48}"]',
+        ),
+    )  # fmt: skip
+made("vm_not_allowed", "asked for by a VM inside", TD15_EX, body={"vmid": b"\1"})
+made("tcb_level_not_found", "extended, current only", TD15_EX, body={"tcb_svn2": svns(5, 1, 2)})
+made("debug_enabled", "extended", TD15_EX, body={"td_attributes": bytes.fromhex("0100001000000000")})
 asking("platform_not_allowed", "FMSPC not listed", fmspcs='["000000000000"]')
 asking("platform_not_allowed", "FMSPC denied", fmspcs_denied='["00806f050000"]')
 asking("platform_not_allowed", "platform not listed", platforms=f'["{"00" * 32}"]')

@@ -49,6 +49,7 @@ SHAPES = {
     "v4 sgx": {"tee_type": 0, "body": bytes(384)},
     "v5 td10": {"version": 5, "v5": (2, 584)},
     "v5 td15": {"version": 5, "body": bytes(648)},
+    "v5 td15 extended": {"version": 5, "body": bytes(885), "v5": (4, 885)},
     "v5 sgx": {"version": 5, "tee_type": 0, "body": bytes(384), "v5": (1, 384)},
 }
 
@@ -72,7 +73,8 @@ def test_each_shape_reads_and_no_prefix_of_it_does(shape: dict[str, Any]) -> Non
         ({"version": 6}, "quote_version_unsupported"),
         ({"key_type": 3}, "att_key_type_unsupported"),
         ({"tee_type": 0x82}, "tee_type_unsupported"),
-        ({"version": 5, "v5": (4, 648)}, "body_type_unsupported"),
+        ({"version": 5, "v5": (5, 648)}, "body_type_unsupported"),
+        ({"version": 5, "v5": (4, 648)}, "body_size_mismatch"),
         ({"version": 5, "v5": (1, 384)}, "body_type_unsupported"),
         ({"version": 5, "v5": (3, 584)}, "body_size_mismatch"),
         ({"outer": 5}, "sig_data_malformed"),
