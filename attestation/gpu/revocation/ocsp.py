@@ -14,13 +14,13 @@ from functools import lru_cache
 from typing import Final, Literal
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 
-from attestation import der
+from attestation import der, ecdsa
 from attestation.der import encode_oid
 from attestation.gpu.pki.constraints import stated
 from attestation.gpu.pki.signature import verify_link
@@ -223,10 +223,9 @@ def _verify(signer: Certificate, algorithm: str, signature: bytes, signed: bytes
     if hash_algorithm is None or not isinstance(key, ec.EllipticCurvePublicKey):
         raise Refused("ocsp", f"signed with {algorithm}")
     try:
-        key.verify(signature, signed, ec.ECDSA(hash_algorithm))
-    except InvalidSignature:
+        return ecdsa.verify_ecdsa(key, signature, signed, ec.ECDSA(hash_algorithm))
+    except Refused:
         raise Refused("ocsp", f"not signed by {signer.common_name}") from None
-    return signed
 
 
 def answers_about(
