@@ -26,6 +26,7 @@ from broker.edge.gate import Gate
 from broker.edge.server import EdgeServer
 from broker.observe import Observability
 from broker.starting.assemble import Parts, assemble
+from broker.witnesses import remember_all
 from schemas.descriptors.tags import Home
 
 EXIT_LOG_LOST = 70  # the process must not go on answering when receipts cannot be written
@@ -62,6 +63,8 @@ async def running(config: BrokerConfig, *, logs: bool = True) -> AsyncIterator[R
         # A log that was set back must not go on; a witness that is away holds nothing up.
         await parts.circle.check_not_behind(parts.log)
         await parts.log.tell_of_erasures()
+        if parts.service.witness is not None:
+            await remember_all(parts.service.witness, parts.service.peers.trust, parts.log)
         # 3. What a crash cut off gets the receipt that was promised for it.
         for issued in await parts.executions.recover():
             log.warning("concluded a run that a crash cut off", extra={"receipt": issued.receipt_id})

@@ -124,7 +124,7 @@ class Service:
                 self._revoke(sender, payload)
                 return b""
             case "witness":
-                return await answer_witness(self.witness, self.peers, payload)
+                return await answer_witness(self.witness, self.peers, self.executions.log, payload)
         raise Refused("border.operation", f"no operation {op!r}")
 
     async def _from_peer(self, inbound: Inbound) -> bytes | None:

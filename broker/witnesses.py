@@ -16,8 +16,11 @@ from pathlib import Path
 
 from broker.peers import Peers
 from receipts.cosignature import Cosigner, CosignerKey
+from receipts.log import TransparencyLog
 from receipts.note import NoteKey
+from receipts.verify.pinned import under_charter
 from receipts.witnessing.asking import ANSWER_S, Circle, Reply, Witness
+from receipts.witnessing.remembered import remember
 from receipts.witnessing.state import WitnessState
 from schemas.errors import ComityError, Refused, Undecided
 from schemas.papers.trust import FederationTrust
@@ -76,8 +79,11 @@ def circle(origin: str, peers: Peers) -> Circle:
     return Circle(origin, own, witnesses)
 
 
-async def answer(state: WitnessState | None, peers: Peers, payload: bytes) -> bytes:
-    """One request to our witness. Raises `Refused` where we run none, `Undecided` when its disk fails."""
+async def answer(state: WitnessState | None, peers: Peers, own: TransparencyLog, payload: bytes) -> bytes:
+    """One request to our witness. What it catches is said in our `own` log, and to everyone.
+
+    Raises `Refused` where we run none, `Undecided` when its disk fails.
+    """
     if state is None:
         raise Refused("witness.none", "this domain runs no witness")
     word, _, body = payload.partition(b"\n")
@@ -85,16 +91,28 @@ async def answer(state: WitnessState | None, peers: Peers, payload: bytes) -> by
         time, before = int(datetime.now(UTC).timestamp()), state.convicted
         said = await asyncio.to_thread(state.add_checkpoint, body, time=time)
         if state.convicted > before:
+            await remember_all(state, peers.trust, own)
             await _tell_all(state.convictions()[before:], peers)
         return b"%d\n%s" % (said.status, said.body)
     if word == CONVICT:
         if await asyncio.to_thread(state.add_conviction, body):
             log.warning("a log was convicted of two histories", extra={"bytes": len(body)})
+            await remember_all(state, peers.trust, own)
         return b""
     if word == LATEST:
         note = await asyncio.to_thread(state.latest, body.decode("utf-8", "replace"))
         return b"404\n" if note is None else b"200\n" + note
     raise Refused("witness.operation", "none of add-checkpoint, latest and convict")
+
+
+async def remember_all(state: WitnessState, trust: FederationTrust, own: TransparencyLog) -> None:
+    """Have every conviction stand in our own log, those that a crash cut off as well."""
+    held = under_charter(trust)
+    for document in state.convictions():
+        try:
+            await remember(own, held, document, datetime.now(UTC))
+        except ComityError as error:  # keys may have changed since it was caught
+            log.warning("conviction not logged", extra={"code": error.code})
 
 
 async def _tell_all(documents: Sequence[bytes], peers: Peers) -> None:

@@ -1,6 +1,6 @@
 """`comity log fsck | tiles`: check a transparency log where it lies, or write it as files. Reads only.
 
-What changes a log (`admit`, `accuse`, `erase`, `expire`) is `log_keeping`.
+What changes a log (`admit`, `accuse`, `convict`, `erase`, `expire`) is `log_keeping`.
 """
 
 from __future__ import annotations

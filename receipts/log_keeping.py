@@ -1,4 +1,4 @@
-"""`comity log admit | accuse | erase | expire`: what a domain does to its own log.
+"""`comity log admit | accuse | convict | erase | expire`: what a domain does to its own log.
 
 Each opens the log as the broker does, which must be stopped, with its keys and after asking the
 witnesses: a log that was set back must not sign again.
@@ -23,9 +23,13 @@ from receipts.retention import check_erasable
 from receipts.statements.notice import Accusation, Gap, Notice
 from receipts.statements.receipt import MODELS, Receipt
 from receipts.statements.statement import parse_receipt, receipt_kind
+from receipts.verify.pinned import PinnedTrust, under_charter
+from receipts.witnessing.equivocation import MAX_DOCUMENT_BYTES
+from receipts.witnessing.remembered import remember
 from schemas import envelope
 from schemas.canonical import Json
 from schemas.errors import ConfigurationError, Refused
+from schemas.papers.trust import FederationTrust
 from schemas.primitives import format_time
 
 RETENTION_OVER: Final = "retention-over"
@@ -46,7 +50,9 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     accuse = _parser(commands, "accuse", "sign that a peer withholds a receipt that its next one names")
     accuse.add_argument("--peer", required=True, metavar="DOMAIN", help="who withholds it")
     accuse.add_argument("--number", required=True, type=int, metavar="N", help="the number withheld")
-    for each in (admit, accuse):
+    convict = _parser(commands, "convict", "log a document that shows somebody saying two things")
+    convict.add_argument("--document", required=True, type=Path, metavar="FILE", help="an equivocation, JSON")
+    for each in (admit, accuse, convict):
         each.add_argument("--out", type=Path, metavar="FILE", help="write the signed statement here, too")
     erase = _parser(commands, "erase", "erase all receipts of a request; a tombstone stays")
     erase.add_argument("--request", required=True, metavar="ID", help="request id, as receipts state it")
@@ -79,6 +85,11 @@ async def _run(arguments: argparse.Namespace, opener: Opener) -> dict[str, Json]
                 return _written(await log.state(_gap(arguments, log, now)), arguments.out)
             case "accuse":
                 return _written(await log.state(await _accusation(arguments, log, now)), arguments.out)
+            case "convict":
+                notice = await remember(log, _trusted(log), _document(arguments.document), now)
+                if notice is None:
+                    raise Refused("log.convicted", "this document stands in the log already")
+                return _written(notice, arguments.out)
             case "erase":
                 words = {"reason": arguments.reason, "authority": arguments.authority}
                 await log.erase(arguments.request, **words, at=now)
@@ -123,6 +134,24 @@ async def _accusation(arguments: argparse.Namespace, log: TransparencyLog, now: 
         shown=data.decode(),
         time=format_time(now),
     )
+
+
+def _document(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_DOCUMENT_BYTES + 1)
+    except OSError as error:
+        raise ConfigurationError("log.document", f"{path}: {error.strerror}") from None
+
+
+def _trusted(log: TransparencyLog) -> PinnedTrust:
+    """The members' keys under the charter that our own receipts go out with. Raises `ComityError`."""
+    documents = log.identity.documents
+    if documents.charter is None:
+        raise ConfigurationError("log.charter", "this log has no charter that says whose keys are whose")
+    pin, manifests = envelope.read(documents.charter).digest, documents.manifests.values()
+    trust = FederationTrust.load(documents.charter, pin=pin, manifests=manifests, reference_values=())
+    return under_charter(trust)
 
 
 def _written(notice: Notice, out: Path | None) -> dict[str, Json]:

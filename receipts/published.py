@@ -6,7 +6,7 @@ from typing import Final
 
 from receipts.bundle import Disclosures
 from receipts.statements.node import NodeStatement
-from receipts.statements.notice import Accusation, Gap, Tombstone
+from receipts.statements.notice import Accusation, Convicted, Gap, Tombstone
 from receipts.statements.promise import InclusionPromise
 from receipts.statements.receipt import AcknowledgementReceipt, ExecutionReceipt, PlacementReceipt
 from receipts.witnessing.equivocation import Equivocation
@@ -21,6 +21,7 @@ PUBLISHED: Final[tuple[type[Wire], ...]] = (
     Tombstone,
     Gap,
     Accusation,
+    Convicted,
     Disclosures,
     Equivocation,
 )

@@ -96,3 +96,7 @@ async def test_a_log_that_shows_two_histories_is_known_to_all(make_world: MakeWo
         await until(lambda state=state: state.convicted)  # type: ignore[misc]
         (document,) = state.convictions()
         assert equivocation.convict_log(equivocation.read(document), [keys.note.key]).origin == circle.origin
+        log = world[domain].broker.parts.log
+        async with asyncio.timeout(5):
+            while await log.convictions() != [document]:  # noqa: ASYNC110 - said a moment after it is caught
+                await asyncio.sleep(0.05)

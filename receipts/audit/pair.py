@@ -100,6 +100,7 @@ def audit_pair(
         comparison.acknowledgements(side, other)
         comparison.copies(side, other)
         comparison.accusations(side, other)
+        comparison.convictions(side, other)
     return result
 
 
@@ -280,6 +281,15 @@ class Comparison:
                     shown.request.id, where,
                 )
             )  # fmt: skip
+
+    def convictions(self, side: Side, other: Side) -> None:
+        """A log or an issuer that a document kept here convicts is believed no more."""
+        for name, found in side.notices.convicted.items():
+            if found.accused not in (other.domain, other.log.origin):
+                continue
+            document = side.log.kept(bytes.fromhex(name))
+            where = self.keep(f"equivocation-{name[:16]}.json", document) if self.keep and document else None
+            self.result.add(Finding(other.domain, "audit.convicted", "wrong", found.text, proof=where))
 
     def _row_envelope(self, side: Side, digest: str) -> dict[bytes, bytes]:
         row = side.own[digest].row

@@ -61,6 +61,8 @@ def audit_log(
         result.add(Finding(log.domain, "audit.no_manifest", "wrong", text))
         return result
     walk = Walk(log.domain, result, read_notices(log, held, result))
+    for conviction in walk.notices.convicted.values():  # of others: it says nothing against this log
+        result.add(Finding(conviction.accused, "audit.convicted", "note", conviction.text))
     replay = None if policies is None else Replay.of(log, held, policies, selection, result)
     total = log.size
     with ExitStack() as stack:
@@ -191,6 +193,7 @@ class Walk:
             "tombstones": len(self.notices.buried),
             "gaps": len(self.notices.gaps),
             "accusations": len(self.notices.accusations),
+            "convictions": len(self.notices.convicted),
         }
         return {
             "receipts": self.seen, "kinds": kinds, "erased": self.erased, "peers": peers, "notices": notices,

@@ -14,6 +14,7 @@ from typing import Final
 
 from receipts import proof
 from receipts.bundle import Bundle, Disclosures
+from receipts.leaf import Kind
 from receipts.log.draft import Documents, Issued, Recorded
 from receipts.log.tiles import TileSource
 from receipts.log.writing.batch import moment
@@ -21,12 +22,14 @@ from receipts.log.writing.signing import Signer
 from receipts.merkle import EMPTY_ROOT, consistency_proof, leaf_hash, range_root
 from receipts.proof import Proof
 from receipts.statements.fields import RECORD
+from receipts.statements.notice import EQUIVOCATION, Convicted
 from receipts.statements.receipt import MODELS, Receipt
-from receipts.statements.statement import parse_receipt, receipt_kind
+from receipts.statements.statement import parse_payload, parse_receipt, receipt_kind
 from schemas import envelope
 from schemas.canonical import Json, read_json
 from schemas.errors import Refused
 
+MAX_CONVICTIONS: Final = 64  # documents that go along with a bundle; one alone is an uproar
 MAX_COSIGNED_LOOKED_AT: Final = 64  # checkpoints after a receipt, some minutes, that may gather cosignatures
 
 
@@ -118,6 +121,14 @@ class Reader:
         )
         return [data for (data,) in rows]
 
+    def convictions(self) -> list[bytes]:
+        """Documents that convict somebody and are kept here, by their digests."""
+        known = self.connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'notice'").fetchone()
+        sql = "SELECT envelope FROM notice WHERE kind = ? ORDER BY idx"
+        rows = self.connection.execute(sql, (int(Kind.EQUIVOCATION),)).fetchall() if known else []
+        named = [parse_payload(envelope.read(data).payload, EQUIVOCATION, Convicted)[2] for (data,) in rows]
+        return list(self._blobs({body.document for body in named}).values())
+
     def consistency(self, first: int, second: int) -> list[bytes]:
         """Consistency proof between two sizes. Raises `Refused` for a size that the log does not have."""
         size = self._size()
@@ -175,6 +186,7 @@ class Reader:
             ),
             blobs=self._blobs(wanted),
             disclosures=disclosures,
+            equivocations=tuple(self.convictions()[:MAX_CONVICTIONS]),
         )
 
     def unsettled(self, kind: str) -> list[Recorded]:

@@ -141,7 +141,7 @@ class TombstoneRow(LogRow, table=True):
 
 
 class NoticeRow(LogRow, table=True):
-    """What we said of our log beside receipts: tombstones, gaps, accusations; each under its leaf."""
+    """What we said of logs beside receipts: tombstones, gaps, accusations, convictions; under leaves."""
 
     __tablename__: ClassVar[str] = "notice"
     idx: int = Field(primary_key=True)

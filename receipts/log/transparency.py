@@ -29,7 +29,7 @@ from receipts.log.writing.writer import Writer
 from receipts.merkle import range_root
 from receipts.note import Signature, format_signature
 from receipts.statements.fields import ManifestRef
-from receipts.statements.notice import Accusation, Gap, Notice, sign_notice
+from receipts.statements.notice import Accusation, Convicted, Gap, Notice, sign_notice
 from receipts.statements.receipt import Receipt
 from schemas.errors import ComityError, ConfigurationError, Refused, Undecided
 
@@ -137,12 +137,20 @@ class TransparencyLog:
         # What was overwritten in the database still stands in its write-ahead log.
         await asyncio.to_thread(_empty_wal, self._writer.database)
 
-    async def state(self, body: Gap | Accusation) -> Notice:
-        """Sign a word about a log under our name, and put it into ours. Raises as `issue`."""
+    async def state(self, body: Gap | Accusation | Convicted, *, kept: bytes | None = None) -> Notice:
+        """Sign a word about a log under our name, and put it into ours. Raises as `issue`.
+
+        `kept`: the document that it names, kept by its digest in the same transaction.
+        """
         notice = sign_notice(body, self._writer.signer.keys.receipt)
-        await self._submit(Work(notices=[notice]))
+        evidence = Keep("", evidence=[kept]) if kept is not None else None
+        await self._submit(Work(keep=evidence, notices=[notice]))
         self._dirty.set()
         return notice
+
+    async def convictions(self) -> list[bytes]:
+        """Documents that this log says it keeps, in the order of the log."""
+        return await self._read(lambda reader: reader.convictions())
 
     async def tell_of_erasures(self) -> int:
         """Log the tombstones that stand under no leaf, as after a restore; returns how many.

@@ -1,8 +1,9 @@
-"""What a domain says of its log beside receipts: erased, lost, withheld (receipts.md 13, 14).
+"""What a domain says of its log beside receipts: erased, lost, withheld, caught (receipts.md 12 to 14).
 
 Tombstone: a receipt was erased, by whose order. Gap: own receipts were lost; it turns hidden into
-admitted, not into fine. Accusation: a peer withholds a receipt that its own next one names. Each is
-signed by the domain's receipt key and stands in its log under a leaf of its own kind.
+admitted, not into fine. Accusation: a peer withholds a receipt that its own next one names. Convicted:
+a document is kept here that shows somebody saying two things. Each is signed by the domain's receipt
+key and stands in its log under a leaf of its own kind.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from schemas.primitives import Count, Digest, DomainName, Label, TimeText, Token
 TOMBSTONE: Final = f"{PREDICATES}/tombstone/v1"
 GAP: Final = f"{PREDICATES}/gap/v1"
 ACCUSATION: Final = f"{PREDICATES}/accusation/v1"
+EQUIVOCATION: Final = f"{PREDICATES}/equivocation/v1"
 MAX_SHOWN: Final = 64 * 1024  # characters of the envelope that an accusation carries; in base64 it still fits
 
 
@@ -70,15 +72,30 @@ class Accusation(Camel):
     time: TimeText
 
 
-Noticed: TypeAlias = Tombstone | Gap | Accusation
-N = TypeVar("N", bound=Camel)
+class Convicted(Camel):
+    """Somebody was caught saying two things. The document that shows it is kept beside the log."""
+
+    federation: Label
+    issuer: DomainName
+    accused: Label
+    """A log's origin, a witness's name, or a domain."""
+    document: Digest
+    """SHA-256 of the equivocation (receipts.witnessing.equivocation)."""
+    time: TimeText
+
+
+Noticed: TypeAlias = Tombstone | Gap | Accusation | Convicted
+N = TypeVar("N", bound=Noticed)
 
 _TYPES: Final[dict[type[Camel], tuple[str, Kind]]] = {
     Tombstone: (TOMBSTONE, Kind.TOMBSTONE),
     Gap: (GAP, Kind.GAP),
     Accusation: (ACCUSATION, Kind.ACCUSATION),
+    Convicted: (EQUIVOCATION, Kind.EQUIVOCATION),
 }
-BY_KIND: Final[dict[int, type[Camel]]] = {int(kind): model for model, (_, kind) in _TYPES.items()}
+BY_KIND: Final[dict[int, type[Noticed]]] = {
+    int(_TYPES[model][1]): model for model in (Tombstone, Gap, Accusation, Convicted)
+}
 
 
 @dataclass(frozen=True, slots=True)

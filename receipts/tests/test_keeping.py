@@ -1,4 +1,4 @@
-"""`comity log admit | accuse | erase | expire`: what a domain does to its own log, with its broker's keys."""
+"""`comity log admit | accuse | convict | erase | expire`: what a domain does to its own log, by command."""
 
 from __future__ import annotations
 
@@ -114,7 +114,12 @@ async def test_a_mistake_changes_nothing(auditor: Auditor, words: tuple[str, ...
     await auditor.play(Run())
     with pytest.raises(ComityError):
         await run(auditor, *words)
-    assert auditor.log()[1]["counts"]["notices"] == {"tombstones": 0, "gaps": 0, "accusations": 0}
+    assert auditor.log()[1]["counts"]["notices"] == {
+        "tombstones": 0,
+        "gaps": 0,
+        "accusations": 0,
+        "convictions": 0,
+    }
 
 
 def test_without_the_broker_s_keys_nothing_is_written() -> None:

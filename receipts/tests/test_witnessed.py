@@ -13,14 +13,16 @@ import pytest
 from receipts import bundle as bundles
 from receipts import checkpoint, note, proof
 from receipts.bundle import Bundle
+from receipts.checkpoint import Checkpoint
 from receipts.cosignature import SUBTREE, Cosigner, CosignerKey
 from receipts.log import TransparencyLog
-from receipts.note import Note, Signature
+from receipts.note import Note, NoteSigner, Signature
 from receipts.statements.fields import Times
 from receipts.tests.world import NOW, Domain, Federation, Run, platform
 from receipts.verify import Report
 from receipts.verify.witnessed import tolerance
 from receipts.witnessing import quorum
+from receipts.witnessing.equivocation import Equivocation
 from schemas.errors import ConfigurationError, Unreadable
 from schemas.papers.manifest import DomainManifest, RevokedKey, WitnessKey
 from schemas.primitives import format_time
@@ -177,6 +179,27 @@ async def test_a_wrong_cosignature_is_a_failure(circle: Circle, shift: timedelta
     report = circle.verify(with_lines(await circle.play(), forge))
     assert claim(report, "witnessed")[:2] == ("failed", code)
     assert report.exit_code == 1
+
+
+async def test_a_witness_that_cosigned_two_histories_has_no_voice(circle: Circle) -> None:
+    """The document goes along with the bundle; the log itself is none the worse for it."""
+    data = await circle.play()
+    assert circle.verify(data, quorum="3").exit_code == 0
+    cloud = circle.federation.cloud
+    (other,) = [each.witness for each in circle.federation.others if each.name == "desk.it"]
+    assert other
+    notes = []
+    for root in (bytes(32), b"\1" * 32):
+        text = Checkpoint(cloud.origin, 7, root).text
+        line = note.format_signature(other.sign(text, int(NOW.timestamp())))
+        notes.append(NoteSigner.of(cloud.origin, bytes(32)).sign(text) + line.encode())
+    document = Equivocation(kind="witness", first=notes[0], second=notes[1])
+    held = replace(bundles.read(data), equivocations=(document.write(),))
+    report = circle.verify(bundles.write(held))
+    assert report.status == "anchor: none, witnesses: 2/2"
+    assert claim(report, "witnessed", "execution")[0] == "proved"
+    assert claim(report, "not-equivocated", "execution")[:2] == ("not-checked", None)
+    assert claim(circle.verify(bundles.write(held), quorum="3"), "witnessed")[1] == "quorum.too_few"
 
 
 def policy_of(circle: Circle, needed: int = 2, domains: Any = None) -> str:

@@ -17,7 +17,7 @@ from receipts.verify.attested import attested
 from receipts.verify.authentic import WORDS, Case, Judged, authenticate, sort, unauthenticated
 from receipts.verify.claim import CLAIMS, Claim
 from receipts.verify.content import content_claim
-from receipts.verify.convicted import convictions
+from receipts.verify.convicted import convictions, without_the_caught
 from receipts.verify.links import Context, links, sequence
 from receipts.verify.pinned import PinnedTrust, establish
 from receipts.verify.replay.claims import plan_choice_claim, policy_claim
@@ -47,6 +47,7 @@ def verify_bundle(
     except (Refused, Undecided, Unreadable) as error:
         judged = [unauthenticated(kind, digest, error) for digest, (kind, _) in found.receipts.items()]
         return _report(trust, at, None, [_reported(each) for each in judged])
+    held = without_the_caught(held, bundle)
     case = Case(bundle, found, held, trust, at)
     judged = [authenticate(digest, case) for digest in found.receipts]
     return replace(_report(trust, at, held, _judge(judged, case, selection)), witnesses=_witnesses(judged))

@@ -3,22 +3,79 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 
 from receipts import checkpoint, proof
+from receipts.bundle import Bundle
+from receipts.cosignature import CosignerKey
 from receipts.verify.authentic import Case
+from receipts.verify.pinned import PinnedTrust
 from receipts.witnessing import equivocation
 from receipts.witnessing.equivocation import Conviction, Equivocation
-from schemas.errors import ComityError
+from schemas.errors import ComityError, Refused
+from schemas.keys import VerifyKey
+from schemas.papers.manifest import Role
 
 
 def convictions(case: Case) -> list[Conviction]:
-    """Everything that convicts under the keys held here; a document that convicts nobody is passed over."""
-    documents = [*_brought(case), *_own(case)]
-    return [each for document in documents if (each := _convict(document, case)) is not None]
+    """Every log and issuer that is convicted under the keys held here; what convicts nobody is passed over.
+
+    Witnesses are none of it: that one cosigned two histories says nothing of the log's own honesty.
+    """
+    documents = [each for each in (*_brought(case.bundle), *_own(case)) if each.kind != "witness"]
+    found = [_held(partial(convict, document, case.held)) for document in documents]
+    return [each for each in found if each is not None]
 
 
-def _brought(case: Case) -> Iterator[Equivocation]:
-    for data in case.bundle.equivocations:
+def without_the_caught(held: PinnedTrust, bundle: Bundle) -> PinnedTrust:
+    """The same trust without the voices of witnesses that a document in the bundle convicts."""
+    documents = [each for each in _brought(bundle) if each.kind == "witness"]
+    keys = [key for keys in held.witnesses().values() for key in keys]
+    silenced = {
+        key.raw
+        for document in documents
+        for key in keys
+        if _held(partial(equivocation.convict_witness, document, key)) is not None
+    }
+    return replace(held, silenced=frozenset(silenced)) if silenced else held
+
+
+def convict(document: Equivocation, held: PinnedTrust) -> Conviction:
+    """Under the keys of whoever it accuses, and of nobody else: no domain can convict another.
+
+    Raises `Refused` (`equivocation.nobody`).
+    """
+    for judge in _judges(document, held):
+        if (found := _held(judge)) is not None:
+            return found
+    raise Refused("equivocation.nobody", "it convicts nobody under the keys held here")
+
+
+def _judges(document: Equivocation, held: PinnedTrust) -> Iterator[Callable[[], Conviction]]:
+    for domain, manifest in sorted(held.manifests.items()):
+        yield partial(_of_issuer, document, domain, _keys(held, "receipt", domain))
+        for log in manifest.logs:
+            keys, promising = held.log_keys(domain, log.origin), _keys(held, "promise", domain)
+            yield partial(equivocation.convict_log, document, keys)
+            yield partial(equivocation.convict_promise, document, promising, keys)
+        for witness in manifest.witnesses:
+            yield partial(equivocation.convict_witness, document, CosignerKey.read(witness.vkey))
+
+
+def _keys(held: PinnedTrust, role: Role, domain: str) -> list[VerifyKey]:
+    return [each.key for each in held.registered(role) if each.domain == domain]
+
+
+def _of_issuer(document: Equivocation, domain: str, keys: list[VerifyKey]) -> Conviction:
+    found = equivocation.convict_issuer(document, keys)
+    if found.accused != domain:
+        raise Refused("equivocation.issuer", f"{domain} signed in the name of {found.accused}")
+    return found
+
+
+def _brought(bundle: Bundle) -> Iterator[Equivocation]:
+    for data in bundle.equivocations:
         try:
             yield equivocation.read(data)
         except ComityError:
@@ -37,25 +94,6 @@ def _own(case: Case) -> Iterator[Equivocation]:
         first = seen.setdefault((stated.origin, stated.size), note)
         if (document := equivocation.between(first, note)) is not None:
             yield document
-
-
-def _convict(document: Equivocation, case: Case) -> Conviction | None:
-    """Under the keys of whoever it accuses, and of nobody else: no domain can convict another.
-
-    A witness that cosigned two histories loses its voice, but that says nothing of the log's honesty.
-    """
-    for domain, manifest in sorted(case.held.manifests.items()):
-        if document.kind == "issuer":
-            own = [each.key for each in case.held.registered("receipt") if each.domain == domain]
-            found = _held(lambda own=own: equivocation.convict_issuer(document, own))  # type: ignore[misc]
-            if found is not None and found.accused == domain:
-                return found
-        for log in manifest.logs:
-            keys = case.held.log_keys(domain, log.origin)
-            found = _held(lambda keys=keys: equivocation.convict_log(document, keys))  # type: ignore[misc]
-            if found is not None:
-                return found
-    return None
 
 
 def _held(judge: Callable[[], Conviction]) -> Conviction | None:

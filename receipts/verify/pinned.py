@@ -47,17 +47,22 @@ class PinnedTrust:
     """What the charter endorses of each member; none when root keys were pinned."""
     simulated: bool | None = None
     """Whether the charter lists a simulated root; None when root keys were pinned."""
+    silenced: frozenset[bytes] = frozenset()
+    """Raw keys of witnesses that cosigned two histories: they have no voice."""
     _registered: Mapping[Role, tuple[Registered, ...]] = field(init=False, repr=False)
     _witnesses: Mapping[str, tuple[CosignerKey, ...]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_registered", _register(self.manifests))
         witnesses = {
-            domain: tuple(CosignerKey.read(each.vkey) for each in manifest.witnesses)
+            domain: [CosignerKey.read(each.vkey) for each in manifest.witnesses]
             for domain, manifest in self.manifests.items()
-            if manifest.witnesses
         }
-        object.__setattr__(self, "_witnesses", witnesses)
+        heard = {
+            domain: tuple(key for key in keys if key.raw not in self.silenced)
+            for domain, keys in witnesses.items()
+        }
+        object.__setattr__(self, "_witnesses", {domain: keys for domain, keys in heard.items() if keys})
 
     def registered(self, role: Role) -> tuple[Registered, ...]:
         """Every key of a role, whenever it was valid: expiry and revocation are claims of their own."""
@@ -71,7 +76,7 @@ class PinnedTrust:
         return keys
 
     def witnesses(self) -> Mapping[str, tuple[CosignerKey, ...]]:
-        """Operator → its witnesses. An operator is the domain whose manifest registers them."""
+        """Operator → its witnesses that have a voice. An operator is the domain that registers them."""
         return self._witnesses
 
     def beside(self, domain: str, signed: SignedCheckpoint) -> list[CosignerKey]:
@@ -123,13 +128,16 @@ def establish(bundle: Bundle, trust: TrustFile) -> PinnedTrust:
     )
     if held.federation != trust.federation:
         raise Refused("verify.federation", f"the pinned charter is of {held.federation}")
-    digests = {domain: held.manifest_digests[domain] for domain in held.manifests}
-    pin = f"charter {trust.charter.hex()}"
+    return under_charter(held)
+
+
+def under_charter(held: FederationTrust) -> PinnedTrust:
+    """What hangs on a charter that was checked against its pin."""
     return PinnedTrust(
         held.federation,
-        pin,
+        f"charter {held.charter_digest.hex()}",
         held.manifests,
-        digests,
+        {domain: held.manifest_digests[domain] for domain in held.manifests},
         expires=held.charter.expires,
         policy_digest=held.charter.policy_digest,
         profiles={member.domain: member.endorsed.profile for member in held.charter.members},

@@ -7,7 +7,7 @@ the log by then, and so how far its issuer can have backdated it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -108,9 +108,10 @@ def _policy(
         policy = quorum.of_operators(known, trust.quorum)
     else:
         assert trust.quorum is not None
-        policy = _without(trust.quorum, {key.raw for key in held.witnesses().get(issuer, ())})
-        own = {key.raw for key in held.log_keys(issuer, logged.checkpoint.checkpoint.origin)}
-        if policy.logs and not own & {key.raw for key in policy.logs}:
+        own = {key.raw for key in held.witnesses().get(issuer, ())}
+        policy = _without(trust.quorum, own | held.silenced)
+        logs = {key.raw for key in held.log_keys(issuer, logged.checkpoint.checkpoint.origin)}
+        if policy.logs and not logs & {key.raw for key in policy.logs}:
             raise Refused("quorum.log", f"the policy accepts no log {logged.checkpoint.checkpoint.origin}")
     owners = {name: owner_of.get(key.raw, name) for name, key in policy.witnesses.items()}
     alone = quorum.single_operator(policy, owners)
@@ -119,9 +120,9 @@ def _policy(
     return policy, owners
 
 
-def _without(policy: Policy, own: set[bytes]) -> Policy:
-    """The policy with the log's own operator silenced: its witnesses stay members and never sign."""
-    heard = {name: key for name, key in policy.witnesses.items() if key.raw not in own}
+def _without(policy: Policy, silent: Set[bytes]) -> Policy:
+    """The policy with some witnesses silenced, as the log's own: they stay members and never sign."""
+    heard = {name: key for name, key in policy.witnesses.items() if key.raw not in silent}
     return Policy(policy.logs, heard, policy.groups, policy.quorum)
 
 

@@ -1,9 +1,10 @@
 """Proof that somebody said two things: kept, passed on, and checked with the accused's own key alone.
 
-Four kinds convict (receipts.md 12): a log that signed two roots for one size; a log whose later
+Five kinds convict (receipts.md 12): a log that signed two roots for one size; a log whose later
 tree contains another earlier one than it had signed; a witness that cosigned both of such a pair;
-an issuer that gave one number to two receipts. A proof of consistency that merely fails convicts
-nobody, and neither does a smaller tree that is consistent.
+an issuer that gave one number to two receipts; a log that put another leaf where it had promised one
+(7.3). A proof of consistency that merely fails convicts nobody, and neither does a smaller tree that is
+consistent. Not read: a promised leaf that came too late, which needs the time of a quorum.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from pydantic import Field
 from receipts import checkpoint, note
 from receipts.checkpoint import Checkpoint
 from receipts.cosignature import CosignerKey
-from receipts.merkle import roots_from_consistency, verify_consistency
+from receipts.merkle import roots_from_consistency, verify_consistency, verify_inclusion
 from receipts.note import NoteKey
 from receipts.statements.fields import Camel
+from receipts.statements.promise import parse_promise
 from receipts.statements.receipt import MODELS
 from receipts.statements.statement import parse_receipt, receipt_kind
 from schemas import envelope
@@ -38,14 +40,14 @@ class Equivocation(Camel):
     """The file `equivocation/v1`: two things that one party signed and that cannot both be true."""
 
     v: Literal[1] = 1
-    kind: Literal["log-same-size", "log-histories", "witness", "issuer"]
+    kind: Literal["log-same-size", "log-histories", "witness", "issuer", "promise"]
     first: Document
-    """A note (the smaller tree, where sizes differ), or a receipt's envelope."""
+    """A note (the smaller tree, where sizes differ), or the envelope of a receipt or a promise."""
     second: Document
     root: Bytes64 | None = None
-    """`log-histories`, `witness`: what the second tree contains where the first note says otherwise."""
+    """What the second tree contains where the first document says otherwise: a root, or a promised leaf."""
     hashes: Annotated[list[Bytes64], Field(max_length=63)] = Field(default_factory=list)
-    """Consistency proof from `root` at the first size to the second note."""
+    """Proof from `root` to the second note: of consistency from the first size, or of inclusion."""
 
     @property
     def digest(self) -> bytes:
@@ -115,6 +117,25 @@ def convict_issuer(document: Equivocation, keys: Sequence[VerifyKey]) -> Convict
         raise Refused("equivocation.none", "two receipts with numbers of their own")
     issuer, peer, seq = names.pop()
     return Conviction(issuer, None, None, f"{issuer} gave number {seq} to {peer} to two receipts")
+
+
+def convict_promise(
+    document: Equivocation, promise_keys: Sequence[VerifyKey], log_keys: Iterable[NoteKey]
+) -> Conviction:
+    """The log promised one leaf and holds another in its place. Raises `Refused` or `Unreadable`."""
+    if document.kind != "promise":
+        raise Refused("equivocation.kind", "no accusation of a broken promise")
+    promise = parse_promise(envelope.verify(document.first, envelope.STATEMENT, promise_keys).payload)
+    signed = checkpoint.read(document.second)
+    stated = signed.checkpoint
+    if stated.origin != promise.origin:
+        raise Refused("equivocation.origin", "another log than the one that promised")
+    note.verify(signed.note, [key for key in log_keys if key.name == stated.origin])
+    if document.root is None or document.root.hex() == promise.leaf_hash:
+        raise Refused("equivocation.none", "the promised leaf, or none at all")
+    verify_inclusion(document.root, promise.index, stated.size, document.hashes, stated.root)
+    text = f"log {stated.origin} holds another leaf at {promise.index} than it had promised"
+    return Conviction(stated.origin, stated.origin, promise.index + 1, text)
 
 
 def _conflict(document: Equivocation, first: Checkpoint, second: Checkpoint) -> None:

@@ -68,7 +68,7 @@ async def test_a_loss_that_is_admitted_is_no_fraud_and_still_said(auditor: Audit
     await state(auditor, gap())
     code, report = auditor.log()
     assert (code, codes(report)) == (0, [(CLINIC, "audit.gap_admitted")])
-    assert report["counts"]["notices"] == {"tombstones": 0, "gaps": 1, "accusations": 0}
+    assert report["counts"]["notices"] == {"tombstones": 0, "gaps": 1, "accusations": 0, "convictions": 0}
 
 
 @pytest.mark.parametrize("changes", [{"first": 2, "last": 2}, {"peer": "else.us"}])

@@ -9,17 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receipts import note
+from receipts import merkle, note
 from receipts.log import TransparencyLog
 from receipts.note import Note, NoteSigner
+from receipts.statements.promise import InclusionPromise, promise_payload
 from receipts.tests.conftest import code_of
 from receipts.tests.world import Domain, drafts
 from receipts.witnessing import equivocation
 from receipts.witnessing.equivocation import Equivocation
-from receipts.witnessing.tests.trees import LOG, ORIGIN, OTHER, SIGNER, TIME, proof, signed, tree
+from receipts.witnessing.tests.trees import LEAVES, LOG, ORIGIN, OTHER, SIGNER, TIME, proof, signed, tree
 from schemas import envelope
 from schemas.errors import Refused, Unreadable
+from schemas.keys import SigningKey
 
+AT = "2026-06-01T12:00:00.000Z"
 SAME_SIZE = Equivocation(kind="log-same-size", first=signed(5), second=signed(5, OTHER))
 HISTORIES = Equivocation(
     kind="log-histories", first=signed(5), second=signed(9, OTHER), root=tree(5, OTHER).root,
@@ -121,3 +124,50 @@ async def test_an_issuer_with_one_number_for_two(log: TransparencyLog, clinic: D
 def test_noise_convicts_nobody(data: bytes) -> None:
     with contextlib.suppress(Unreadable, Refused):
         assert equivocation.convict_log(equivocation.read(data), [LOG.key]).from_size == 5
+
+
+PROMISING = SigningKey.generate()
+HELD = SigningKey.generate()
+
+
+def promised(index: int = 3, leaf: bytes = LEAVES[3], **changes: str) -> bytes:
+    values = {"federation": "care", "issuer": "cloud.fr", "origin": ORIGIN, "receipt_id": "r", "time": AT,
+              "receipt_digest": "1" * 64, "leaf_hash": leaf.hex(), "deadline": AT} | changes  # fmt: skip
+    promise = InclusionPromise.model_validate({**values, "index": index})
+    return envelope.sign(envelope.STATEMENT, promise_payload(promise), PROMISING)
+
+
+def included(index: int, size: int) -> list[bytes]:
+    def node(level: int, at: int) -> bytes:
+        return merkle.root(OTHER[at << level : (at + 1) << level])
+
+    return merkle.inclusion_proof(index, size, node)
+
+
+BROKEN = Equivocation(
+    kind="promise", first=promised(), second=signed(9, OTHER), root=OTHER[3], hashes=included(3, 9)
+)
+
+
+def test_another_leaf_than_was_promised_convicts() -> None:
+    found = equivocation.convict_promise(equivocation.read(BROKEN.write()), [PROMISING.public], [LOG.key])
+    assert (found.accused, found.origin, found.from_size) == (ORIGIN, ORIGIN, 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"first": promised(leaf=OTHER[3])}, "equivocation.none"),
+        ({"root": None}, "equivocation.none"),
+        ({"root": OTHER[4]}, "merkle.inclusion"),
+        ({"hashes": []}, "merkle.proof_length"),
+        ({"first": promised(index=9)}, "merkle.index"),
+        ({"first": promised(origin="x/y")}, "equivocation.origin"),
+        ({"second": NoteSigner.of(ORIGIN, bytes(32)).sign(tree(9, OTHER).text)}, "note.no_known_signer"),
+        ({"first": envelope.sign(envelope.STATEMENT, b"{}", HELD)}, "envelope.signature_invalid"),
+        ({"kind": "issuer"}, "equivocation.kind"),
+    ],
+)
+def test_a_promise_that_was_kept_or_never_made(changes: dict[str, object], code: str) -> None:
+    document = changed(BROKEN, **changes)
+    assert code_of(lambda: equivocation.convict_promise(document, [PROMISING.public], [LOG.key])) == code
