@@ -21,6 +21,7 @@ from schemas.primitives import Bytes64, Digest
 
 MAX_FORM_BYTES: Final = 2 * (MAX_QUOTE_BYTES + 2 * MAX_LOG_BYTES)  # a quote and its logs in hex
 PROVIDER: Final = "tdx_guest"
+_NO_BREAKS: Final = {ord("\r"): None, ord("\n"): None}
 _OPENING: Final = (b"{", b" ", b"\n", b"\r", b"\t")  # of JSON; a quote opens with its version
 FOLDER_FILES: Final = (
     "provider", "outblob", "quote.bin", "ccel.bin", "event_log.json", "hcl_report.bin", "runtime_data.json",
@@ -81,9 +82,24 @@ def _wrapped(data: bytes) -> QuoteForm:
         case {"form": "configfs-tsm"} | {"outblob": _}:
             tsm = TsmQuote.read(data, limit=MAX_FORM_BYTES)
             return _tsm(tsm.provider, tsm.outblob)
-        case {"quote": str(text)}:
-            return QuoteForm("answer", _digits(text), _logs(stated))
-    raise _malformed("JSON that holds no quote in a known form")
+    answer = _answer(stated)
+    if answer is None:
+        raise _malformed("JSON that holds no quote in a known form")
+    text, beside = answer
+    return QuoteForm("answer", _digits(text), _logs(beside))
+
+
+def _answer(stated: Any) -> tuple[str, Mapping[str, Json]] | None:
+    """The quote in a guest's answer, and what stands beside it.
+
+    Some clients put both one level down, under the name of the TEE.
+    """
+    match stated:
+        case {"quote": str(text)} | {"intel_quote": str(text)}:
+            return text, stated
+        case {"tdx": {"quote": str(text)} as inside} | {"sgx": {"quote": str(text)} as inside}:
+            return text, inside
+    return None
 
 
 def is_wrapped(data: bytes) -> bool:
@@ -99,9 +115,7 @@ def is_wrapped(data: bytes) -> bool:
             return provider.strip() == PROVIDER
         case {"form": form}:
             return form == "azure-tdx"
-        case {"quote": str()}:
-            return True
-    return False
+    return _answer(stated) is not None
 
 
 def from_folder(files: Mapping[str, bytes]) -> QuoteForm:
@@ -163,11 +177,11 @@ def _values(stated: Json) -> list[str] | None:
 
 
 def _logs(stated: Mapping[str, Json]) -> tuple[bytes, ...]:
-    """The logs in a guest's answer: dstack's as JSON or as its text, firmware's in base64."""
+    """The logs in a guest's answer: dstack's as JSON or as its text, either kind in base64."""
     found: list[bytes] = []
     match stated.get("event_log"):
         case str(text) if text:
-            found.append(text.encode())
+            found.append(text.encode() if text.lstrip()[:1] in ("[", "{") else _digits(text))
         case list() as events:
             found.append(write_json(events))
     match stated.get("cc_eventlog"):
@@ -177,7 +191,8 @@ def _logs(stated: Mapping[str, Json]) -> tuple[bytes, ...]:
 
 
 def _digits(text: str) -> bytes:
-    """Hex, or base64 in either alphabet, with or without padding."""
+    """Hex, or base64 in either alphabet, with or without padding or line breaks."""
+    text = text.translate(_NO_BREAKS)
     plain = text.removeprefix("0x")
     try:
         return bytes.fromhex(plain)

@@ -36,6 +36,9 @@ FORMS = {
     "hex with 0x": wrapped(quote="0x" + QUOTE.hex()),
     "base64": wrapped(quote=BASE64),
     "base64url without padding": wrapped(quote=base64.urlsafe_b64encode(QUOTE).decode().rstrip("=")),
+    "base64 in lines": wrapped(quote=base64.encodebytes(QUOTE).decode()),
+    "one level down": wrapped(tdx={"quote": BASE64, "runtime_data": None}),
+    "by its maker's name": wrapped(intel_quote=QUOTE.hex(), nvidia_payload="{}", quote=None),
     "beside members of somebody else's": wrapped(quote=QUOTE.hex(), vm_config="{}", event_log=""),
 }
 
@@ -59,6 +62,7 @@ def test_every_form_holds_the_same_quote(form: str) -> None:
         wrapped(form="azure-tdx", td_quote=BASE64, runtime_data="e30=", hcl_report="AA=="),
         wrapped(form="another", td_quote=BASE64),
         wrapped(quote=QUOTE.hex(), cc_eventlog="no digits"),
+        wrapped(tdx={"quote": 5}), wrapped(tdx="AA=="), wrapped(intel_quote=[]),
     ],
 )  # fmt: skip
 def test_what_holds_no_quote_is_unreadable(data: bytes) -> None:
@@ -77,7 +81,11 @@ def test_random_bytes(data: bytes) -> None:
 
 @pytest.mark.parametrize(
     "members",
-    [{"cc_eventlog": base64.b64encode(LOG).decode()}, {"event_log": [], "cc_eventlog": LOG.hex()}],
+    [
+        {"cc_eventlog": base64.b64encode(LOG).decode()},
+        {"event_log": [], "cc_eventlog": LOG.hex()},
+        {"event_log": base64.b64encode(LOG).decode(), "cc_eventlog": None},
+    ],
 )
 def test_a_log_in_a_guests_answer_is_replayed(members: dict[str, Any]) -> None:
     data = wrapped(quote=LOGGED.quote().hex(), **members)
