@@ -7,6 +7,7 @@ no longer be written ends the process at once: it is not the holder any more (se
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -33,6 +34,8 @@ EXIT_LOG_LOST = 70  # the process must not go on answering when receipts cannot 
 THREAD_TURN_S: Final = 0.0005
 """s until a waiting thread gets its turn. The log's writer gives up the interpreter at each statement; at
 Python's own 5 ms a busy event loop would let one commit wait eight times as long as the disk takes."""
+YOUNG_OBJECTS: Final = 10_000
+"""Containers made and not yet freed before a search for cycles among them: some ninety requests' worth."""
 log = logging.getLogger("comity.broker")
 
 
@@ -108,6 +111,7 @@ async def _serve(config: BrokerConfig) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with running(config) as broker:
+        _leave_alone_what_stands()
         log.info("broker serves", extra={"domain": config.domain, "port": broker.server.port})
         failed = asyncio.ensure_future(broker.parts.log.failed())
         stopped = asyncio.ensure_future(stop.wait())
@@ -124,6 +128,16 @@ async def _serve(config: BrokerConfig) -> int:
             return EXIT_LOG_LOST
         failed.cancel()
     return 0
+
+
+def _leave_alone_what_stands() -> None:
+    """Modules, models and papers stay until the end: the search for cycles need not walk them each time.
+
+    It would hold the loop up for a sixth of a second now and then (measured, 190,000 objects).
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS)
 
 
 def _edge(config: BrokerConfig, parts: Parts, gate: Gate, observability: Observability) -> Edge:
