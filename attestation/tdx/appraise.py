@@ -21,7 +21,7 @@ from attestation.tdx.collateral.evaluations import Listed, check_evaluations
 from attestation.tdx.collateral.rollback import Marks, check_rollback
 from attestation.tdx.expected import DEFAULT, QuotePolicy
 from attestation.tdx.forms import QuoteForm, unwrap
-from attestation.tdx.kept import room_of_guest, standing_of
+from attestation.tdx.kept import Kept, room_of_guest, standing_of
 from attestation.tdx.log.replay import Replay, check_logs, state_logs
 from attestation.tdx.origin.azure import check_vtpm
 from attestation.tdx.origin.chain import PckChain
@@ -84,22 +84,17 @@ def appraise_quote(
     What holds is kept for the same guest's next quote (tdx/kept.py).
     """
     form = unwrap(evidence) if isinstance(evidence, bytes) else evidence
-    quote, documents, named = (
-        read_quote(form.quote),
-        tuple(endorsements),
-        (expectations_digest, tuple(waived)),
-    )
+    quote = read_quote(form.quote)
     if quote.tee != tee:
         raise Unreadable("tdx.tee_type_unsupported", f"a quote of {quote.tee}, not of {tee}")
-    logs, azure = (*form.event_logs, *event_logs), form.azure
-    room = None  # where an answer rests on more than a guest's standing, it serves nobody's next quote
-    if not logs and marks is None and azure is None and memorable(documents):
-        asking = nonce is not None, waive_revocation, evaluation
-        room = room_of_guest(standing_of(quote), documents, policy, named, asking)
-        kept = room.at(at.timestamp())
-        if kept is not None:
-            return _next(kept, quote, policy, nonce, at)
-    asked = Question(documents, policy, named, nonce, waive_revocation, evaluation, logs, marks, azure)
+    asked = Question(
+        tuple(endorsements), policy, (expectations_digest, tuple(waived)), nonce, waive_revocation,
+        evaluation, (*form.event_logs, *event_logs), marks, form.azure,
+    )  # fmt: skip
+    room = _room(quote, asked)
+    kept = None if room is None else room.at(at.timestamp())
+    if kept is not None:
+        return _next(kept, quote, policy, nonce, at)
     found, begin = _appraise(quote, asked, at)
     ends = found.result.valid_until
     if room is not None and found.result.verdict in ("affirming", "warning") and ends is not None:
@@ -120,6 +115,19 @@ class Question(NamedTuple):
     event_logs: tuple[bytes, ...] = ()
     marks: Marks | None = None
     azure: AzureParts | None = None
+
+
+def _room(quote: Quote, asked: Question) -> Kept | None:
+    """Where an appraisal is kept for the same guest's next quote.
+
+    None where the answer rests on more than the guest's standing, or on more than memory has room for.
+    """
+    if asked.event_logs or asked.marks is not None or asked.azure is not None:
+        return None
+    if not memorable(asked.endorsements):
+        return None
+    asking = asked.nonce is not None, asked.waive_revocation, asked.evaluation
+    return room_of_guest(standing_of(quote), asked.endorsements, asked.policy, asked.named, asking)
 
 
 def _appraise(quote: Quote, asked: Question, at: datetime) -> tuple[QuoteAppraisal, float]:
