@@ -8,7 +8,7 @@ snapshots within a heartbeat.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from broker.select.candidates import Listing
 from federation.register import Accepted, Advert, AdvertRegister, Equivocation
@@ -74,6 +74,11 @@ class Directory:
         listed = {entry.digest for entry in snapshot.entries}
         held = self._register.live(snapshot.taken.timestamp())
         return [advert.envelope for advert in held if advert.digest in listed]
+
+    def collateral(self, domain: str) -> str | None:
+        """Name of the bundle of collateral that a domain advertises now; None where it keeps none."""
+        held = self.get(domain, datetime.now(UTC))
+        return held.summary.collateral if held else None
 
     def get(self, domain: str, now: datetime) -> Listing | None:
         """One domain's current entry."""

@@ -24,6 +24,7 @@ from schemas import envelope
 from schemas.canonical import Json, read_json, sha256, write_json
 from schemas.errors import ComityError, Unreadable
 from schemas.primitives import Digest, DomainName, TimeText, decode_base64
+from schemas.proof.collateral import MAX_PIECES
 
 MAX_BUNDLE_BYTES: Final = 32 * 1024 * 1024  # packed; evidence with collateral of 16 nodes stays below
 MAX_UNPACKED_BYTES: Final = 64 * 1024 * 1024  # all files together
@@ -57,7 +58,7 @@ class Disclosures(Camel):
     """What goes with a receipt so that `attested` can be judged again. Self-reported by its issuer."""
 
     challenges: list[ChallengeDisclosure] = Field(default_factory=list, max_length=MAX_LISTED)
-    collateral: list[Digest] = Field(default_factory=list, max_length=MAX_LISTED)
+    collateral: list[Digest] = Field(default_factory=list, max_length=MAX_PIECES)
     """Blobs of the bundle that the appraisal used beside what the evidence itself carries."""
     opened: list[OpenedCommitment] = Field(default_factory=list, max_length=2)
     shown: list[Annotated[str, Field(max_length=MAX_DISCLOSURE)]] = Field(

@@ -23,7 +23,7 @@ from broker.placing.appraisals import Appraisals
 from broker.placing.attempt import Sealed, check_node, new_commitment, seal_attempt
 from broker.placing.decide import ConsumerPolicy
 from broker.placing.negotiate import Declined, Offered, call_for_offers, release
-from broker.placing.placements import Choice, Considered, Placements, Refusal
+from broker.placing.placements import Choice, Considered, Placements, Refusal, Shown
 from broker.placing.refusals import infeasible
 from broker.problems import Infeasible, Shed, Upstream
 from broker.select import refused
@@ -249,7 +249,8 @@ class Placing:
             decision = self._decide(journey, offered, appraisal)
         self.metrics.attestation_age(max(0.0, time.time() - (appraisal.challenged_at or 0.0)))
         choice = Choice(plan, attempt.considered, offered, appraisal, decision, attempt.commitment)
-        receipt = await self.placements.issue(journey, choice, self.appraisals.document(evidence))
+        shown = Shown(self.appraisals.document(evidence), self.appraisals.supply(evidence))
+        receipt = await self.placements.issue(journey, choice, shown)
         sealed = self._seal(attempt, offered, appraisal, receipt)
         # The last look before the first byte leaves (session.md 5).
         self.appraisals.usable(appraisal, epoch)

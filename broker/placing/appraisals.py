@@ -16,6 +16,7 @@ from typing import Final, Literal, TypeVar
 from attestation.appraise import IssuedChallenge, NodeAppraisal, appraise_node
 from attestation.expected import Expectations
 from attestation.narrow import narrow
+from broker.placing.collateral import NOTHING, PeerCollateral, Supply
 from schemas.errors import Refused
 from schemas.messages.interior import OwnAdvert
 from schemas.papers.trust import FederationTrust
@@ -59,6 +60,8 @@ class Appraisals:
     expectations: Expectations
     challenges: ChallengeBook
     fetch: Fetch
+    collateral: PeerCollateral | None = None
+    """What domains keep for their nodes apart from evidence; None: evidence must bring everything itself."""
     trust_epoch: int = 0
     """Rises with everything that may turn a good verdict bad; re-read before the first byte leaves."""
     _cached: dict[str, NodeAppraisal] = field(default_factory=dict)
@@ -67,6 +70,8 @@ class Appraisals:
     _shut: set[str] = field(default_factory=set)
     """Domains that revoked more than we can remember: none of their nodes is trusted any more."""
     _running: dict[tuple[str, str], asyncio.Task[NodeAppraisal]] = field(default_factory=dict)
+    _supplied: dict[str, Supply] = field(default_factory=dict)
+    """Evidence digest → the bundle without which it was undecided, whether it helped or not."""
 
     async def appraise(self, domain: str, digest: str) -> NodeAppraisal:
         """Our verdict on the evidence `domain` named. One check at a time per document.
@@ -87,21 +92,42 @@ class Appraisals:
         document = self._documents.get(digest) or unpack(await self.fetch(domain, digest))
         if len(document) > MAX_EVIDENCE_BYTES or evidence_digest(document).hex() != digest:
             raise Refused("evidence.digest", f"{domain} sent another document than it named")
+        appraisal = await self._judge(document, self._supplied.get(digest, NOTHING))
+        if appraisal.evidence.domain != domain:
+            raise Refused("evidence.foreign", f"a node of {appraisal.evidence.domain}, offered by {domain}")
+        _bounded(self._documents, digest, document)
+        if appraisal.status == "none":
+            appraisal = await self._supply(domain, digest, document, appraisal)
+        if appraisal.status in ("affirming", "warning"):
+            _bounded(self._cached, digest, appraisal)
+        return appraisal
+
+    async def _judge(self, document: bytes, supply: Supply) -> NodeAppraisal:
+        """Raises `Unreadable` when the bytes are no evidence."""
         now = datetime.now(UTC)
-        appraisal = await asyncio.to_thread(
+        return await asyncio.to_thread(
             appraise_node,
             document,
             expectations=narrow(self.expectations, self.trust, now),
             challenges=self.challenges.issued(),
             enrolments=self.trust.enrolments(),
             at=now,
+            extra_endorsements=tuple(supply.pieces.values()),
         )
-        if appraisal.evidence.domain != domain:
-            raise Refused("evidence.foreign", f"a node of {appraisal.evidence.domain}, offered by {domain}")
-        _bounded(self._documents, digest, document)
-        if appraisal.status in ("affirming", "warning"):
-            _bounded(self._cached, digest, appraisal)
-        return appraisal
+
+    async def _supply(
+        self, domain: str, digest: str, document: bytes, undecided: NodeAppraisal
+    ) -> NodeAppraisal:
+        """Judge again with what the domain keeps apart; once for each document and bundle."""
+        supply = await self.collateral.of(domain) if self.collateral else NOTHING
+        if supply.name == self._supplied.get(digest, NOTHING).name:
+            return undecided
+        _bounded(self._supplied, digest, supply)
+        return await self._judge(document, supply)
+
+    def supply(self, digest: str) -> Supply:
+        """The collateral that an appraisal took beside the evidence's own, for the receipt's bundle."""
+        return self._supplied.get(digest, NOTHING)
 
     def document(self, digest: str) -> bytes | None:
         """The raw evidence behind an appraisal, for the receipt's bundle."""

@@ -8,7 +8,7 @@ is sent, it is the consumer's intent (session.md 11).
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -16,6 +16,7 @@ from attestation.appraise import NodeAppraisal
 from broker.journey import Journey
 from broker.placing.appraisals import ChallengeBook
 from broker.placing.attempt import new_commitment
+from broker.placing.collateral import NOTHING, Supply
 from broker.placing.negotiate import Offered
 from broker.placing.policy_block import node_record, policy_block
 from broker.select.candidates import Feasibility, Rejected
@@ -68,6 +69,15 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
+class Shown:
+    """What our appraisal was made from: with it, an auditor makes it again."""
+
+    evidence: bytes | None = field(repr=False)
+    collateral: Supply = NOTHING
+    """What the provider kept apart, where the evidence alone left something undecided."""
+
+
+@dataclass(frozen=True, slots=True)
 class Refusal:
     """Nobody may serve the request, and everything from which an auditor finds that out alone."""
 
@@ -94,18 +104,21 @@ class Placements:
     trust: FederationTrust
     challenges: ChallengeBook
     log: TransparencyLog = field(repr=False)
+    _supplies: set[str | None] = field(default_factory=set)
+    """Names of bundles whose pieces the log keeps since we began: shared by requests, never erased."""
 
-    async def issue(self, journey: Journey, choice: Choice, evidence: bytes | None) -> Issued:
+    async def issue(self, journey: Journey, choice: Choice, shown: Shown) -> Issued:
         """Make the choice durable. Only afterwards may the Execute header that names it be sent."""
         salted = _salted(choice.considered.entries())
         body = self._draft(journey, choice, _root(salted), len(salted))
         listing = write_json({"considered": [item.decode() for item in salted]})
-        draft = Draft(body, disclosures=self._disclosures(choice.appraisal, listing))
-        kept = [listing]
-        kept += [choice.considered.ranking.write(), choice.decision.record, *([evidence] if evidence else [])]
+        draft = Draft(body, disclosures=self._disclosures(choice.appraisal, listing, shown.collateral))
+        kept = [listing, choice.considered.ranking.write(), choice.decision.record]
+        kept += [*([shown.evidence] if shown.evidence else []), *self._unkept(shown.collateral)]
         (issued,) = await self.log.issue(
             [draft], keep=Keep(journey.wire_id, evidence=kept), record=self._ahead(journey, choice)
         )
+        self._supplies.add(shown.collateral.name)
         journey.recorded = True
         return issued
 
@@ -138,6 +151,9 @@ class Placements:
         )
         journey.recorded = True
         return issued
+
+    def _unkept(self, supply: Supply) -> Iterable[bytes]:
+        return () if supply.name in self._supplies else supply.pieces.values()
 
     def _ahead(self, journey: Journey, choice: Choice) -> list[Recorded]:
         """The intent of this attempt; with the first, whose request it is: a second one is refused here."""
@@ -206,10 +222,11 @@ class Placements:
         price = None if bound is None else fields.Price(micro=bound, currency=self.trust.charter.currency)
         return receipt.Budget(max_price=price, max_output_tokens=journey.descriptor.max_output_tokens)
 
-    def _disclosures(self, appraisal: NodeAppraisal, listing: bytes) -> Disclosures:
+    def _disclosures(self, appraisal: NodeAppraisal, listing: bytes, collateral: Supply) -> Disclosures:
         """The challenge that the evidence answers, and where the candidates are listed: for an auditor."""
         return Disclosures(
             considered=sha256(listing).hex(),
+            collateral=list(collateral.pieces),
             challenges=[
                 ChallengeDisclosure(
                     domain=self.domain,

@@ -19,6 +19,7 @@ from broker.observe.metrics import Metrics
 from broker.peers import Peers, new_negotiation
 from broker.placing.agreement import Placing, Terms
 from broker.placing.appraisals import Appraisals, ChallengeBook
+from broker.placing.collateral import PeerCollateral
 from broker.placing.decide import ConsumerPolicy, ProviderPolicy, Rulebook
 from broker.placing.placements import Placements
 from broker.providing.border import Border
@@ -128,7 +129,8 @@ def _join(made: Made) -> Parts:
 
     peers = Peers(bus, trust, config.domain, made.message_key, local)
     interior, directory, predictor = Interior(bus), Directory(trust), Predictor()
-    appraisals = Appraisals(trust, made.expectations, ChallengeBook(config.domain), fetch)
+    collateral = PeerCollateral(trust, fetch, directory.collateral)
+    appraisals = Appraisals(trust, made.expectations, ChallengeBook(config.domain), fetch, collateral)
     executions = Executions(config.domain, trust.charter.currency, made.log, config.execution_retention)
     border = _border(made, peers, interior, directory, appraisals, executions)
     witness = own_witness(config, trust)

@@ -168,7 +168,7 @@ def make_parties() -> Parties:
     node = SimulatedNode(vendor.make_chip())
     platform = platform_digest(node.chip.chip_id).hex()
     roots = {domain: SigningKey.generate() for domain in (CONSUMER, PROVIDER)}
-    roles: tuple[Role, ...] = ("message", "receipt", "advert", "promise")
+    roles: tuple[Role, ...] = ("message", "receipt", "advert", "promise", "attestation-verifier")
     keys = {domain: {role: SigningKey.generate() for role in roles} for domain in roots}
     manifests = {
         domain: _manifest(domain, roots[domain], keys[domain], [platform] if domain == PROVIDER else [])

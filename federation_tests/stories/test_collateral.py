@@ -16,6 +16,8 @@ from federation_tests.plan import CLINIC, CLOUD
 from federation_tests.receipts import verify
 from federation_tests.stories.test_composite import CONFIDENTIAL, placed
 from federation_tests.world import World, until
+from receipts import bundle as bundles
+from schemas.canonical import sha256
 from schemas.errors import Undecided
 from schemas.keys import SigningKey
 from schemas.proof.collateral import ROLE, verify_index, verify_pieces
@@ -75,6 +77,27 @@ async def test_a_peer_fetches_the_bundle_by_hash_and_holds_it_to_the_charter(mak
     assert verify_pieces(index, pieces) == world[CLOUD].agent.collateral.pieces
     with pytest.raises(Undecided):
         await fetch(CLOUD, "0" * 64)
+
+
+async def test_what_did_not_fit_into_evidence_is_fetched_by_who_needs_it(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bundle travels with no quote; both brokers get it by the name that the advert states, once."""
+    monkeypatch.setattr("domain_agent.node.proving.collateral.MAX_ATTACHED", 0)
+    world = await make_world(ONE_NODE_EACH, before=with_bundle())
+    domain, bundle = await placed(world, CONFIDENTIAL)
+    assert domain == CLOUD
+    own = world[CLOUD].agent.collateral
+    for each in (CLINIC, CLOUD):
+        held = world[each].broker.parts.border.appraisals.collateral
+        assert held is not None
+        assert (await held.of(CLOUD)).name == own.digest
+        assert sorted((await held.of(CLOUD)).pieces.values()) == sorted(own.pieces)
+    found = verify(world, bundle)  # the pieces are in the bundle, and the auditor appraises with them
+    assert found.exit_code == 0, found.report
+    assert found.verdicts("placement", "attested") == ["proved"]
+    shown = bundles.read(bundle)
+    assert {sha256(piece) for piece in own.pieces} <= shown.blobs.keys()
 
 
 async def test_a_bundle_under_another_key_serves_nobody(make_world: MakeWorld) -> None:
