@@ -121,10 +121,7 @@ def _sorted_ascii(value: Json) -> bytes | None:
 
 def sha256(*parts: bytes) -> bytes:
     """SHA-256 over the parts, one after the other (32 bytes)."""
-    state = hashlib.sha256()
-    for part in parts:
-        state.update(part)
-    return state.digest()
+    return hashlib.sha256(b"".join(parts)).digest()
 
 
 def length_prefixed(label: bytes, *parts: bytes) -> bytes:

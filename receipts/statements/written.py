@@ -68,9 +68,10 @@ class Essence:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Shape:
-    """How one kind of receipt is read fast."""
+    """How one kind of receipt is read fast. One for each kind, so that it is its own key: to hash its
+    expression would take as long as to check a row (measured)."""
 
     pattern: re.Pattern[str]
     rules: tuple[Callable[[Any], Any], ...]
