@@ -18,9 +18,10 @@ from attestation.gpu.pki import chain as devices
 from attestation.gpu.pki import constraints
 from attestation.gpu.pki import signature as links
 from attestation.gpu.revocation import check, ocsp
+from attestation.gpu.rim import check as demanded
 from attestation.gpu.rim import manifest
+from attestation.gpu.spdm import blocks
 from attestation.gpu.spdm import opaque as fields
-from attestation.gpu.spdm import report as reports
 from attestation.snp import appraisal
 from attestation.snp.origin import chain, revocation
 from attestation.tdx import kept, quote
@@ -70,7 +71,7 @@ _NVIDIA: Final = (
     links.verify_link,
     devices.read_chain,
     fields.read_opaque,
-    reports._blocks,
+    blocks.read_blocks,
     devices.family_of,
     devices.leaf_fwid,
     origin._linked,
@@ -79,6 +80,7 @@ _NVIDIA: Final = (
     ocsp.read_response,
     ocsp._verify,
     ocsp._cert_ids,
+    demanded._checked,
     manifest.verify_manifest,
     manifest.stated_version,
 )

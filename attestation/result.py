@@ -82,9 +82,9 @@ def compared(name: str, code: str, holds: bool, seen: str, wanted: str, clause: 
     return _new(Check, (name, "fail", seen, wanted, clause, code, "contraindicated"))
 
 
-def renamed(check: Check, name: str) -> Check:
-    """The same check under another name."""
-    return _new(Check, (name, *check[1:]))
+def renamed(checks: Sequence[Check], names: Sequence[str]) -> list[Check]:
+    """The same checks under other names."""
+    return [_new(Check, (name, *check[1:])) for check, name in zip(checks, names, strict=True)]
 
 
 def decide(checks: Sequence[Check]) -> tuple[Verdict, str | None]:

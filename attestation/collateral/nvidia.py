@@ -73,7 +73,7 @@ class Accelerators:
         asked: dict[tuple[bytes, bytes], Subject] = {}
         for device in devices:
             report, family, subjects = self._genuine(device)
-            for slot in slots_of(report, family):
+            for slot in slots_of(report.firmware, family):
                 file, manifest = await self._manifest(slot, report, family)
                 files.append(file)
                 subjects += _subjects(slot.name, manifest.chain, last=3)
@@ -119,7 +119,9 @@ class Accelerators:
                 raise Refused("gpu.rim_unavailable", "not the manifest that was asked for")
             data = offered.manifests[0].data
             rules = self.policy.manifests
-            manifest = hold_issue(verify_manifest(data), slot, report, family, rules, self.service.clock())
+            manifest = hold_issue(
+                verify_manifest(data), slot, report.firmware, family, rules, self.service.clock()
+            )
         except Refused as error:
             raise Refused("collateral.wrong_answer", f"{slot.id}: {error}") from None
         return self.pieces.keep(data, "xml"), manifest

@@ -1,7 +1,7 @@
 """One NVIDIA device, from bytes to verdict (DESIGN 7; gpu.md 14).
 
-Bytes and a time go in, a result comes out; no I/O, no clock, nothing kept between devices but positive
-cryptographic facts. All checks run that can, in the order in which their reasons rank.
+Bytes and a time go in, a result comes out; no I/O, no clock, nothing kept between devices but what is the
+same for the same bytes. All checks run that can, in the order in which their reasons rank.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from schemas.canonical import sha256
 from schemas.errors import ComityError, Refused
 from schemas.proof.evidence import DeviceState
 
-NUMBERED_NAMES: Final = 4096  # some 40 checks of each of 64 devices
+NUMBERED_NAMES: Final = 256  # lists of some 40 checks, for each of 64 devices
 _DIFFERING: Final = ("gpu.nonce", "gpu.report.signature")
 """Checks of which every report has its own."""
 _KEPT_VERDICTS: Final = ("affirming", "warning")
@@ -53,11 +53,9 @@ class DeviceAppraisal:
         """The checks as those of a node's n-th device: `gpu.chain.root` becomes `gpu.device2.chain.root`."""
         common = None if self.common is None else self.common.get(position)
         if common is not None:
-            return [
-                _numbered(own, position) if own.name in _DIFFERING else shared
-                for shared, own in zip(common, self.result.checks, strict=True)
-            ]
-        common = [_numbered(check, position) for check in self.result.checks]
+            own = {check.name: check for check in _numbered(_differing(self.result.checks), position)}
+            return [own.get(check.name, check) for check in common]
+        common = _numbered(self.result.checks, position)
         if self.common is not None:
             self.common[position] = common
         return common
@@ -115,9 +113,8 @@ def _appraise(
         evidence, _chain_for(evidence, offered), rules.roots, moment,
         nonce=nonce, padding=rules.padding, fwid=rules.fwid,
     )  # fmt: skip
-    manifests, chosen = check_manifests(
-        origin.report, origin.family, offered.manifests, rules.manifests, moment
-    )
+    firmware = None if origin.report is None else origin.report.firmware
+    manifests, chosen = check_manifests(firmware, origin.family, offered.manifests, rules.manifests, moment)
     revocation, ends = check_revocation(
         _held(offered), _subjects(origin, chosen, rules), moment,
         waived=waive_revocation or rules.revocation == "any",
@@ -129,7 +126,7 @@ def _appraise(
     digest, waived = named
     waived = ("revocation", *waived) if waive_revocation else waived
     result = _concluded(evidence, origin, chosen, ends, checks, digest, waived, at)
-    return DeviceAppraisal(result, origin.report, origin.chain, origin.family, tuple(chosen))
+    return DeviceAppraisal(result, origin.report, origin.chain, origin.family, chosen)
 
 
 def _next(known: DeviceAppraisal, data: bytes, nonce: bytes | None, at: datetime) -> DeviceAppraisal:
@@ -148,13 +145,17 @@ def _next(known: DeviceAppraisal, data: bytes, nonce: bytes | None, at: datetime
     return DeviceAppraisal(changed, report, known.chain, known.family, known.chosen, known.common)
 
 
-def _numbered(check: Check, position: int) -> Check:
-    return renamed(check, _name(check.name, position))
+def _differing(checks: Sequence[Check]) -> list[Check]:
+    return [check for check in checks if check.name in _DIFFERING]
+
+
+def _numbered(checks: Sequence[Check], position: int) -> list[Check]:
+    return renamed(checks, _names(tuple([check.name for check in checks]), position))
 
 
 @lru_cache(maxsize=NUMBERED_NAMES)
-def _name(name: str, position: int) -> str:
-    return f"gpu.device{position}.{name.removeprefix('gpu.')}"
+def _names(names: tuple[str, ...], position: int) -> list[str]:
+    return [f"gpu.device{position}.{name.removeprefix('gpu.')}" for name in names]
 
 
 def _documents(offered: Offered) -> list[Check]:

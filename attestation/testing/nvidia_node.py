@@ -20,7 +20,8 @@ PRODUCTION: Final = DeviceState(confidential=True, environment="production", dev
 
 @dataclass(frozen=True)
 class BoardForge:
-    """Devices that know one another, good until a field is replaced."""
+    """Devices that know one another, good until a field is replaced. As on a real board each GPU's links
+    lie in an order of its own, and nothing else that it states differs from its neighbours'."""
 
     nonce: bytes = NONCE
     gpus: int = 8
@@ -35,9 +36,11 @@ class BoardForge:
         """By name, GPUs first."""
         gpus = [GpuForge(number=self.first + n, nonce=self.nonce) for n in range(self.gpus)]
         switches = [GpuForge("LS_10", number=self.first + n, nonce=self.nonce) for n in range(self.switches)]
-        slots = b"".join(s.pdi[::-1] * n for s, n in zip(switches, self.links, strict=False))
+        slots = [s.pdi[::-1] for s, n in zip(switches, self.links, strict=False) for _ in range(n)]
         wired = {
-            f"gpu{n}": replace(gpu, fields={21: b"\xaa", 22: slots.ljust(144, b"\0")})
+            f"gpu{n}": replace(
+                gpu, fields={21: b"\xaa", 22: b"".join(slots[n:] + slots[:n]).ljust(144, b"\0")}
+            )
             for n, gpu in enumerate(gpus)
         }
         pdis = b"".join(gpu.pdi for gpu in gpus).ljust(64, b"\0")

@@ -1,7 +1,7 @@
 """Several devices in one call: each with a full verdict, then together (gpu.md 11).
 
-Nothing is shared between devices but positive cryptographic facts: links that the devices of one family
-have in common are verified once.
+Nothing is shared between devices but what is the same for the same bytes: links that the devices of one
+family have in common are verified once, and equal measurements are compared once.
 """
 
 from __future__ import annotations

@@ -29,9 +29,12 @@ _PDI_PREFIXES: Final = {0x41: "gpu", 0x50: "switch"}
 """First byte of the boot ROM certificate's serial; the other eight are the device's PDI (gpu.md 11)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Family:
-    """One chip family and how it is spelt in the five certificates, the report and the manifests."""
+    """One chip family and how it is spelt in the five certificates, the report and the manifests.
+
+    Compared by identity: there is one of each.
+    """
 
     chip: str
     """In leaf, alternative name and boot ROM."""

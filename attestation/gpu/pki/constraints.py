@@ -7,9 +7,8 @@ what is there is obeyed. A chain is always leaf first, each certificate issued b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from attestation import der
 from attestation.der import encode_oid
@@ -29,9 +28,8 @@ _CERT_SIGN: Final = 0x04
 _TRUE: Final = b"\x01\x01\xff"
 
 
-@dataclass(frozen=True, slots=True)
-class Stated:
-    """The extensions of one certificate that matter for a chain."""
+class Stated(NamedTuple):
+    """The extensions of one certificate that matter for a chain. A tuple: two are made for every device."""
 
     authority: bool
     path_length: int | None

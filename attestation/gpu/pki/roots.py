@@ -22,9 +22,9 @@ NVIDIA_MANIFEST_ROOT: Final = "dec1dc316477aa851eebdf51327ae9f864bc8d89254657ed1
 """NVIDIA CoRIM signing Root CA."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Roots:
-    """Accepted keys by the SHA-256 of their SubjectPublicKeyInfo, in hex."""
+    """Accepted keys by the SHA-256 of their SubjectPublicKeyInfo, in hex. Compared by identity."""
 
     device: Mapping[str, Pin]
     manifest: Mapping[str, Pin]

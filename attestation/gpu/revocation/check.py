@@ -93,6 +93,12 @@ def check_revocation(
         checks.append(
             failed("gpu.revocation.documents", held.problem.code, held.problem.text, "OCSP or CRL", _CLAUSE)
         )
+    if waived and not held.responses and not held.crls:
+        seen = f"waived; gpu.revocation_unavailable: {_nothing(held)}"
+        return [
+            *checks,
+            *(not_evaluated(f"gpu.revocation.{each.name}", seen, _CLAUSE) for each in subjects),
+        ], {}
     ends: dict[str, float] = {}
     foreign = _foreign_serials(held, subjects)
     for subject in subjects:
@@ -119,8 +125,6 @@ def _check(
     subject: Subject, held: Held, foreign: dict[int, str], at: float, ends: dict[str, float], *, waived: bool
 ) -> Check:
     name, found = f"gpu.revocation.{subject.name}", _Found()
-    if waived and not held.responses and not held.crls:
-        return not_evaluated(name, "waived; gpu.revocation_unavailable: no answer was offered", _CLAUSE)
     try:
         _ask_responses(subject, held.responses, at, found)
         _ask_crls(subject, held.crls, at, found)

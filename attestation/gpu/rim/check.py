@@ -3,32 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from functools import lru_cache
+from typing import Final, TypeAlias
 
 from attestation.gpu.pki.chain import Family
 from attestation.gpu.rim.golden import Mismatch, holds
 from attestation.gpu.rim.issues import Chosen, Offer, Rules, choose, slots_of
-from attestation.gpu.spdm.report import Report
+from attestation.gpu.spdm.firmware import Firmware
 from attestation.result import Check, failed, not_evaluated, passed, undecided
 
+CACHED_FIRMWARES: Final = 16  # of one moment: a board has one for its GPUs and one for its switches
 _RIM: Final = "gpu.md 6; ISO 19770-2; xmldsig-core1"
 _GOLDEN: Final = "gpu.md 7"
 
 
+Found: TypeAlias = tuple[tuple[Check, ...], tuple[Chosen, ...]]
+
+
 def check_manifests(
-    report: Report | None, family: Family | None, offers: Sequence[Offer], rules: Rules, at: float
-) -> tuple[list[Check], list[Chosen]]:
+    firmware: Firmware | None, family: Family | None, offers: tuple[Offer, ...], rules: Rules, at: float
+) -> Found:
     """The checks in the order of their reasons, and what was chosen for each manifest.
 
-    1. one issue for every manifest that the report needs; 2. no index in two of them; 3. every golden value.
+    1. one issue for every manifest that it needs; 2. no index in two of them; 3. every golden value.
     """
-    if report is None or family is None:
-        return [
+    if firmware is None or family is None:
+        return (
             not_evaluated("gpu.rim", "no report of a known chip", _RIM),
             not_evaluated("gpu.measurements", "no manifest", _GOLDEN),
-        ], []
-    chosen = [choose(slot, offers, report, family, rules, at) for slot in slots_of(report, family)]
-    return [*map(_issue, chosen), _conflict(chosen), _golden(report, chosen)], chosen
+        ), ()
+    return _checked(firmware, family, offers, rules, at)
+
+
+@lru_cache(maxsize=CACHED_FIRMWARES)
+def _checked(firmware: Firmware, family: Family, offers: tuple[Offer, ...], rules: Rules, at: float) -> Found:
+    """The devices of one board show the same, at one moment, and are compared once."""
+    chosen = tuple([choose(slot, offers, firmware, family, rules, at) for slot in slots_of(firmware, family)])
+    return (*map(_issue, chosen), _conflict(chosen), _golden(firmware, chosen)), chosen
 
 
 def _issue(chosen: Chosen) -> Check:
@@ -55,7 +66,7 @@ def _conflict(chosen: Sequence[Chosen]) -> Check:
     return passed(name, "no index in both", "each index once", _GOLDEN)
 
 
-def _golden(report: Report, chosen: Sequence[Chosen]) -> Check:
+def _golden(firmware: Firmware, chosen: Sequence[Chosen]) -> Check:
     """Never a success by having nothing to compare."""
     name, wanted = "gpu.measurements", "every golden value"
     used = [each for each in chosen if each.manifest is not None]
@@ -63,8 +74,8 @@ def _golden(report: Report, chosen: Sequence[Chosen]) -> Check:
     if not used:
         return not_evaluated(name, "no manifest", _GOLDEN)
     wrong = [(each.slot.name, miss) for each in used for miss in each.mismatches if not miss.excused]
-    if any(miss.seen is None for _, miss in wrong) or total > len(report.measurements):
-        seen = _mismatches(wrong) or f"{total} golden values, {len(report.measurements)} blocks"
+    if any(miss.seen is None for _, miss in wrong) or total > firmware.blocks:
+        seen = _mismatches(wrong) or f"{total} golden values, {firmware.blocks} blocks"
         return failed(name, "gpu.measurement_missing", seen, wanted, _GOLDEN)
     if wrong:
         return failed(name, "gpu.measurement_mismatch", _mismatches(wrong), wanted, _GOLDEN)

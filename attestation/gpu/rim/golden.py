@@ -1,4 +1,4 @@
-"""A report's measurements against one manifest's (gpu.md 7). Manifest index = block index - 1."""
+"""What a device measured against what one manifest wants (gpu.md 7). Manifest index = block index - 1."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from attestation.gpu.spdm.opaque import NVDEC0
-from attestation.gpu.spdm.report import Report
+from attestation.gpu.spdm.firmware import Firmware
 
 NVDEC_INDEX: Final = 35  # has no fixed value while the video decoder is off
 
@@ -30,23 +29,22 @@ class Mismatch:
         return f"index {self.index}: {seen}, wanted {' or '.join(each.hex() for each in self.wanted)}"
 
 
-def compare(golden: Mapping[int, tuple[bytes, ...]], report: Report) -> list[Mismatch]:
-    """Every golden value that the report lacks or shows otherwise; another size is another value."""
-    values = report.measurements
+def compare(golden: Mapping[int, tuple[bytes, ...]], firmware: Firmware) -> list[Mismatch]:
+    """Every golden value that it lacks or shows otherwise; another size is another value."""
+    values = firmware.measurements
     found = [
         Mismatch(index, values.get(index), wanted)
         for index, wanted in golden.items()
         if values.get(index) not in wanted
     ]
-    if len(found) == 1 and _is_excused(found[0], report):
+    if len(found) == 1 and _is_excused(found[0], firmware):
         return [Mismatch(found[0].index, found[0].seen, found[0].wanted, excused=True)]
     return found
 
 
-def _is_excused(mismatch: Mismatch, report: Report) -> bool:
+def _is_excused(mismatch: Mismatch, firmware: Firmware) -> bool:
     """Only that index differs, it is there, and the decoder is off (gpu.md 7)."""
-    off = report.opaque.flag(NVDEC0) is False
-    return mismatch.index == NVDEC_INDEX and mismatch.seen is not None and off
+    return mismatch.index == NVDEC_INDEX and mismatch.seen is not None and firmware.decoder_off
 
 
 def holds(mismatches: list[Mismatch]) -> bool:

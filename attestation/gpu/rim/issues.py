@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from attestation.gpu.pki.chain import Family
 from attestation.gpu.pki.roots import Roots
 from attestation.gpu.rim.golden import Mismatch, compare, holds
 from attestation.gpu.rim.manifest import NVIDIA_ID, Manifest, stated_version, verify_manifest
-from attestation.gpu.spdm.opaque import CHIP_INFO, CHIP_SKU, DRIVER, PROJECT, PROJECT_SKU
-from attestation.gpu.spdm.report import Report
+from attestation.gpu.spdm.firmware import Firmware
 from attestation.pins import Pin
 from schemas.canonical import sha256
 from schemas.errors import Refused
@@ -24,8 +23,7 @@ MAX_ISSUES: Final = 16  # of one manifest that are verified for one device
 SECONDS_A_DAY: Final = 86_400
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(NamedTuple):
     """A manifest as it was offered: its bytes, and the id under which a service gave it."""
 
     data: bytes
@@ -69,33 +67,30 @@ class Chosen:
     """The root of the manifest that is used."""
 
 
-def slots_of(report: Report, family: Family) -> list[Slot]:
-    """The manifests that this report needs (gpu.md 6, ids)."""
-    opaque = report.opaque
-    vbios = opaque.vbios or ""
+def slots_of(firmware: Firmware, family: Family) -> list[Slot]:
+    """The manifests that this firmware needs (gpu.md 6, ids)."""
+    vbios, driver = firmware.vbios, firmware.driver
     plain = vbios.replace(".", "").upper()
     if family.kind == "switch":
         return [Slot("bios", f"NV_SWITCH_BIOS_5612_0002_890_{plain}", vbios)]
-    driver = opaque.text(DRIVER) or ""
-    board = "_".join((opaque.text(kind) or "").upper() for kind in (PROJECT, PROJECT_SKU, CHIP_SKU))
-    chip = opaque.text(CHIP_INFO) or "GB100"
+    chip = firmware.chip or "GB100"
     named = f"GPU_CC_DRIVER_{chip}" if family.architecture == "blackwell" else f"GPU_DRIVER_{family.chip}"
     return [
         Slot("driver", f"NV_{named}_{driver}", driver),
-        Slot("vbios", f"NV_GPU_VBIOS_{board}_{plain}", vbios),
+        Slot("vbios", f"NV_GPU_VBIOS_{firmware.board}_{plain}", vbios),
     ]
 
 
 def choose(
-    slot: Slot, offers: Sequence[Offer], report: Report, family: Family, rules: Rules, at: float
+    slot: Slot, offers: Sequence[Offer], firmware: Firmware, family: Family, rules: Rules, at: float
 ) -> Chosen:
-    """The newest issue that holds and that the report matches, else the newest that holds."""
+    """The newest issue that holds and that the device matches, else the newest that holds."""
     outcomes: dict[str, str] = {}
     usable: list[Manifest] = []
     problem: Refused | None = None
     for offer in [each for each in offers if _concerns(each, slot)][:MAX_ISSUES]:
         try:
-            manifest = hold_issue(verify_manifest(offer.data), slot, report, family, rules, at)
+            manifest = hold_issue(verify_manifest(offer.data), slot, firmware, family, rules, at)
         except Refused as error:
             outcomes[sha256(offer.data).hex()] = error.code
             problem = problem or error
@@ -104,7 +99,7 @@ def choose(
     if not usable:
         return Chosen(slot, None, problem, outcomes=outcomes)
     usable.sort(key=lambda manifest: manifest.signed_from, reverse=True)
-    compared = [(manifest, compare(manifest.golden, report)) for manifest in usable]
+    compared = [(manifest, compare(manifest.golden, firmware)) for manifest in usable]
     outcomes |= {m.digest: "matches" if holds(found) else "differs" for m, found in compared}
     manifest, found = next((pair for pair in compared if holds(pair[1])), compared[0])
     pin = rules.roots.pin_of(manifest.chain[-1], "manifest")
@@ -120,12 +115,12 @@ def _concerns(offer: Offer, slot: Slot) -> bool:
 
 
 def hold_issue(
-    manifest: Manifest, slot: Slot, report: Report, family: Family, rules: Rules, at: float
+    manifest: Manifest, slot: Slot, firmware: Firmware, family: Family, rules: Rules, at: float
 ) -> Manifest:
     """The manifest, if it speaks of this device at this time. Raises `Refused` (`gpu.rim_*`)."""
     hold_root(manifest, rules, at)
-    chip = report.opaque.text(CHIP_INFO)
-    products = family.products if chip is None else family.products & {chip, family.chip}
+    named = {firmware.chip, family.chip}
+    products = family.products if firmware.chip is None else family.products & named
     edition = "SWITCH" if family.kind == "switch" else "GPU"
     if (
         manifest.product.upper() not in products

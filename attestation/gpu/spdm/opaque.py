@@ -53,7 +53,7 @@ class Opaque:
 
     fields: Mapping[int, bytes]
     texts: Mapping[int, str]
-    """Those that are text, without their padding."""
+    """Those that are text, without their padding; and the VBIOS, as people write it."""
 
     def text(self, kind: int) -> str | None:
         """A text field; None where it is absent."""
@@ -71,12 +71,7 @@ class Opaque:
     @property
     def vbios(self) -> str | None:
         """The VBIOS version with dots, lower case: from eight bytes for a GPU, text for a switch."""
-        value = self.fields.get(VBIOS)
-        if value is None:
-            return None
-        if self.is_switch:
-            return self.texts[VBIOS].lower()
-        return ".".join(f"{value[i]:02x}" for i in (3, 2, 1, 0, 4))
+        return self.texts.get(VBIOS)
 
     @property
     def feature(self) -> str | None:
@@ -114,44 +109,44 @@ def read_opaque(data: bytes) -> Opaque:
     Raises `Refused` (`gpu.report_malformed`, `gpu.report_duplicate_field`).
     """
     if data.startswith(_NEXT_FORM):
-        raise _malformed("opaque data in the form of GPUs after Blackwell, which is not read")
+        raise malformed("opaque data in the form of GPUs after Blackwell, which is not read")
     fields: dict[int, bytes] = {}
     at = 0
     while at < len(data):
         if len(data) - at < 4:
-            raise _malformed("an opaque field is cut short")
+            raise malformed("an opaque field is cut short")
         kind, length = struct.unpack_from("<HH", data, at)
         at += 4
         if at + length > len(data):
-            raise _malformed(f"opaque field {kind} reaches beyond the opaque data")
+            raise malformed(f"opaque field {kind} reaches beyond the opaque data")
         if kind in fields:
             raise Refused("gpu.report_duplicate_field", f"opaque field {kind} stands twice")
         if kind == INVALID or len(fields) == MAX_FIELDS:
-            raise _malformed(f"opaque field {kind}, or more than {MAX_FIELDS} fields")
+            raise malformed(f"opaque field {kind}, or more than {MAX_FIELDS} fields")
         fields[kind] = data[at : at + length]
         at += length
     texts = {kind: _text(fields[kind]) for kind in _TEXTS & fields.keys()}
-    if DRIVER not in fields and VBIOS in fields:  # a switch
-        texts[VBIOS] = _text(fields[VBIOS])
     found = Opaque(fields, texts)
     _check(found)
+    if VBIOS in fields:
+        texts[VBIOS] = _text(fields[VBIOS]).lower() if found.is_switch else _dotted(fields[VBIOS])
     return found
 
 
 def _check(found: Opaque) -> None:
     for kind, value in found.fields.items():
         if kind in _LENGTHS and len(value) not in _LENGTHS[kind]:
-            raise _malformed(f"opaque field {kind} has {len(value)} bytes")
+            raise malformed(f"opaque field {kind} has {len(value)} bytes")
         if kind in (NVDEC0, PROTECTED_PCIE) and value[0] not in FLAGS:
-            raise _malformed(f"opaque field {kind} is neither on nor off")
+            raise malformed(f"opaque field {kind} is neither on nor off")
     vbios = found.fields.get(VBIOS)
     if vbios is not None and not found.is_switch and len(vbios) != 8:
-        raise _malformed("a GPU's VBIOS version is not 8 bytes")
+        raise malformed("a GPU's VBIOS version is not 8 bytes")
     if len(found.fields.get(COUNTERS, b"")) % 4:
-        raise _malformed("update counters are not whole words")
+        raise malformed("update counters are not whole words")
     feature = found.fields.get(FEATURE)
     if feature is not None and int.from_bytes(feature, "little") not in FEATURES:
-        raise _malformed("an unknown feature flag")
+        raise malformed("an unknown feature flag")
     _check_kind(found)
 
 
@@ -160,16 +155,21 @@ def _check_kind(found: Opaque) -> None:
     wanted = {PDI: 8, GPU_INFO: 128} if found.is_switch else {PDI: 144, GPU_INFO: 8}
     for kind, length in wanted.items():
         if len(found.fields.get(kind, bytes(length))) != length:
-            raise _malformed(f"opaque field {kind} is not that of a {'switch' if found.is_switch else 'GPU'}")
+            raise malformed(f"opaque field {kind} is not that of a {'switch' if found.is_switch else 'GPU'}")
+
+
+def _dotted(vbios: bytes) -> str:
+    """A GPU's version, which its eight bytes hold out of order (gpu.md 2)."""
+    return f"{vbios[3]:02x}.{vbios[2]:02x}.{vbios[1]:02x}.{vbios[0]:02x}.{vbios[4]:02x}"
 
 
 def _text(value: bytes) -> str:
     """ASCII without its padding; only what is safe in an id or a path."""
     text = value.rstrip(b"\0 ").decode("latin-1")
     if not _TEXT.fullmatch(text):
-        raise _malformed("a text field with other than letters, digits, dot, dash, underscore")
+        raise malformed("a text field with other than letters, digits, dot, dash, underscore")
     return text
 
 
-def _malformed(why: str) -> Refused:
+def malformed(why: str) -> Refused:
     return Refused("gpu.report_malformed", why)

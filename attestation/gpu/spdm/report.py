@@ -6,17 +6,16 @@ where the lengths say, never "at the end": some dumps carry a padding byte behin
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final
 
-from attestation.gpu.spdm.opaque import Opaque, read_opaque
+from attestation.gpu.spdm.blocks import read_blocks
+from attestation.gpu.spdm.firmware import Firmware, firmware_of
+from attestation.gpu.spdm.opaque import Opaque, malformed, read_opaque
 from schemas.canonical import sha256
 from schemas.errors import Refused, Unreadable
 
-CACHED_RECORDS: Final = 512  # devices of one firmware show the same; about 12 KiB each
 MAX_REPORT_BYTES: Final = 8192  # the buffer of the driver's interface
 REQUEST_HEADER: Final = bytes.fromhex("11e001ff")
 """SPDM 1.1 GET_MEASUREMENTS, signature requested, all blocks (DSP0274 10.11.1)."""
@@ -27,9 +26,6 @@ SIGNATURE_BYTES: Final = 96
 SLOT: Final = 0
 _NONCE_AT: Final = 4
 _RECORD_AT: Final = REQUEST_BYTES + 8  # behind headers, number of blocks and length of the record
-_DMTF: Final = 1  # MeasurementSpecification
-_BLOCK: Final = struct.Struct("<BBHBH")
-"""Index, specification, size; type and size of the value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +34,9 @@ class Report:
 
     nonce: bytes
     """The requester's: the challenge (32 bytes)."""
+    record: bytes
     measurements: Mapping[int, bytes]
-    """Values by index as a manifest counts, from 0: a block's own index less one."""
+    """What the record holds: values by index as a manifest counts, from 0, a block's own index less one."""
     responder_nonce: bytes
     opaque: Opaque
     signed: bytes
@@ -48,6 +45,11 @@ class Report:
     """r ‖ s, 96 bytes."""
     tail: bytes
     """What stands behind the signature; none belongs there."""
+
+    @property
+    def firmware(self) -> Firmware:
+        """What manifests are asked about."""
+        return firmware_of(self.record, len(self.measurements), self.opaque)
 
     @property
     def identity(self) -> bytes:
@@ -68,16 +70,18 @@ def read_report(data: bytes) -> Report:
         raise Refused("gpu.report_too_large", f"{len(data)} bytes, at most {MAX_REPORT_BYTES}")
     response = _Reader(data, REQUEST_BYTES)
     if response.take(2) != RESPONSE_HEADER or data[REQUEST_BYTES - 1] != SLOT:
-        raise _malformed("no SPDM 1.1 measurements from slot 0")
+        raise malformed("no SPDM 1.1 measurements from slot 0")
     response.take(2)  # Param1, Param2: slot and content changes, signed but without meaning here
     count, length = response.number(1), response.number(3)
-    measurements = _blocks(response.take(length), count)
+    record = response.take(length)
+    measurements = read_blocks(record, count)
     responder_nonce = response.take(NONCE_BYTES)
     opaque = read_opaque(response.take(response.number(2)))
     end = response.at
     signature = response.take(SIGNATURE_BYTES)
     return Report(
         nonce=data[_NONCE_AT : _NONCE_AT + NONCE_BYTES],
+        record=record,
         measurements=measurements,
         responder_nonce=responder_nonce,
         opaque=opaque,
@@ -106,6 +110,7 @@ def read_next(known: Report, data: bytes) -> Report:
     record, opaque, end = _places(data)
     return Report(
         nonce=data[_NONCE_AT : _NONCE_AT + NONCE_BYTES],
+        record=known.record,
         measurements=known.measurements,
         responder_nonce=data[record:opaque],
         opaque=known.opaque,
@@ -131,36 +136,9 @@ class _Reader:
 
     def take(self, count: int) -> bytes:
         if self.at + count > len(self.data):
-            raise _malformed("cut short")
+            raise malformed("cut short")
         self.at += count
         return self.data[self.at - count : self.at]
 
     def number(self, size: int) -> int:
         return int.from_bytes(self.take(size), "little")
-
-
-@lru_cache(maxsize=CACHED_RECORDS)
-def _blocks(record: bytes, count: int) -> Mapping[int, bytes]:
-    """Exactly `count` blocks that fill the record, ascending (DSP0274 10.11.1, measurement block)."""
-    found: dict[int, bytes] = {}
-    unpack, header, end = _BLOCK.unpack_from, _BLOCK.size, len(record)
-    at = last = 0
-    for _ in range(count):
-        if at + header > end:
-            raise _malformed("the measurement record is cut short")
-        index, specification, size, _kind, length = unpack(record, at)
-        start = at + header
-        at = start + length
-        if specification != _DMTF or length + 3 != size or at > end:
-            raise _malformed(f"measurement block {index} disagrees with itself")
-        if index <= last:
-            raise _malformed(f"measurement block {index} is repeated or out of order")
-        found[index - 1] = record[start:at]
-        last = index
-    if at != end:
-        raise _malformed("the measurement record is longer than its blocks")
-    return found
-
-
-def _malformed(why: str) -> Refused:
-    return Refused("gpu.report_malformed", why)
