@@ -14,12 +14,13 @@ from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 from msgspec.json import Decoder
 
 from attestation.endorsements import MAX_DOCUMENT_BYTES, recognise
 from attestation.tdx.collateral.exact import read_exact
+from attestation.tdx.quote import SIGNATURE_BYTES
 from schemas.canonical import Json, read_json
 from schemas.errors import Unreadable
 
@@ -35,6 +36,8 @@ _SET: Final = frozenset(
     ("pck_crl_issuer_chain", "root_ca_crl", "pck_crl", "tcb_info_issuer_chain", "tcb_info",
      "qe_identity_issuer_chain", "qe_identity")
 )  # fmt: skip
+_TELLING: Final = frozenset(("tcb_info", "qe_identity", "root_ca_crl", "pck_crl"))
+"""Members by which a set is known, whatever of the others is missing."""
 _ANSWERS: Final[dict[str, Kind]] = {
     "tcbInfo": "tcb_info",
     "enclaveIdentity": "qe_identity",
@@ -120,8 +123,9 @@ def _json(document: bytes) -> Offered:
         if texts is not None and texts.keys() >= _SET:
             return _set(texts)
     stated = _read(document)
-    if stated.keys() >= _SET:
-        return _set(stated)
+    inside = stated.get("collateral", stated)  # a guest's answer may bring it along
+    if isinstance(inside, dict) and _TELLING & inside.keys():
+        return _set({**dict.fromkeys(_SET, ""), **{k: v for k, v in inside.items() if v is not None}})
     found = _answer(document, stated)
     return NOTHING if found is None else Offered((found,))  # another vendor's or room's JSON: not ours
 
@@ -147,19 +151,19 @@ def _answer(
 
 
 def _set(stated: Mapping[str, Json]) -> Offered:
-    """A set; an empty CRL or document means that it is missing."""
+    """A set; an empty member means that it is missing."""
     documents = tuple(_member(stated, kind) for kind in _IN_A_SET if stated[kind] != "")
-    crls = [_crl(_text(stated[name])) for name in ("root_ca_crl", "pck_crl") if stated[name] != ""]
+    crls = [_crl(stated, name) for name in ("root_ca_crl", "pck_crl") if stated[name] != ""]
     certificates = [
-        *_chain(stated["pck_crl_issuer_chain"]),
-        *_chain(stated.get("pck_certificate_chain") or ""),
+        *_chain(stated, "pck_crl_issuer_chain"),
+        *(_chain(stated, "pck_certificate_chain") if stated.get("pck_certificate_chain") else ()),
     ]
     return Offered(documents, tuple(certificates), tuple(crls))
 
 
 def _member(stated: Mapping[str, Json], kind: Kind) -> Signed:
     """A document of a set: what is signed with its signature apart, or the service's whole answer."""
-    body, issuers = _text(stated[kind]).rstrip("\0").encode(), _chain(stated[f"{kind}_issuer_chain"])
+    body, issuers = _text(stated, kind).rstrip("\0").encode(), _chain(stated, f"{kind}_issuer_chain") or None
     if f"{kind}_signature" in stated:
         return Signed(kind, body, _signature(stated[f"{kind}_signature"]), issuers)
     answer = _read(body)
@@ -169,17 +173,20 @@ def _member(stated: Mapping[str, Json], kind: Kind) -> Signed:
     return found
 
 
-def _crl(text: str) -> bytes:
-    """DER in hex or base64, or PEM; with a NUL behind it where it was a string of C."""
-    text = text.rstrip("\0").strip()
+def _crl(stated: Mapping[str, Json], name: str) -> bytes:
+    """DER in hex, in base64 or as a list of octets, or PEM; with a NUL behind it if it was a string of C."""
+    value = stated[name]
+    if isinstance(value, list):
+        return _octets(value)
+    text = _text(stated, name).rstrip("\0").strip()
     if not text.startswith("-----BEGIN"):
-        return _digits(text)
+        return _digits(text, name)
     try:
         crls = recognise(text.encode()).crls
     except Unreadable as error:
         raise _malformed(error.text) from None
     if len(crls) != 1:
-        raise _malformed("not one CRL")
+        raise _malformed(f"{name} is not one CRL")
     return crls[0]
 
 
@@ -201,13 +208,21 @@ def _inner(document: bytes, member: str) -> bytes:
     raise _malformed("no signed object inside")
 
 
-def _text(value: Json) -> str:
+def _text(stated: Mapping[str, Json], name: str) -> str:
+    value = stated[name]
     if not isinstance(value, str):
-        raise _malformed("a member that is not text")
+        raise _malformed(f"{name} is not text")
     return value
 
 
-def _digits(text: str) -> bytes:
+def _octets(value: list[Json]) -> bytes:
+    """A list of numbers, as libraries write bytes that nobody told them how to."""
+    if not all(type(each) is int and 0 <= each <= 0xFF for each in value):
+        raise _malformed("a list that is not one of octets")
+    return bytes(cast(list[int], value))
+
+
+def _digits(text: str, name: str) -> bytes:
     try:
         return bytes.fromhex(text)
     except ValueError:
@@ -215,17 +230,19 @@ def _digits(text: str) -> bytes:
     try:
         return b64decode(text, validate=True)
     except ValueError:
-        raise _malformed("a member that is neither hex nor base64") from None
+        raise _malformed(f"{name} is neither hex nor base64") from None
 
 
 def _signature(value: Json) -> bytes:
+    if isinstance(value, list) and len(value) == SIGNATURE_BYTES:
+        return _octets(value)
     if not isinstance(value, str) or not _SIGNATURE.fullmatch(value):
         raise _malformed("a signature that is not 64 bytes in hex")
     return bytes.fromhex(value)
 
 
-def _chain(value: Json) -> tuple[bytes, ...]:
-    text = _text(value).encode()
+def _chain(stated: Mapping[str, Json], name: str) -> tuple[bytes, ...]:
+    text = _text(stated, name).encode()
     if not text:
         return ()
     try:

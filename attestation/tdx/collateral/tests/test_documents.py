@@ -39,9 +39,16 @@ def in_base64(stated: dict[str, Any]) -> dict[str, Any]:
     return {**stated, **crls}
 
 
+def as_octets(stated: dict[str, Any]) -> dict[str, Any]:
+    names = ("root_ca_crl", "pck_crl", "tcb_info_signature", "qe_identity_signature")
+    return {**stated, **{name: list(bytes.fromhex(stated[name])) for name in names}}
+
+
 SETS: dict[str, Change] = {
     "as the library has it": as_library,
     "CRLs in base64": in_base64,
+    "bytes as lists": as_octets,
+    "in a guest's answer": lambda stated: {"quote": "00", "collateral": stated},
     "CRLs in capitals": lambda stated: {**stated, "pck_crl": stated["pck_crl"].upper()},
     "signatures in capitals": lambda stated: {
         **stated,
@@ -75,12 +82,42 @@ def test_a_set(form: str, forge: IntelForge, indent: int | None) -> None:
         ("pck_crl", "MA=="),
         ("pck_crl", "30"),
         ("pck_crl", 5),
+        ("pck_crl", [256]),
+        ("pck_crl", [True] * 4),
+        ("pck_crl", ["30"]),
+        ("tcb_info", {}),
         ("tcb_info_issuer_chain", "-----BEGIN CERTIFICATE-----"),
     ],
 )
 def test_a_set_with_something_else_in_it_is_refused(member: str, value: Any) -> None:
     found = judged(GOOD, lambda stated: {**as_library(stated), member: value})
     assert (found.verdict, found.reason) == ("contraindicated", "tdx.collateral_malformed")
+
+
+@pytest.mark.parametrize(
+    ("member", "reason"),
+    [
+        ("pck_crl", "tdx.crl_missing"), ("root_ca_crl", "tdx.crl_missing"),
+        ("tcb_info", "tdx.collateral_missing"), ("qe_identity", "tdx.collateral_missing"),
+        ("tcb_info_issuer_chain", "tdx.collateral_missing"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("gone", [None, "", ...])
+def test_a_set_without_a_member_lacks_that_member_alone(member: str, reason: str, gone: Any) -> None:
+    def lacking(stated: dict[str, Any]) -> dict[str, Any]:
+        rest = {name: value for name, value in stated.items() if name != member}
+        return rest if gone is ... else {**rest, member: gone}
+
+    found = judged(GOOD, lacking)
+    assert (found.verdict, found.reason) == ("none", reason)
+    codes = [check.code for check in found.checks if check.effect != "shown"]
+    assert codes == [reason]
+
+
+def test_a_document_without_its_chain_is_held_to_any_offered_signer() -> None:
+    stated = json.loads(GOOD.collateral())
+    apart = [stated.pop("tcb_info_issuer_chain").encode(), json.dumps(stated).encode()]
+    assert judge(GOOD, endorsements=apart).verdict == "affirming"
 
 
 def test_a_document_of_a_library_is_signed_like_any_other() -> None:
