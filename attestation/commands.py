@@ -23,8 +23,9 @@ from attestation.files import (
     read_quote_form,
     report_of,
 )
+from attestation.gpu.forms import is_form
+from attestation.gpu.judge import state_evidence
 from attestation.gpu.show import state_report
-from attestation.gpu.spdm.report import is_report
 from attestation.gpu.spdm.report import read_report as read_gpu_report
 from attestation.result import AttestationResult
 from attestation.snp.forms import Evidence, unwrap
@@ -248,8 +249,8 @@ def _fetch(arguments: argparse.Namespace) -> int:
 
 
 def _stated(data: bytes | Evidence) -> dict[str, Json]:
-    if not isinstance(data, Evidence) and is_report(data):
-        return state_report(read_gpu_report(data))
+    if not isinstance(data, Evidence) and is_form(data):
+        return state_evidence(data)
     if not isinstance(data, Evidence) and (data[12:28] == QE_VENDOR or is_wrapped(data)):
         return state_quote(read_quote(unwrap_quote(data).quote))
     if not isinstance(data, Evidence) and is_node(data):

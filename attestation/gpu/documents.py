@@ -21,7 +21,7 @@ from schemas.errors import Refused, Unreadable
 
 MAX_DOCUMENTS: Final = 256  # a node's devices with several issues of each manifest
 MAX_MANIFESTS: Final = 64
-MAX_RESPONSES: Final = 64
+MAX_RESPONSES: Final = 96  # one for each of 64 devices, and those about what they share
 MAX_CHAINS: Final = 64
 MAX_CRLS: Final = 16
 MAX_TOKENS: Final = 4

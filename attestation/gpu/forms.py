@@ -59,8 +59,8 @@ def unwrap(data: bytes) -> Devices | ManifestFile | TokenFile:
 
 
 def is_form(data: bytes) -> bool:
-    """Whether the bytes look like devices or a token of NVIDIA's. No other vendor's evidence is an array."""
-    named = data.lstrip()[:1] == b"[" or any(key in data for key in _OF_DEVICES)
+    """Whether the bytes look like any of these: no other vendor's evidence is a JSON array, or XML."""
+    named = data.lstrip()[:1] in (b"[", b"<") or any(key in data for key in _OF_DEVICES)
     return named or is_report(data) or _is_hex(data)
 
 

@@ -11,8 +11,11 @@ from attestation.gpu.expected import DEFAULT
 from attestation.gpu.forms import Devices, ManifestFile, TokenFile, unwrap
 from attestation.gpu.node.devices import Asked, DeviceInput, appraise_devices, check_tokens, known_device
 from attestation.gpu.nras.check import check_token
+from attestation.gpu.nras.token import ServiceToken, read_token
 from attestation.gpu.rim.issues import hold_root
 from attestation.gpu.rim.manifest import Manifest, verify_manifest
+from attestation.gpu.show import state_report
+from attestation.gpu.spdm.report import read_report
 from attestation.gpu.verify import date
 from attestation.result import AttestationResult, Check, decide, failed, passed
 from schemas.canonical import Json, sha256
@@ -66,6 +69,26 @@ def _together(inputs: Sequence[DeviceInput], common: Sequence[bytes], asked: Ask
     )  # fmt: skip
 
 
+def state_evidence(data: bytes) -> dict[str, Json]:
+    """What evidence in any form states, unverified but for a manifest. Raises `Unreadable`, `Refused`."""
+    match unwrap(data):
+        case Devices((device,), together=False):
+            return state_report(read_report(device.report))
+        case Devices(inputs):
+            return {"devices": [state_report(read_report(each.report)) for each in inputs]}
+        case ManifestFile():
+            return _state(verify_manifest(data))
+        case TokenFile():
+            return _claims(read_token(data))
+
+
+def _claims(token: ServiceToken) -> dict[str, Json]:
+    return {
+        "token": dict(token.overall.claims),
+        "devices": {name: dict(part.claims) for name, part in token.devices.items()},
+    }
+
+
 def _manifest(data: bytes, asked: Asked) -> AttestationResult:
     """A manifest by itself: is it NVIDIA's, and in date? Whether it fits a device is not asked."""
     rules = (asked.policy or DEFAULT).manifests
@@ -114,10 +137,7 @@ def _token(data: bytes, endorsements: Sequence[bytes], asked: Asked) -> Attestat
     token = check_token(
         data, offered.key_sets, devices, policy.roots, asked.at.timestamp(), nonce=asked.nonce
     )
-    claims: dict[str, Json] = {} if token.token is None else {
-        "token": dict(token.token.overall.claims),
-        "devices": {name: dict(part.claims) for name, part in token.token.devices.items()},
-    }  # fmt: skip
+    claims = {} if token.token is None else _claims(token.token)
     return _result(token.checks, asked, sha256(data), platform="nvidia-service", stated=lambda: claims)
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import json
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from attestation.commands import main
 from attestation.gpu.documents import gather
 from attestation.gpu.forms import Devices, is_form, unwrap
 from attestation.gpu.node.devices import DeviceInput
@@ -17,10 +19,19 @@ from attestation.gpu.pki.chain import read_chain
 from attestation.gpu.revocation.ocsp import read_response
 from attestation.gpu.spdm.opaque import read_opaque
 from attestation.gpu.spdm.report import REQUEST_HEADER, read_report
-from attestation.gpu.tests.judging import GB100, GB202, GOOD, SWITCH, collateral, judge
+from attestation.gpu.tests.judging import (
+    DRIVER_MANIFEST,
+    GB100,
+    GB202,
+    GOOD,
+    SWITCH,
+    collateral,
+    judge,
+)
 from attestation.testing.nvidia import GpuForge
 from attestation.testing.nvidia_report import NONCE
 from attestation.testing.nvidia_status import answers
+from attestation.testing.nvidia_token import TokenForge
 from schemas.errors import Refused, Unreadable
 
 
@@ -130,6 +141,26 @@ def test_the_forms_of_the_vendors_tools_are_the_devices_they_list() -> None:
         found = judge(report=data, endorsements=collateral(GOOD)[1:])
         assert found.verdict == "affirming"
     assert gather((json.dumps([device]).encode(),)).devices == ((GOOD.report(), GOOD.chain()),)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (GOOD.report(), '"driver": "550.90.07"'),
+        (GOOD.report().hex().encode(), '"driver": "550.90.07"'),
+        (json.dumps([{"evidence": base64.b64encode(GOOD.report()).decode(), "certificate": ""}]).encode(),
+         '"devices": ['),
+        (DRIVER_MANIFEST.document(), '"version": "550.90.07"'),
+        (TokenForge().token(), '"x-nvidia-overall-att-result": true'),
+    ],
+    ids=["report", "in hex", "collected", "manifest", "token"],
+)  # fmt: skip
+def test_every_form_is_shown(
+    data: bytes, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "evidence").write_bytes(data)
+    assert main(["show", str(tmp_path / "evidence"), "--json"]) == 0
+    assert said in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
