@@ -1,4 +1,4 @@
-"""`comity log fsck | tiles`: check a transparency log where it lies, or write it as files. Reads only.
+"""`comity log fsck | tiles | export`: check a log where it lies, or write it out. Reads only.
 
 What changes a log (`admit`, `accuse`, `convict`, `erase`, `expire`) is `log_keeping`.
 """
@@ -10,9 +10,12 @@ import json
 import sqlite3
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from receipts import log_keeping
+from receipts.audit.logfile import LogFile
+from receipts.export.lines import csv_lines, json_lines
 from receipts.log import fsck, static, store
 from receipts.log.fsck import Findings
 from receipts.log_keeping import Opener
@@ -31,6 +34,8 @@ def main(argv: Sequence[str], *, opener: Opener | None = None) -> int:
         return stop.code if isinstance(stop.code, int) else 2
     if arguments.command == "tiles":
         return _tiles(arguments.database, arguments.folder)
+    if arguments.command == "export":
+        return _export(arguments.database, arguments.format, arguments.out)
     if arguments.command != "fsck":
         if opener is None:
             raise ConfigurationError("log.opener", "this needs the broker's own keys: `comity log`")
@@ -62,6 +67,10 @@ def _parser() -> argparse.ArgumentParser:
     tiles = commands.add_parser("tiles", help="write the log as static files that tlog tools read")
     tiles.add_argument("database", type=Path, metavar="DATABASE")
     tiles.add_argument("folder", type=Path, metavar="FOLDER", help="what is there already is written over")
+    export = commands.add_parser("export", help="every receipt as a line; nothing is verified on the way")
+    export.add_argument("database", type=Path, metavar="DATABASE")
+    export.add_argument("--format", choices=("jsonl", "csv"), default="jsonl", help="default jsonl")
+    export.add_argument("--out", type=Path, metavar="FILE", help="default stdout")
     log_keeping.add_parsers(commands)
     return parser
 
@@ -84,6 +93,20 @@ def _tiles(database: Path, folder: Path) -> int:
     finally:
         connection.close()
     sys.stdout.write(f"{count} files: {folder}\n")
+    return 0
+
+
+def _export(database: Path, form: str, out: Path | None) -> int:
+    """One state of the log, line by line. Raises `ComityError`."""
+    with LogFile(database) as log, ExitStack() as stack:
+        try:
+            file = sys.stdout.buffer if out is None else stack.enter_context(out.open("wb"))
+            for line in json_lines(log) if form == "jsonl" else csv_lines(log):
+                file.write(line)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise ConfigurationError("log.output", f"{out}: {error.strerror}") from None
     return 0
 
 

@@ -17,6 +17,7 @@ from receipts.audit import papers
 from receipts.audit.findings import Audit
 from receipts.audit.logfile import LogFile
 from receipts.audit.pair import audit_pair
+from receipts.audit.sampled import MAX_SAMPLE, Sampling, audit_sample
 from receipts.audit.whole import Progress as Report
 from receipts.audit.whole import audit_log
 from receipts.commands import load_trust
@@ -37,8 +38,9 @@ def main(argv: Sequence[str], *, selection: Selection | None = None) -> int:
         arguments = parser.parse_args(argv)
         if bool(arguments.log) == bool(arguments.pair):
             parser.error("one LOG, or --pair A B")
-        if arguments.policies and not arguments.log:
-            parser.error("--policies replays the decisions of one LOG")
+        if (arguments.policies or arguments.sample) and not arguments.log:
+            parser.error("--policies and --sample are about one LOG")
+        _check_sample(parser, arguments)
     except SystemExit as stop:  # argparse has printed why
         return stop.code if isinstance(stop.code, int) else 2
     try:
@@ -70,9 +72,29 @@ def _parser() -> argparse.ArgumentParser:
         "--proofs", type=Path, metavar="FOLDER", help="with --pair: write a bundle for each missing exchange"
     )
     parser.add_argument(
+        "--sample", type=int, metavar="M", help="check M leaves of LOG, drawn by a later cosigned root"
+    )
+    parser.add_argument(
+        "--defects",
+        type=int,
+        metavar="D",
+        help="with --sample: judge how sure it is that there are fewer; default 1 %%",
+    )
+    parser.add_argument(
         "--policies", type=Path, metavar="FOLDER", help="Cedar files: make every decision of LOG again"
     )
     return parser
+
+
+def _check_sample(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    if arguments.sample is None:
+        if arguments.defects is not None:
+            parser.error("--defects goes with --sample")
+        return
+    if arguments.policies:
+        parser.error("decisions are made again of a whole log, not of a sample")
+    if not 1 <= arguments.sample <= MAX_SAMPLE or (arguments.defects is not None and arguments.defects < 1):
+        parser.error(f"--sample is 1 to {MAX_SAMPLE}, --defects 1 or more")
 
 
 def _audit(arguments: argparse.Namespace, selection: Selection | None) -> Audit:
@@ -83,6 +105,9 @@ def _audit(arguments: argparse.Namespace, selection: Selection | None) -> Audit:
         report = _progress(stack)
         if arguments.log:
             log = stack.enter_context(LogFile(arguments.log))
+            if arguments.sample:
+                asked = Sampling(arguments.sample, arguments.defects)
+                return audit_sample(log, held, trust, asked, at=at, progress=report)
             policies = read_policies(arguments.policies) if arguments.policies else None
             return audit_log(log, held, progress=report, policies=policies, selection=selection)
         first, second = (stack.enter_context(LogFile(path)) for path in arguments.pair)

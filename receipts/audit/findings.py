@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
+from receipts import spreadsheet
 from receipts.page import Page
 from schemas.canonical import Json
 
 MAX_FINDINGS: Final = 10_000  # listed; beyond them they are only counted
 COLUMNS: Final = ("domain", "code", "severity", "receiptId", "request", "text", "proof")
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would run (OWASP, CSV injection)
 
 Severity: TypeAlias = Literal["wrong", "missing", "note"]
 """`wrong` contradicts a rule; `missing` is something that one party owes; `note` is for the reader."""
@@ -78,13 +76,9 @@ class Audit:
 
     def as_csv(self) -> str:
         """One line a finding. Cells that a spreadsheet would take for a formula are quoted."""
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for finding in self.findings:
-            values = finding.as_json()
-            writer.writerow([_cell(values[name]) for name in COLUMNS])
-        return out.getvalue()
+        rows = [finding.as_json() for finding in self.findings]
+        lines = [[_words(row[name]) for name in COLUMNS] for row in rows]
+        return "".join(spreadsheet.line(each) for each in (COLUMNS, *lines))
 
     def as_html(self) -> str:
         """One page, whole in itself: it loads nothing."""
@@ -109,11 +103,6 @@ class Audit:
         lines += [f"note     {text}" for text in self.limits]
         lines += ["Nothing is wrong or missing." if self.exit_code == 0 else "The audit does NOT hold."]
         return "\n".join(lines) + "\n"
-
-
-def _cell(value: Json) -> str:
-    text = _words(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def _words(value: Json) -> str:

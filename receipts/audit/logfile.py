@@ -107,6 +107,44 @@ class LogFile:
         row = self.connection.execute("SELECT note FROM checkpoint ORDER BY size DESC LIMIT 1").fetchone()
         return None if row is None else bytes(row[0])
 
+    def leaf(self, index: int) -> bytes | None:
+        """A leaf's record; None where it is missing."""
+        row = self.connection.execute("SELECT record FROM leaf WHERE idx = ?", (index,)).fetchone()
+        return None if row is None else blob(row[0])
+
+    def inclusion(self, index: int, size: int) -> list[bytes]:
+        """Hashes that lead from a leaf to the root at a size, as the tiles have them.
+
+        Raises `Refused`, or `Unreadable` where a column holds what none can hold.
+        """
+        try:
+            path = self._tiles.inclusion(index, size)
+        except (TypeError, sqlite3.Error):
+            raise Unreadable("log.damaged", "the tree holds something else than hashes") from None
+        if not all(isinstance(each, bytes) for each in path):
+            raise Unreadable("log.damaged", "the tree holds something else than hashes")
+        return path
+
+    def cosigned(self, limit: int) -> Iterator[bytes]:
+        """The newest checkpoints that any witness signed, each with the lines of all that did."""
+        sizes = self.connection.execute(
+            "SELECT DISTINCT size FROM cosignature ORDER BY size DESC LIMIT ?", (limit,)
+        ).fetchall()
+        for (size,) in sizes:
+            row = self.connection.execute("SELECT note FROM checkpoint WHERE size = ?", (size,)).fetchone()
+            lines = self.connection.execute(
+                "SELECT line FROM cosignature WHERE size = ? ORDER BY witness", (size,)
+            ).fetchall()
+            if row is not None:
+                yield (blob(row[0]) or b"") + b"".join(blob(line) or b"" for (line,) in lines)
+
+    def size_before(self, size: int) -> int:
+        """The largest size below this one that the log had signed for; 0 where there is none."""
+        found: int = self.connection.execute(
+            "SELECT coalesce(max(size), 0) FROM checkpoint WHERE size < ?", (size,)
+        ).fetchone()[0]
+        return found
+
     def proof(self, row: Row) -> bytes | None:
         """tlog-proof text of a receipt under the newest checkpoint; None where none can be made."""
         newest = self.connection.execute(
