@@ -149,6 +149,14 @@ for name, extension in (
     ("component twice", with_tcb(*TCB, TCB[0])),
     ("PCESVN too large", with_tcb(*TCB[:16], member("2.17", integer(65536)), TCB[17])),
     ("length not minimal", b"\x30\x83\x00" + len(b"".join(MEMBERS)).to_bytes(2) + b"".join(MEMBERS)),
+    ("a member's length not minimal", sequence(b"\x30\x81" + MEMBERS[0][1:], *MEMBERS[1:])),
+    ("a value's length not minimal", sequence(
+        sequence(MEMBERS[0][2:14], b"\x04\x81\x10" + bytes(16)), *MEMBERS[1:])),
+    ("a length of no octets", sequence(*MEMBERS[:4], b"\x30\x80" + MEMBERS[4][2:] + b"\0\0")),
+    ("a member longer than the rest", sequence(*MEMBERS[:4], b"\x30\x7f" + MEMBERS[4][2:])),
+    ("a value longer than its member", sequence(
+        *MEMBERS[:2], MEMBERS[2][:-3] + b"\x03\0\0", *MEMBERS[3:])),
+    ("one octet behind", sequence(*MEMBERS, b"\x30")),
     ("flag 0x01", sequence(*MEMBERS, member("7", sequence(member("7.1", tlv(0x01, b"\x01")))))),
 ):  # fmt: skip
     made("pck_extension_invalid", name, extension=extension)
