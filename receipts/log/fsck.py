@@ -16,6 +16,7 @@ from typing import Final
 from receipts import checkpoint, leaf
 from receipts.log import store, tiles
 from receipts.log.tiles import WIDTH, Tree
+from receipts.merkle import leaf_hash
 from receipts.note import NoteKey
 from receipts.statements.receipt import FIRST, MODELS
 from receipts.statements.statement import parse_receipt, receipt_kind
@@ -97,10 +98,11 @@ def check_tree(connection: sqlite3.Connection, findings: Findings, keys: Sequenc
             findings.note(f"leaf {tree.size} is missing")
             return
         try:
-            pending.append(leaf.read(record).hash)
+            leaf.read(record)
         except Unreadable as error:
             findings.note(f"leaf {index}: {error}")
             return
+        pending.append(leaf_hash(record))
         note = signed.pop(index + 1, None)
         if note is not None or len(pending) == WIDTH:
             _grow(connection, tree, pending, findings)

@@ -45,24 +45,23 @@ def promise_payload(promise: InclusionPromise) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class PromiseForm:
-    """`promise_payload` for many promises of one log at one time: byte for byte what the model writes."""
+    """`promise_payload` for many promises of one log: byte for byte what the model writes."""
 
     before: str
     """JSON members of log and issuer, comma behind."""
-    after: str
-    """JSON members of the two times."""
 
     @classmethod
-    def of(cls, federation: str, issuer: str, origin: str, time: str, deadline: str) -> PromiseForm:
+    def of(cls, federation: str, issuer: str, origin: str) -> PromiseForm:
         names: dict[str, Json] = {"federation": federation, "issuer": issuer, "origin": origin}
-        times: dict[str, Json] = {"time": time, "deadline": deadline}
-        return cls(write_json(names)[1:-1].decode() + ",", write_json(times)[1:-1].decode())
+        return cls(write_json(names)[1:-1].decode() + ",")
 
-    def payload(self, receipt_id: str, receipt_digest: str, leaf_hash: str, index: int) -> bytes:
-        """A promise's payload, from plain tokens and hex digests: they need no escapes."""
+    def payload(
+        self, receipt_id: str, receipt_digest: str, leaf_hash: str, index: int, times: tuple[str, str]
+    ) -> bytes:
+        """A promise's payload, from plain tokens, hex digests and `(time, deadline)`: none needs escapes."""
         body = (
             f'{{{self.before}"receiptId":"{receipt_id}","receiptDigest":"{receipt_digest}",'
-            f'"leafHash":"{leaf_hash}","index":{index},{self.after}}}'
+            f'"leafHash":"{leaf_hash}","index":{index},"time":"{times[0]}","deadline":"{times[1]}"}}'
         )
         return frame(INCLUSION_PROMISE, receipt_id, receipt_digest, body.encode())
 

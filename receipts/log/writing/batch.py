@@ -91,13 +91,14 @@ def append(
     appended = Appended(numbered, signer.receipts(numbered), promises)
     tree = Tree(state.tree.range, [list(edge) for edge in state.tree.edges])
     leaves = [(one.index, one.record, one.salt, time_ms) for one in numbered]
-    leaves += _noticed(
+    noticed = _noticed(
         connection, notices, tree.size + len(numbered), signer.keys.receipt.thumbprint, time_ms
     )
-    filled = tree.append([leaf_hash(record) for _, record, _, _ in leaves])
+    hashes = [one.leaf_hash for one in numbered] + [leaf_hash(record) for _, record, _, _ in noticed]
+    filled = tree.append(hashes)
     connection.executemany(
         "INSERT INTO leaf (idx, record, salt, time_ms) VALUES (?, ?, ?, ?)",
-        leaves,
+        leaves + noticed,
     )
     connection.executemany(
         "INSERT INTO statement (idx, receipt_id, kind, peer, seq, digest, request_id, envelope, disclosures)"

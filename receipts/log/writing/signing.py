@@ -66,38 +66,25 @@ class Signer:
 
     def number(self, drafts: Sequence[Prepared], state: State, at: datetime) -> list[Numbered]:
         """Give each receipt its sequence number, predecessor and leaf index."""
+        fixed = self._fixed()
         heads: dict[str, tuple[int, bytes]] = {}
         numbered: list[Numbered] = []
         salts = secrets.token_bytes(leaf.SALT_BYTES * len(drafts))
         for number, draft in enumerate(drafts):
             seq, last = heads.get(draft.peer) or state.chains.get(draft.peer) or (0, _FIRST)
+            predicate = _predicate(draft, fixed, seq, last)
+            payload = frame(draft.predicate_type, draft.receipt_id, draft.subject, predicate)
+            digest = envelope.digest(envelope.STATEMENT, payload)
             salt = salts[number * leaf.SALT_BYTES : (number + 1) * leaf.SALT_BYTES]
-            one = self._number(draft, seq, last, state.tree.size + number, at, salt)
-            heads[draft.peer] = (seq + 1, one.digest)
-            numbered.append(one)
+            record = leaf.make(draft.kind, salt, digest, self.keys.receipt.thumbprint).write()
+            index = state.tree.size + number
+            numbered.append(Numbered(draft, seq, index, digest, salt, record, leaf_hash(record), at, payload))
+            heads[draft.peer] = (seq + 1, digest)
         return numbered
 
-    def _number(
-        self, draft: Prepared, seq: int, last: bytes, index: int, at: datetime, salt: bytes
-    ) -> Numbered:
-        payload = frame(
-            draft.predicate_type, draft.receipt_id, draft.subject, self._predicate(draft, seq, last)
-        )
-        digest = envelope.digest(envelope.STATEMENT, payload)
-        record = leaf.make(draft.kind, salt, digest, self.keys.receipt.thumbprint).write()
-        return Numbered(draft, seq, index, digest, salt, record, leaf_hash(record), at, payload)
-
-    def _predicate(self, draft: Prepared, seq: int, last: bytes) -> bytes:
-        """Issuance fields in the model's order, then the draft's own; what never changes is written once."""
+    def _fixed(self) -> tuple[str, str, str]:
         identity = self.identity
-        issuer, federation, behind = _fixed(
-            identity.domain, identity.federation, identity.origin, identity.manifest
-        )
-        head = (
-            f'{{"receiptId":"{draft.receipt_id}",{issuer},"role":"{draft.role}",{federation},'
-            f'"seq":{seq},"prev":"{last.hex()}",{behind},'
-        )
-        return head.encode() + draft.body[1:]
+        return _fixed(identity.domain, identity.federation, identity.origin, identity.manifest)
 
     def receipts(self, numbered: Sequence[Numbered]) -> list[bytes]:
         """Signed envelopes; some of them by another thread when there are many (signing frees the GIL)."""
@@ -129,9 +116,19 @@ class Signer:
     def promise(self, receipt_id: str, digest: bytes, leaf_hashed: bytes, index: int, at: datetime) -> bytes:
         """One promise: a pure function of what is stored (RFC 6979), so it can be made again."""
         identity = self.identity
-        form = _promise_form(identity.federation, identity.domain, identity.origin, at)
-        payload = form.payload(receipt_id, digest.hex(), leaf_hashed.hex(), index)
+        form = _promise_form(identity.federation, identity.domain, identity.origin)
+        payload = form.payload(receipt_id, digest.hex(), leaf_hashed.hex(), index, _promise_times(at))
         return envelope.sign(envelope.STATEMENT, payload, self.keys.promise)
+
+
+def _predicate(draft: Prepared, fixed: tuple[str, str, str], seq: int, last: bytes) -> bytes:
+    """Issuance fields in the model's order, then the draft's own; what never changes is written once."""
+    issuer, federation, behind = fixed
+    head = (
+        f'{{"receiptId":"{draft.receipt_id}",{issuer},"role":"{draft.role}",{federation},'
+        f'"seq":{seq},"prev":"{last.hex()}",{behind},'
+    )
+    return head.encode() + draft.body[1:]
 
 
 @lru_cache(maxsize=4)
@@ -147,7 +144,12 @@ def _fixed(domain: str, federation: str, origin: str, manifest: ManifestRef) -> 
 
 
 @lru_cache(maxsize=4)
-def _promise_form(federation: str, domain: str, origin: str, at: datetime) -> PromiseForm:
-    """The promises of one batch share all but what they are about."""
-    deadline = at + timedelta(seconds=MAX_MERGE_DELAY_S)
-    return PromiseForm.of(federation, domain, origin, format_time(at), format_time(deadline))
+def _promise_form(federation: str, domain: str, origin: str) -> PromiseForm:
+    """The promises of one log share all but what they are about and when."""
+    return PromiseForm.of(federation, domain, origin)
+
+
+@lru_cache(maxsize=4)
+def _promise_times(at: datetime) -> tuple[str, str]:
+    """Time and deadline: the same for all promises of one batch."""
+    return format_time(at), format_time(at + timedelta(seconds=MAX_MERGE_DELAY_S))
