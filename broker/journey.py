@@ -50,6 +50,8 @@ class Journey:
 
     accepted: Accepted
     span: Span
+    wire_id: str
+    """The request's name outside this broker: unique per tenant, and it tells neither."""
     text: bytearray = field(default_factory=bytearray, repr=False)
     """Plain text so far, over all segments: what a continuation goes on from."""
     delivered: bool = False
@@ -64,20 +66,14 @@ class Journey:
 
     @classmethod
     def begin(cls, accepted: Accepted) -> Journey:
-        return cls(accepted, trace.get_current_span())
+        named = length_prefixed(
+            b"comity request v1", accepted.tenant.name.encode(), accepted.request_id.encode()
+        )
+        return cls(accepted, trace.get_current_span(), base64url(sha256(named)))
 
     @property
     def descriptor(self) -> RequestDescriptor:
         return self.accepted.descriptor
-
-    @property
-    def wire_id(self) -> str:
-        """The request's name outside this broker: unique per tenant, and it tells neither."""
-        accepted = self.accepted
-        named = length_prefixed(
-            b"comity request v1", accepted.tenant.name.encode(), accepted.request_id.encode()
-        )
-        return base64url(sha256(named))
 
     @property
     def tags(self) -> PolicyTags:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -18,8 +19,9 @@ from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, Status, Sta
 from federation.observe.tracing import extract
 
 
+@cache
 def tracer() -> Tracer:
-    """The interior's tracer, of whatever provider is installed by now."""
+    """The interior's tracer. Made before a provider is set, it turns to that provider once there is one."""
     return trace.get_tracer("comity.interior")
 
 

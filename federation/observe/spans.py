@@ -15,11 +15,12 @@ from io import BufferedWriter
 from pathlib import Path
 from typing import Final
 
+import msgspec
 from opentelemetry.sdk.trace import Event, ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import Status
 
-from schemas.canonical import Json, write_json
+from schemas.canonical import Json
 from schemas.errors import ConfigurationError
 
 MAX_SPAN_FILE_BYTES: Final = 256 * 1024 * 1024  # then it becomes `<name>.1` and a new one begins
@@ -77,8 +78,8 @@ class SpanFile(SpanProcessor):
 
 def _line(span: ReadableSpan) -> bytes:
     try:
-        return write_json(span_json(span)) + b"\n"
-    except ValueError:  # an attribute that is not text loses its own span, no other
+        return msgspec.json.encode(span_json(span)) + b"\n"
+    except (ValueError, OverflowError):  # an attribute that JSON cannot hold loses its own span, no other
         return b""
 
 

@@ -8,8 +8,9 @@ the price is the predicted total of this very request (DESIGN 19).
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Final, Literal, Self
 
 from schemas.descriptors.profile import SELF_DECLARED, DomainProfile
@@ -21,6 +22,7 @@ NO_PRICE_BOUND: Final = 2**53 - 1  # micro-units
 UNKNOWN_AGE: Final = UNBOUNDED
 UNKNOWN_RETENTION: Final = UNBOUNDED
 UNKNOWN_CARBON: Final = UNBOUNDED
+DESCRIBED: Final = 512  # facts remembered: a federation's domains for some seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,15 +135,18 @@ class DomainFacts:
         """Facts of an authenticated profile (the caller checked the signature over it), or why not."""
         if profile is None or profile.domain != domain:
             return Unusable(domain, "UNKNOWN-DOMAIN")
-        now = int(at.timestamp())
+        return _described(_Named(profile.digest, profile), int(at.timestamp()))
+
+    @classmethod
+    def _of(cls, profile: DomainProfile, now: int) -> DomainFacts | Unusable:
         if not profile.valid_from <= now < profile.valid_until:
-            return Unusable(domain, "PROFILE-EXPIRED")
+            return Unusable(profile.domain, "PROFILE-EXPIRED")
         retention = [entry.seconds for entry in profile.retention_classes]
         return cls(
-            domain=domain,
+            domain=profile.domain,
             profile_digest=profile.digest,
             status=profile.status,
-            inside=enclosing(profile.jurisdictions) | {premises_of(domain)},
+            inside=enclosing(profile.jurisdictions) | {premises_of(profile.domain)},
             exposed_to=frozenset(profile.exposed_to),
             certs=_held_certificates(profile, now),
             transfer_basis=_usable_bases(profile, now),
@@ -153,6 +158,20 @@ class DomainFacts:
             support_access=frozenset(profile.support_access),
             seal=min(profile.seal.values(), default=0),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """A profile that counts as the same where its digest is."""
+
+    digest: str
+    profile: DomainProfile = field(compare=False)
+
+
+@lru_cache(maxsize=DESCRIBED)
+def _described(named: _Named, now: int) -> DomainFacts | Unusable:
+    """A request asks for the facts of each domain several times in the same second."""
+    return DomainFacts._of(named.profile, now)
 
 
 @dataclass(frozen=True, slots=True)
