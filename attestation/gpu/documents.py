@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Final
 
 from attestation.endorsements import MAX_DOCUMENT_BYTES, recognise
+from attestation.gpu.pki.chain import CHAIN_LENGTH
 from attestation.gpu.rim.issues import Offer
 from attestation.x509 import read_certificate
 from schemas.canonical import Json, read_json, sha256
@@ -27,7 +28,8 @@ MAX_CRLS: Final = 16
 MAX_TOKENS: Final = 4
 CACHED_OFFERS: Final = 64
 
-_DEVICE_NAMES: Final = (" FMC LF", " BROM", " Device Identity CA")
+_DEVICE_NAMES: Final = (" FMC LF", " BROM")
+_ROOT_NAME: Final = " Device Identity CA"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,12 +120,13 @@ def _sort_certificates(document: bytes, heap: _Heap) -> None:
 
 
 def _is_device_chain(certificates: Sequence[bytes]) -> bool:
-    """By the names in it: a folder holds chains of other vendors as well."""
+    """By the names in it: a folder holds other vendors' chains as well, and authorities without a device."""
     try:
         names = [read_certificate(each).common_name for each in certificates]
     except Unreadable:
         return True  # whose it is cannot be told; reading it again refuses
-    return any(name.endswith(_DEVICE_NAMES) for name in names)
+    whole = len(names) == CHAIN_LENGTH and names[-1].endswith(_ROOT_NAME)
+    return whole or any(name.endswith(_DEVICE_NAMES) for name in names)
 
 
 def _sort_json(document: bytes, heap: _Heap) -> None:

@@ -207,6 +207,16 @@ def test_fault(code: str, fault: Fault) -> None:
     assert found.verdict == ("none" if code in GAPS else "contraindicated")
 
 
+def test_authorities_without_a_device_are_nobodys_chain() -> None:
+    """A root or a bundle of authorities that lies in the folder changes nothing, nor is it a broken chain."""
+    for first in (2, 4):
+        bundle = pem(*CHAIN[first:])
+        assert judge(endorsements=[bundle, *collateral(GOOD)]).verdict == "affirming"
+        forged = judge(but(signer="nobody"), endorsements=[bundle, *collateral(GOOD)])
+        assert codes(forged) == ["report_signature_invalid"]
+        assert codes(judge(endorsements=[bundle, *collateral(GOOD)[1:]]))[0] == "chain_unavailable"
+
+
 def test_a_responder_that_does_not_answer_says_nothing() -> None:
     """NVIDIA's answers "unauthorized" about every leaf: a collector may keep that, and nothing follows."""
     declined = bytes.fromhex("30030a0106")
