@@ -79,7 +79,7 @@ class TransparencyLog:
         def on_failure(error: ComityError) -> None:
             loop.call_soon_threadsafe(log._note_failure, error)
 
-        write = Writer(path, connection, holder, state, signer, clock, on_failure)
+        write = Writer(path, connection, holder, state, signer, clock, loop, on_failure)
         try:
             reader = Reader(store.connect(path, read_only=True), signer)
         except ComityError:
@@ -271,7 +271,7 @@ class TransparencyLog:
             self._failed.set_result(error)
 
     async def _submit(self, work: Work) -> list[Issued]:
-        return await asyncio.wrap_future(self._writer.submit(work))
+        return await self._writer.submit(work)
 
     async def _read(self, ask: Callable[[Reader], T]) -> T:
         """What the reader answers. Raises what it raises, and `Undecided` (`log.cannot_read`)."""

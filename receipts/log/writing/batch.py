@@ -111,10 +111,11 @@ def append(
         " ON CONFLICT (peer) DO UPDATE SET seq = excluded.seq, digest = excluded.digest",
         [(peer, seq, digest) for peer, (seq, digest) in heads.items()],
     )
-    connection.executemany(
-        "INSERT INTO tile (level, n, hashes, root) VALUES (?, ?, ?, ?)",
-        [(tile.level, tile.n, tile.hashes, tile.root) for tile in filled],
-    )
+    if filled:
+        connection.executemany(
+            "INSERT INTO tile (level, n, hashes, root) VALUES (?, ?, ?, ?)",
+            [(tile.level, tile.n, tile.hashes, tile.root) for tile in filled],
+        )
 
     def committed() -> None:
         state.tree, state.last_ms = tree, max(state.last_ms, time_ms)

@@ -7,6 +7,7 @@ in doubt the writer is dead for good: its program must exit and open the log ane
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import queue
@@ -17,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
 from receipts.log.draft import Issued
 from receipts.log.erasure import ledger_of
@@ -32,10 +33,18 @@ from schemas.errors import ComityError, Refused, Undecided
 MAX_BATCH: Final = 256  # works in one transaction; a commit stays below some 20 ms
 MAX_QUEUED: Final = 8192  # works waiting; beyond it callers are refused instead of piling up
 SIGNER_THREADS: Final = 2  # two threads sign at close to twice the rate; more gain nothing on two cores
-WORKS_UNTIL_MOVED: Final = 200  # works, some 6 MB of write-ahead log, between moves into the database
+ROWS_UNTIL_MOVED: Final = 4000  # rows, 20 to 30 MB of write-ahead log, between moves into the database
 
 _logger = logging.getLogger(__name__)
-_Job: TypeAlias = "tuple[Work, Future[list[Issued]]]"
+
+
+@dataclass(slots=True)
+class _Job:
+    """A work, who waits for it, and what came of it."""
+
+    work: Work
+    waiting: asyncio.Future[list[Issued]]
+    outcome: list[Issued] | ComityError | None = None
 
 
 @dataclass(slots=True)
@@ -48,26 +57,32 @@ class Writer:
     state: State
     signer: Signer
     clock: Callable[[], datetime]
+    loop: asyncio.AbstractEventLoop
+    """The loop that submits, and that is told what came of it."""
     on_failure: Callable[[ComityError], None]
     failure: ComityError | None = None
     _queue: queue.SimpleQueue[_Job | None] = field(default_factory=queue.SimpleQueue)
     _thread: threading.Thread = field(init=False)
-    _since_moved: int = 0
+    _moved_at: int = 0
+    """Rows ever written when the write-ahead log was last moved."""
     _moving: Future[None] | None = None
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="comity-log", daemon=True)
         self._thread.start()
 
-    def submit(self, work: Work) -> Future[list[Issued]]:
-        """Queue a work. The future ends after the commit, or with the reason why there was none."""
+    def submit(self, work: Work) -> asyncio.Future[list[Issued]]:
+        """Queue a work, on the loop. The future ends after the commit, or with why there was none.
+
+        A work whose future is cancelled before its turn does not happen.
+        """
         if self.failure is not None:
             raise self.failure
         if self._queue.qsize() >= MAX_QUEUED:
             raise Refused("log.queue_full", "too many receipts are waiting to be written")
-        future: Future[list[Issued]] = Future()
-        self._queue.put((work, future))
-        return future
+        job = _Job(work, self.loop.create_future())
+        self._queue.put(job)
+        return job.waiting
 
     def stop(self) -> None:
         """Finish what is queued, then end the thread and close the connection. Blocks."""
@@ -84,9 +99,7 @@ class Writer:
             jobs, going = self._collect()
             if jobs and self.failure is None:
                 self._commit(jobs)
-            for _, future in jobs:
-                if not future.done():
-                    future.set_exception(self.failure or Undecided("log.closed", "the log is closed"))
+            self._tell(jobs)
             self._tidy()
         self._close()
 
@@ -95,7 +108,7 @@ class Writer:
         jobs: list[_Job] = []
         job = self._queue.get()
         while job is not None:
-            if job[1].set_running_or_notify_cancel():
+            if not job.waiting.cancelled():
                 jobs.append(job)
             if len(jobs) == MAX_BATCH or self._queue.empty():
                 return jobs, True
@@ -103,7 +116,7 @@ class Writer:
         return jobs, False
 
     def _commit(self, jobs: Sequence[_Job]) -> None:
-        """One transaction for all jobs; on success their futures are done."""
+        """One transaction for all jobs; on success each has its outcome."""
         try:
             self._transact(jobs)
         except sqlite3.Error as error:
@@ -119,25 +132,24 @@ class Writer:
         connection.execute("BEGIN IMMEDIATE")
         self.holder.check(connection)
         after: list[Callable[[], None]] = []
-        if any(work.checkpoint for work, _ in jobs):
+        if any(job.work.checkpoint for job in jobs):
             signer = self.signer
             after.append(
                 batch.sign_checkpoint(connection, self.state, signer.keys, signer.identity.origin, now)
             )
         notices: list[Notice] = []
         accepted = [job for job in jobs if self._prepare(job, now, notices)]
-        drafts = [draft for work, _ in accepted for draft in work.drafts]
+        drafts = [draft for job in accepted for draft in job.work.drafts]
         appended, committed = batch.append(connection, self.state, self.signer, drafts, now, notices)
         after.append(committed)
         connection.execute("COMMIT")  # synchronous=FULL: on disk when this returns
         for action in after:
             action()
-        self._since_moved += len(jobs)
-        _deliver(accepted, appended.issued())
+        _share_out(accepted, appended.issued())
 
     def _prepare(self, job: _Job, now: datetime, notices: list[Notice]) -> bool:
         """Everything but what gets a leaf. A refusal concerns this job alone and leaves nothing of it."""
-        work, future = job
+        work = job.work
         try:
             if work.drafts or work.notices:
                 batch.check_clock(self.state, now)
@@ -146,9 +158,17 @@ class Writer:
                 notices += batch.write_more(self.connection, work, now, key, ledger)
             notices += work.notices
         except ComityError as error:
-            future.set_exception(error)
+            job.outcome = error
             return False
         return True
+
+    def _tell(self, jobs: Sequence[_Job]) -> None:
+        """Hand all outcomes to the loop at once: waking it for each of them would cost more than the row."""
+        for job in jobs:
+            if job.outcome is None:
+                job.outcome = self.failure or Undecided("log.closed", "the log is closed")
+        with contextlib.suppress(RuntimeError):  # the loop is gone, and with it who waited
+            self.loop.call_soon_threadsafe(_end, jobs)
 
     def _fail(self, error: ComityError) -> None:
         """Whether the last commit is on disk is unknown: nothing of it may leave, nothing may follow."""
@@ -164,8 +184,9 @@ class Writer:
         overwriting its old pages then takes a third less than extending the file (measured).
         """
         if self._moving is None:
-            if self._since_moved >= WORKS_UNTIL_MOVED and self.failure is None:
-                self._since_moved = 0
+            written = self.connection.total_changes
+            if written - self._moved_at >= ROWS_UNTIL_MOVED and self.failure is None:
+                self._moved_at = written
                 self._moving = self.signer.pool.submit(self._move)
         elif self._moving.done():
             try:
@@ -194,8 +215,19 @@ def new_pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(SIGNER_THREADS, thread_name_prefix="comity-log-sign")
 
 
-def _deliver(jobs: Sequence[_Job], issued: Sequence[Issued]) -> None:
+def _share_out(jobs: Sequence[_Job], issued: Sequence[Issued]) -> None:
     at = 0
-    for work, future in jobs:
-        future.set_result(list(issued[at : at + len(work.drafts)]))
-        at += len(work.drafts)
+    for job in jobs:
+        job.outcome = list(issued[at : at + len(job.work.drafts)])
+        at += len(job.work.drafts)
+
+
+def _end(jobs: Sequence[_Job]) -> None:
+    """On the loop: whoever still waits goes on."""
+    for job in jobs:
+        if job.waiting.done():
+            continue
+        if isinstance(job.outcome, list):
+            job.waiting.set_result(job.outcome)
+        elif job.outcome is not None:
+            job.waiting.set_exception(job.outcome)
