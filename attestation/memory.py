@@ -11,6 +11,7 @@ from functools import _lru_cache_wrapper
 from typing import Final, cast
 
 from attestation import der, endorsements, narrow, x509
+from attestation.gpu import appraise as appraised
 from attestation.gpu import documents as offered
 from attestation.gpu import kept as known
 from attestation.gpu import verify as origin
@@ -67,6 +68,7 @@ _NVIDIA: Final = (
     constraints.stated,
     constraints._hold_link,
     offered.gather,
+    appraised._held,
     known.room_of_device,
     links.verify_link,
     devices.read_chain,

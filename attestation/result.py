@@ -84,7 +84,10 @@ def compared(name: str, code: str, holds: bool, seen: str, wanted: str, clause: 
 
 def renamed(checks: Sequence[Check], names: Sequence[str]) -> list[Check]:
     """The same checks under other names."""
-    return [_new(Check, (name, *check[1:])) for check, name in zip(checks, names, strict=True)]
+    return [
+        _new(Check, (name, status, seen, wanted, clause, code, effect))
+        for name, (_, status, seen, wanted, clause, code, effect) in zip(names, checks, strict=True)
+    ]
 
 
 def decide(checks: Sequence[Check]) -> tuple[Verdict, str | None]:

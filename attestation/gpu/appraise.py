@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import lru_cache, partial
 from typing import Final
 
-from attestation.gpu.documents import Offered, gather
+from attestation.gpu.documents import CACHED_OFFERS, Offered, gather
 from attestation.gpu.expected import DEFAULT, GpuPolicy
 from attestation.gpu.kept import Asked, Named, may_keep, next_change, room_of_device
 from attestation.gpu.pki.chain import DeviceChain, Family
@@ -45,20 +45,17 @@ class DeviceAppraisal:
     report: Report | None
     chain: DeviceChain | None
     family: Family | None
-    chosen: tuple[Chosen, ...] = ()
-    common: dict[int, list[Check]] | None = None
+    chosen: tuple[Chosen, ...]
+    common: dict[int, list[Check]]
     """Position → checks, shared by all reports of this device that were judged by one finding."""
 
     def numbered(self, position: int) -> list[Check]:
         """The checks as those of a node's n-th device: `gpu.chain.root` becomes `gpu.device2.chain.root`."""
-        common = None if self.common is None else self.common.get(position)
+        common = self.common.get(position)
         if common is not None:
             own = {check.name: check for check in _numbered(_differing(self.result.checks), position)}
             return [own.get(check.name, check) for check in common]
-        common = _numbered(self.result.checks, position)
-        if self.common is not None:
-            self.common[position] = common
-        return common
+        return self.common.setdefault(position, _numbered(self.result.checks, position))
 
 
 def appraise_device(
@@ -91,9 +88,8 @@ def appraise_device(
     chain, holds = found.chain, found.result.verdict in _KEPT_VERDICTS
     # What does not hold is found anew each time; among several chains a signature decides which one counts.
     if room is not None and holds and chain is not None and len(offered.chains) == 1:
-        rules = (policy or DEFAULT).manifests
-        found = DeviceAppraisal(found.result, found.report, chain, found.family, found.chosen, {})
-        room.keep(found, moment, next_change(offered, _held(offered), chain, rules, moment))
+        expired_days = (policy or DEFAULT).rim_expired_days
+        room.keep(found, moment, next_change(offered, _held(offered), chain, expired_days, moment))
     return found
 
 
@@ -126,7 +122,7 @@ def _appraise(
     digest, waived = named
     waived = ("revocation", *waived) if waive_revocation else waived
     result = _concluded(evidence, origin, chosen, ends, checks, digest, waived, at)
-    return DeviceAppraisal(result, origin.report, origin.chain, origin.family, chosen)
+    return DeviceAppraisal(result, origin.report, origin.chain, origin.family, chosen, {})
 
 
 def _next(known: DeviceAppraisal, data: bytes, nonce: bytes | None, at: datetime) -> DeviceAppraisal:
@@ -186,6 +182,7 @@ def _chain_for(evidence: bytes, offered: Offered) -> tuple[bytes, ...] | None:
     return offered.chains[0]
 
 
+@lru_cache(maxsize=CACHED_OFFERS)
 def _held(offered: Offered) -> Held:
     return read_offered(offered.responses, offered.crls)
 

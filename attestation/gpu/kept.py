@@ -17,7 +17,7 @@ from attestation.gpu.documents import Offered
 from attestation.gpu.expected import GpuPolicy
 from attestation.gpu.pki.chain import DeviceChain
 from attestation.gpu.revocation.check import CLOCK_TOLERANCE, Held
-from attestation.gpu.rim.issues import SECONDS_A_DAY, Rules
+from attestation.gpu.rim.issues import SECONDS_A_DAY
 from attestation.gpu.rim.manifest import verify_manifest
 from attestation.gpu.spdm.report import MAX_REPORT_BYTES, Standing
 from schemas.errors import Refused
@@ -72,11 +72,14 @@ def room_of_device(
     return Kept()
 
 
-def next_change(offered: Offered, held: Held, chain: DeviceChain, rules: Rules, at: float) -> float:
-    """The first moment after `at` at which anything here begins or ends; `at` itself where nothing does."""
+def next_change(offered: Offered, held: Held, chain: DeviceChain, expired_days: int, at: float) -> float:
+    """The first moment after `at` at which anything here begins or ends; `at` itself where nothing does.
+
+    expired_days: for how long a manifest's signer that has ended still counts.
+    """
     moments = [moment for each in chain.certificates for moment in (each.not_before, each.not_after)]
     for offer in offered.manifests:
-        moments += _of_manifest(offer.data, rules)
+        moments += _of_manifest(offer.data, expired_days)
     for response in held.responses:
         for each in response.certificates:
             moments += (each.not_before, each.not_after)
@@ -87,13 +90,13 @@ def next_change(offered: Offered, held: Held, chain: DeviceChain, rules: Rules, 
     return min([moment for moment in moments if moment > at], default=at)
 
 
-def _of_manifest(data: bytes, rules: Rules) -> tuple[float, ...]:
+def _of_manifest(data: bytes, expired_days: int) -> tuple[float, ...]:
     """One that does not verify does so at no time."""
     try:
         manifest = verify_manifest(data)
     except Refused:
         return ()
-    return manifest.begins, manifest.ends, manifest.ends + rules.expired_days * SECONDS_A_DAY
+    return manifest.begins, manifest.ends, manifest.ends + expired_days * SECONDS_A_DAY
 
 
 def _answered(since: float, until: float | None) -> tuple[float, ...]:
