@@ -8,6 +8,8 @@ bench.fuzzing.campaign. A changed manifest that is still believed must state the
 
 from __future__ import annotations
 
+import base64
+import json
 import random
 import sys
 from dataclasses import dataclass
@@ -21,12 +23,14 @@ from attestation.gpu.forms import unwrap
 from attestation.gpu.nras.check import check_token
 from attestation.gpu.pki.roots import NVIDIA_ROOTS
 from attestation.gpu.revocation.ocsp import read_response
+from attestation.gpu.rim.canonical import read_canonical
 from attestation.gpu.rim.manifest import verify_manifest
 from attestation.gpu.spdm.report import read_report
 from attestation.testing.nvidia import NOW, GpuForge, root_toml
 from attestation.testing.nvidia_manifest import manifests_for
 from attestation.testing.nvidia_node import SWITCH_VBIOS, VBIOS
 from attestation.testing.nvidia_report import NONCE
+from attestation.testing.nvidia_status import answers
 from attestation.testing.nvidia_token import TokenForge
 from bench.fuzzing.campaign import Target, Trial, mangle, run
 
@@ -47,8 +51,13 @@ def target() -> Target:
     expectations = Expectations.parse(table.encode())
     tokens = (TokenForge().token(), TokenForge().key_set())
     return Target(
-        seeds=[*(part for good in goods for part in good.parts), *tokens],
-        readers=(unwrap, read_report, read_response, verify_manifest, _gather, _token),
+        seeds=[
+            *(part for good in goods for part in good.parts),
+            *tokens,
+            *_collected(),
+            *answers(GpuForge()),
+        ],
+        readers=(unwrap, read_report, read_response, verify_manifest, read_canonical, _gather, _token),
         appraise=lambda chance: _changed(chance.choice(goods), expectations, chance),
     )
 
@@ -57,6 +66,14 @@ def _good(chip: str) -> Good:
     device = GpuForge(chip)
     vbios = SWITCH_VBIOS if chip == "LS_10" else VBIOS
     return Good((device.report(), device.chain(), *manifests_for(chip, device.driver, vbios)))
+
+
+def _collected() -> list[bytes]:
+    """A device as the vendor's tools write it down, and a report in hex."""
+    device = GpuForge()
+    parts = {"evidence": device.report(), "certificate": device.chain()}
+    listed = [{name: base64.b64encode(data).decode() for name, data in parts.items()}]
+    return [json.dumps(listed).encode(), device.report().hex().encode()]
 
 
 def _changed(good: Good, expectations: Expectations, chance: random.Random) -> Trial:
