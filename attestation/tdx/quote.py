@@ -39,7 +39,8 @@ QE_VENDOR: Final = bytes.fromhex("939a7233f79c4ca9940a0db3957f0607")
 
 _HEADER: Final = struct.Struct("<HHI4s16s20s")
 _V5_BODY: Final = struct.Struct("<HI")  # body type, size
-_LENGTH: Final = struct.Struct("<I")
+_SIGNATURE: Final = struct.Struct("<I64s")  # length of the signature data, which opens with the signature
+_LENGTH_BYTES: Final = _SIGNATURE.size - SIGNATURE_BYTES
 _DATA: Final = struct.Struct("<HI")  # certification data: type, size
 _QE: Final = struct.Struct("<384s64sH")  # QE report, its signature, size of the authentication data
 _ECDSA_P256: Final = 2
@@ -115,46 +116,40 @@ class _Reader:
         if self._at != len(self._data):
             raise Unreadable(self._code, f"{len(self._data) - self._at} bytes too many in a container")
 
-    def rest(self) -> bytes:
-        return self._data[self._at :]
-
-    @property
-    def at(self) -> int:
-        return self._at
-
 
 def read_quote(data: bytes) -> Quote:
     """Take a quote apart. Raises `Unreadable` (`tdx.*`) and nothing else."""
     if len(data) > MAX_QUOTE_BYTES:
         raise Unreadable("tdx.sig_data_malformed", f"more than {MAX_QUOTE_BYTES} bytes")
-    outer = _Reader(data, "tdx.quote_truncated")
-    version, key_type, tee_type, _, vendor, user_data = outer.unpack(_HEADER, "the header")
+    version, key_type, tee_type, _, vendor, user_data = _at(data, 0, _HEADER, "the header")
     if version not in (3, 4, 5):
         raise Unreadable("tdx.quote_version_unsupported", f"version {version}; 3, 4 and 5 are read")
     if key_type != _ECDSA_P256:
         raise Unreadable("tdx.att_key_type_unsupported", f"attestation key type {key_type}, not ECDSA P-256")
-    tee, size = _body_kind(version, tee_type, outer)
-    body = outer.take(size, "the body")
-    signed = data[: outer.at]
-    (length,) = outer.unpack(_LENGTH, "the signature length")
+    tee, start, end = _body_place(version, tee_type, data)
+    length, signature = _at(data, end, _SIGNATURE, "the signature")
     if length < SIGNATURE_BYTES:
         raise Unreadable("tdx.sig_data_malformed", f"signature data of {length} bytes")
-    signature = outer.take(SIGNATURE_BYTES, "the signature")
-    vouched = _vouched(version, outer.take(length - SIGNATURE_BYTES, "the signature data"))
-    report = read_sgx(body) if tee == "sgx" else read_td(body)
-    return Quote(version, tee, tee_type, vendor, user_data, report, signed, signature, *vouched, outer.rest())
+    last = end + _LENGTH_BYTES + length
+    if last > len(data):
+        raise _truncated("the signature data")
+    vouched = _vouched(version, data[end + _SIGNATURE.size : last])
+    report = read_sgx(data[start:end]) if tee == "sgx" else read_td(data[start:end])
+    return Quote(
+        version, tee, tee_type, vendor, user_data, report, data[:end], signature, *vouched, data[last:]
+    )  # fmt: skip
 
 
-def _body_kind(version: int, tee_type: int, outer: _Reader) -> tuple[Tee, int]:
-    """The TEE and the size of the body; in version 3 the field is reserved and the body SGX's."""
+def _body_place(version: int, tee_type: int, data: bytes) -> tuple[Tee, int, int]:
+    """The TEE, and where the body begins and ends; in version 3 the field is reserved and the body SGX's."""
     if version == 3:
-        return "sgx", SGX_BYTES
+        return "sgx", HEADER_BYTES, HEADER_BYTES + SGX_BYTES
     tee = _TEES.get(tee_type)
     if tee is None:
         raise Unreadable("tdx.tee_type_unsupported", f"TEE type 0x{tee_type:x}")
     if version == 4:
-        return tee, SGX_BYTES if tee == "sgx" else TD10_BYTES
-    body_type, stated = outer.unpack(_V5_BODY, "body type and size")
+        return tee, HEADER_BYTES, HEADER_BYTES + (SGX_BYTES if tee == "sgx" else TD10_BYTES)
+    body_type, stated = _at(data, HEADER_BYTES, _V5_BODY, "body type and size")
     if body_type not in _V5_BODIES:
         raise Unreadable("tdx.body_type_unsupported", f"body type {body_type}")
     of, size = _V5_BODIES[body_type]
@@ -162,7 +157,19 @@ def _body_kind(version: int, tee_type: int, outer: _Reader) -> tuple[Tee, int]:
         raise Unreadable("tdx.body_type_unsupported", f"body type {body_type} in a quote of {tee}")
     if stated != size:
         raise Unreadable("tdx.body_size_mismatch", f"{stated} bytes stated, body type {body_type} has {size}")
-    return tee, size
+    start = HEADER_BYTES + _V5_BODY.size
+    return tee, start, start + size
+
+
+def _at(data: bytes, at: int, layout: struct.Struct, what: str) -> tuple[Any, ...]:
+    """What stands there in this layout; whatever is in front of it is there as well."""
+    if at + layout.size > len(data):
+        raise _truncated(what)
+    return layout.unpack_from(data, at)
+
+
+def _truncated(what: str) -> Unreadable:
+    return Unreadable("tdx.quote_truncated", f"{what} reaches beyond the quote")
 
 
 class _Vouched(NamedTuple):
