@@ -146,7 +146,7 @@ class Wire(BaseModel):
     def read_written(cls, data: bytes) -> Self | None:
         """What `read` gives for bytes as `write` makes them; None for any other, which `read` decides.
 
-        A compiled reader that is not believed (docs/decisions/0007): what comes out as the very bytes that
+        A compiled reader that is not believed (docs/decisions/0010): what comes out as the very bytes that
         went in had no second key and no unknown one, and a bounded model holds nothing else that strict
         reading refuses.
         """

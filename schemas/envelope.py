@@ -115,7 +115,7 @@ def _read_any(data: bytes, limit: int) -> Envelope:
 def _read_written(data: bytes) -> Envelope | None:
     """What `read` gives, for an envelope as `sign` writes it; None for any other spelling.
 
-    A compiled reader that is not believed (docs/decisions/0007): only what comes out as the very bytes that
+    A compiled reader that is not believed (docs/decisions/0010): only what comes out as the very bytes that
     went in is used, so that no second key, no blank and no loose base64 can hide.
     """
     try:
