@@ -17,6 +17,7 @@ from receipts import log_keeping
 from receipts.audit.logfile import LogFile
 from receipts.export.lines import csv_lines, json_lines
 from receipts.log import fsck, static, store
+from receipts.log.columns import check_columns
 from receipts.log.fsck import Findings
 from receipts.log_keeping import Opener
 from receipts.note import NoteKey
@@ -81,6 +82,7 @@ def _tiles(database: Path, folder: Path) -> int:
     count = 0
     try:
         connection.execute("BEGIN")  # one state of the log, even while its holder goes on writing
+        check_columns(connection)
         for name, data in static.resources(connection):
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from receipts import proof
 from receipts.audit.rows import Row, blob, every
 from receipts.bundle import Disclosures
 from receipts.log import store
+from receipts.log.columns import check_columns
 from receipts.log.tiles import TileSource
 from receipts.merkle import inclusion_proof
 from receipts.proof import Proof
@@ -49,7 +50,13 @@ class LogFile:
         self._tiles = TileSource(self.connection)
 
     def __enter__(self) -> Self:
+        """Raises `Unreadable` where a column holds what none can hold."""
         self.connection.execute("BEGIN")  # one state, even while its holder goes on writing
+        try:
+            check_columns(self.connection)
+        except Unreadable:
+            self.connection.close()
+            raise
         return self
 
     def __exit__(
@@ -113,17 +120,8 @@ class LogFile:
         return None if row is None else blob(row[0])
 
     def inclusion(self, index: int, size: int) -> list[bytes]:
-        """Hashes that lead from a leaf to the root at a size, as the tiles have them.
-
-        Raises `Refused`, or `Unreadable` where a column holds what none can hold.
-        """
-        try:
-            path = self._tiles.inclusion(index, size)
-        except (TypeError, sqlite3.Error):
-            raise Unreadable("log.damaged", "the tree holds something else than hashes") from None
-        if not all(isinstance(each, bytes) for each in path):
-            raise Unreadable("log.damaged", "the tree holds something else than hashes")
-        return path
+        """Hashes that lead from a leaf to the root at a size, as the tiles have them. Raises `Refused`."""
+        return self._tiles.inclusion(index, size)
 
     def cosigned(self, limit: int) -> Iterator[bytes]:
         """The newest checkpoints that any witness signed, each with the lines of all that did."""

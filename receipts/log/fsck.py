@@ -15,6 +15,7 @@ from typing import Final
 
 from receipts import checkpoint, leaf
 from receipts.log import store, tiles
+from receipts.log.columns import check_columns
 from receipts.log.tiles import WIDTH, Tree
 from receipts.merkle import leaf_hash
 from receipts.note import NoteKey
@@ -61,7 +62,7 @@ def check(database: Path, *, keys: Sequence[NoteKey] = ()) -> Findings:
     """Read the whole log. `keys`: verify each checkpoint's signature under one of them too.
 
     1. the file itself; 2. leaves, tiles and the root under each checkpoint; 3. receipts and chains.
-    Raises `Unreadable` (`log.not_a_log`) or `ConfigurationError`.
+    Raises `Unreadable` (`log.not_a_log`, `log.damaged`) or `ConfigurationError`.
     """
     connection = store.connect(database, read_only=True)
     try:
@@ -73,6 +74,7 @@ def check(database: Path, *, keys: Sequence[NoteKey] = ()) -> Findings:
         for (text,) in connection.execute("PRAGMA quick_check"):
             if text != "ok":
                 findings.note(f"SQLite: {text}")
+        check_columns(connection)
         check_tree(connection, findings, keys)
         _check_receipts(connection, findings)
         _check_notices(connection, findings)

@@ -91,7 +91,7 @@ async def test_a_false_gap_statement(auditor: Auditor) -> None:
 @pytest.mark.parametrize(
     ("sql", "code"),
     [
-        ("UPDATE notice SET envelope = replace(envelope, 'ey', 'eZ')", None),
+        ("UPDATE notice SET envelope = CAST(replace(envelope, 'ey', 'eZ') AS BLOB)", None),
         ("UPDATE notice SET kind = 7", "receipt.predicate_type"),
         ("UPDATE notice SET kind = 1", "audit.kind"),
         ("UPDATE leaf SET salt = zeroblob(32) WHERE idx = 3", "audit.leaf"),

@@ -87,16 +87,14 @@ async def test_a_sample_of_everything_is_certain(circle: Circle, capsys: pytest.
 
 
 LIES: dict[str, tuple[str, str]] = {
-    "receipt": ("UPDATE statement SET envelope = replace(CAST(envelope AS TEXT), 'sig\":\"M', 'sig\":\"N')",
+    "receipt": ("UPDATE statement SET envelope = CAST(replace(envelope, 'sig\":\"M', 'sig\":\"N') AS BLOB)",
                 "envelope.signature_invalid"),
     "leaf": ("UPDATE leaf SET record = randomblob(66) WHERE idx > 0", "merkle.inclusion"),
-    "leaf-as-text": ("UPDATE leaf SET record = 'x' WHERE idx > 0", "log.damaged"),
     "salt": ("UPDATE leaf SET salt = zeroblob(32) WHERE idx > 0", "audit.leaf"),
     "leaf-gone": ("DELETE FROM leaf WHERE idx > 0", "audit.leaf"),
     "receipt-gone": ("DELETE FROM statement", "audit.leaf_of_nothing"),
     "erased": ("UPDATE statement SET envelope = x''", "audit.no_tombstone"),
     "tile": ("UPDATE tile SET hashes = zeroblob(8192)", "merkle.inclusion"),
-    "tile-as-text": ("UPDATE tile SET hashes = 'no hashes'", "log.damaged"),
 }  # fmt: skip
 
 
@@ -141,7 +139,7 @@ async def test_a_root_that_the_log_did_not_sign_draws_nothing(
 ) -> None:
     path = await play(circle)
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("UPDATE checkpoint SET note = replace(CAST(note AS TEXT), '606', '605')")
+        connection.execute("UPDATE checkpoint SET note = CAST(replace(note, '606', '605') AS BLOB)")
     code, report = audited(circle, capsys, "--sample", "20")
     assert (code, report["reason"]) == (1, "note.signature_invalid")
 

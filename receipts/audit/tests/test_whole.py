@@ -32,7 +32,7 @@ OLDER = "SELECT note FROM checkpoint WHERE size = 1"
 GONE = "DELETE FROM statement WHERE seq = 1"
 TOUCHED = [
     (GONE, "audit.sequence_gap"),
-    ("UPDATE statement SET envelope = replace(envelope, 'ey', 'eZ') WHERE seq = 1", None),
+    ("UPDATE statement SET envelope = CAST(replace(envelope, 'ey', 'eZ') AS BLOB) WHERE seq = 1", None),
     (f"UPDATE statement SET envelope = ({FIRST}) WHERE seq = 1", "audit.leaf"),
     ("UPDATE statement SET receipt_id = 'other' WHERE seq = 1", "audit.row"),
     ("UPDATE statement SET seq = 7 WHERE seq = 2", "audit.row"),
@@ -131,7 +131,7 @@ async def test_what_was_erased_is_neither_wrong_nor_there(auditor: Auditor) -> N
         [],
         [GONE, f"UPDATE statement SET envelope = ({FIRST}) WHERE seq = 2",
          "UPDATE leaf SET salt = NULL WHERE idx = 3",
-         "UPDATE statement SET envelope = replace(envelope, 'ey', 'eZ') WHERE seq = 4"],
+         "UPDATE statement SET envelope = CAST(replace(envelope, 'ey', 'eZ') AS BLOB) WHERE seq = 4"],
     ],
 )  # fmt: skip
 async def test_processes_find_what_threads_find(

@@ -120,7 +120,7 @@ async def test_a_cell_runs_nothing(database: Path, capsysbinary: pytest.CaptureF
     ("sql", "code"),
     [
         ("UPDATE statement SET envelope = x'ff'", "json|envelope"),
-        ("UPDATE statement SET envelope = 'no envelope'", "json"),
+        ("UPDATE statement SET envelope = CAST('no envelope' AS BLOB)", "json"),
         ("UPDATE statement SET kind = 99", r"leaf\.kind"),
         ("UPDATE statement SET seq = 'x'", r"log\.damaged"),
     ],

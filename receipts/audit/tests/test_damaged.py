@@ -1,0 +1,112 @@
+"""A database in which somebody wrote what no column can hold: one clear error, whoever reads it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from receipts.audit.tests.conftest import Auditor
+from receipts.commands import main as receipt
+from receipts.log.columns import check_columns
+from receipts.log.store import LogRow
+from receipts.log_commands import main as log
+from receipts.tests.world import CLINIC, Run
+from schemas.errors import Unreadable
+
+WRONG = {"BLOB": ("'text'", "7", "1.5"), "INTEGER": ("'text'", "x'00'", "1.5"), "VARCHAR": ("x'00'",)}
+COLUMNS = [
+    (table.name, column.name, value)
+    for table in LogRow.metadata.sorted_tables
+    for column in table.columns
+    if not (column.primary_key and str(column.type) == "INTEGER")  # a rowid: SQLite itself refuses others
+    for value in WRONG.get(str(column.type), ())
+]
+
+
+@pytest.fixture
+async def played(auditor: Auditor) -> Auditor:
+    await auditor.play(Run())
+    return auditor
+
+
+def spoil(auditor: Auditor, table: str, column: str, value: str) -> Path:
+    """The first row of a table, or a new one where it has none, with this value in one column."""
+    path = auditor.database(CLINIC)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        if connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] == 0:
+            _insert(connection, table)
+        connection.execute(
+            f"UPDATE {table} SET {column} = {value} WHERE rowid IN (SELECT rowid FROM {table} LIMIT 1)"
+        ) if table not in _keyed(connection) else connection.execute(f"UPDATE {table} SET {column} = {value}")
+    return path
+
+
+def _keyed(connection: sqlite3.Connection) -> set[str]:
+    """Tables without a rowid."""
+    sql = "SELECT name FROM sqlite_schema WHERE sql LIKE '%WITHOUT ROWID%'"
+    return {name for (name,) in connection.execute(sql)}
+
+
+def _insert(connection: sqlite3.Connection, table: str) -> None:
+    values = {"BLOB": "x'00'", "INTEGER": "0", "BOOLEAN": "0"}
+    kinds = [row[2].upper() for row in connection.execute(f"PRAGMA table_info({table})")]
+    connection.execute(
+        f"INSERT INTO {table} VALUES ({', '.join(values.get(each, chr(39) * 2) for each in kinds)})"
+    )
+
+
+@pytest.mark.parametrize(("table", "column", "value"), COLUMNS)
+async def test_no_column_is_forgotten(played: Auditor, table: str, column: str, value: str) -> None:
+    path = spoil(played, table, column, value)
+    with closing(sqlite3.connect(path)) as connection, pytest.raises(Unreadable, match=r"log\.damaged"):
+        check_columns(connection)
+
+
+def audited(auditor: Auditor, path: Path) -> int:
+    del path
+    return auditor.log()[0]
+
+
+COMMANDS: dict[str, Callable[[Auditor, Path], int]] = {
+    "audit": audited,
+    "pair": lambda auditor, _: auditor.pair()[0],
+    "fsck": lambda _, path: log(["fsck", str(path), "--json"]),
+    "tiles": lambda auditor, path: log(["tiles", str(path), str(auditor.folder / "tiles")]),
+    "export": lambda _, path: log(["export", str(path)]),
+    "receipt": lambda auditor, path: receipt(
+        ["export", str(path), "r", "--papers", str(auditor.folder / "papers"), "--out", "-"]
+    ),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("table", "column", "value"),
+    [("checkpoint", "note", "'text'"), ("foreign_statement", "envelope", "7"), ("leaf", "record", "'text'"),
+     ("leaf", "salt", "7"), ("chain", "peer", "x'00'"), ("tile", "hashes", "'text'")],
+)  # fmt: skip
+async def test_every_command_says_so(
+    played: Auditor, command: str, table: str, column: str, value: str
+) -> None:
+    """Exit code 2, by itself or through the front door; never a defect of ours."""
+    path = spoil(played, table, column, value)
+    assert _exit_code(lambda: COMMANDS[command](played, path)) == 2
+
+
+def _exit_code(run: Callable[[], int]) -> int:
+    """As `comity` itself has it."""
+    try:
+        return run()
+    except Unreadable as error:
+        return error.exit_code
+
+
+def test_another_s_database_is_no_log(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "x.db")) as connection:
+        connection.execute("CREATE TABLE leaf (idx INTEGER)")
+        with pytest.raises(Unreadable, match=r"log\.not_a_log"):
+            check_columns(connection)
