@@ -128,8 +128,11 @@ def crl(
     this_update: datetime = ISSUED,
     next_update: datetime = EXPIRES,
     number: int = 1,
+    *,
+    partial: bool = False,
+    entry: x509.ExtensionType | None = None,
 ) -> bytes:
-    """A CRL in DER."""
+    """A CRL in DER. partial: it says that it covers only part. entry: a critical extension of each entry."""
     builder = (
         x509.CertificateRevocationListBuilder()
         .issuer_name(_name(issuer))
@@ -138,9 +141,13 @@ def crl(
         .add_extension(x509.CRLNumber(number), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key(signer).public_key()), False)
     )
+    if partial:
+        covers = x509.IssuingDistributionPoint(None, None, True, False, None, False, False)
+        builder = builder.add_extension(covers, critical=True)
     for serial in revoked:
-        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(this_update).build()
-        builder = builder.add_revoked_certificate(entry)
+        listed = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(this_update)
+        listed = listed if entry is None else listed.add_extension(entry, critical=True)
+        builder = builder.add_revoked_certificate(listed.build())
     return builder.sign(key(signer), hashes.SHA256()).public_bytes(serialization.Encoding.DER)
 
 

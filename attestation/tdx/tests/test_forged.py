@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from cryptography import x509
 
 from attestation.appraise import appraise_dcap
 from attestation.tdx.collateral import stated
@@ -16,6 +17,7 @@ from attestation.tdx.tests.judging import GOOD, SGX, TD15, but, codes, judge
 from attestation.testing.intel import PLATFORM_CN, ROOT_CN, IntelForge, crl, pem
 from attestation.testing.intel_documents import NOW, platform_level
 from attestation.testing.intel_quote import QUOTE_BODIES
+from attestation.x509 import MAX_MARKED
 from schemas.canonical import sha256
 
 
@@ -101,6 +103,15 @@ def test_crls_of_namesakes_beside_ours_say_nothing_and_alone_refuse() -> None:
     assert (alone.verdict, alone.reason) == ("contraindicated", "tdx.crl_signature_invalid")
     revoking = [crl(PLATFORM_CN, "ca", (3,)), *theirs]
     assert judge(GOOD, endorsements=[GOOD.collateral(), *revoking]).reason == "tdx.cert_revoked"
+
+
+def test_why_a_serial_is_revoked_does_not_matter() -> None:
+    """Critical or not: another machine's reason is no reason, and its own revokes."""
+    why = x509.CRLReason(x509.ReasonFlags.key_compromise)
+    assert judge(but(pck_crl=crl(PLATFORM_CN, "ca", (9,), entry=why))).verdict == "affirming"
+    assert judge(but(pck_crl=crl(PLATFORM_CN, "ca", (3,), entry=why))).reason == "tdx.cert_revoked"
+    many = crl(PLATFORM_CN, "ca", tuple(range(9, 10 + MAX_MARKED)), entry=why)
+    assert judge(but(pck_crl=many)).reason == "tdx.collateral_malformed"
 
 
 def test_another_machines_chain_is_no_chain_of_this_one() -> None:

@@ -6,6 +6,8 @@ import struct
 from dataclasses import replace
 from typing import Any
 
+from cryptography import x509
+
 from attestation.tdx.origin.signature import ORDER
 from attestation.tdx.tests.faults.listed import fault, made, turned
 from attestation.tdx.tests.judging import GOOD, SGX, TD15, but, judge
@@ -196,4 +198,11 @@ made("crl_signature_invalid", "root", root_crl=crl(ROOT_CN, "other"))
 made("crl_signature_invalid", "PCK's by the root", pck_crl=crl(PLATFORM_CN, "root"))
 made("crl_issuer_mismatch", "the other CA's", pck_crl=crl(PROCESSOR_CN, "ca"))
 made("collateral_malformed", "CRL that is none", pck_crl=b"\x30\x03\x02\x01\x01")
+made("collateral_malformed", "CRL of a part", pck_crl=crl(PLATFORM_CN, "ca", partial=True))
+STRANGE = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\5\0")
+made(
+    "collateral_malformed",
+    "entry that is not understood",
+    pck_crl=crl(PLATFORM_CN, "ca", (9,), entry=STRANGE),
+)
 assert Certified(PCK_CN, "pck", PLATFORM_CN, "ca", 3, False, False) == GOOD.pck
