@@ -77,17 +77,22 @@ def verify(
     origin: str,
     keys: Iterable[NoteKey],
 ) -> Logged:
-    """Rebuild the leaf and follow the proof to a checkpoint that the log signed.
-
-    The tree size is the signed one, never one given elsewhere. Raises `Unreadable` or `Refused`.
-    """
+    """Rebuild a receipt's leaf from its salt and follow its proof. Raises `Unreadable` or `Refused`."""
     proof = read(data)
     if proof.extra is None:
         raise Unreadable("proof.salt", "no extra line: without its salt the leaf cannot be rebuilt")
     record = leaf.make(kind, proof.extra, receipt_digest, issuer_thumbprint)
+    return verify_leaf(proof, record.hash, origin=origin, keys=keys)
+
+
+def verify_leaf(proof: Proof, leaf_hash: bytes, *, origin: str, keys: Iterable[NoteKey]) -> Logged:
+    """Follow the proof of any leaf, of whatever log, to a checkpoint that the log signed.
+
+    The tree size is the signed one, never one given elsewhere. Raises `Unreadable` or `Refused`.
+    """
     signed = checkpoint.verify(proof.note, keys, origin=origin)
     stated = signed.checkpoint
-    verify_inclusion(record.hash, proof.index, stated.size, proof.path, stated.root)
+    verify_inclusion(leaf_hash, proof.index, stated.size, proof.path, stated.root)
     return Logged(proof.index, signed)
 
 

@@ -20,9 +20,8 @@ from receipts.audit.findings import Audit, Finding
 from receipts.audit.logfile import LogFile
 from receipts.audit.notices import read_notices
 from receipts.audit.rows import between
-from receipts.audit.whole import Progress, signers_of, silent
+from receipts.audit.whole import KINDS, Progress, signers_of, silent
 from receipts.checkpoint import SignedCheckpoint
-from receipts.leaf import Kind
 from receipts.merkle import leaf_hash, verify_inclusion
 from receipts.proof import Logged
 from receipts.verify.pinned import PinnedTrust
@@ -149,7 +148,7 @@ class _Sample:
         try:
             self._under_root(index)
             for checked in self._checked(index):
-                self.kinds[Kind(checked.row.kind).name.lower()] += 1
+                self.kinds[KINDS.get(checked.row.kind, "of no known kind")] += 1
                 self._judge(checked)
         except ComityError as error:
             self._wrong(error.code, f"leaf {index}: {error.text}")

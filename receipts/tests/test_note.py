@@ -303,3 +303,52 @@ def test_what_is_written_is_read_back(name: str, blob: bytes, text: str) -> None
 def test_one_key_is_one_name() -> None:
     key = SigningKey.generate()
     assert leaf.raw_thumbprint(key.thumbprint) == base64.urlsafe_b64decode(key.thumbprint + "=")
+
+
+# The example of two signers in the documentation of Go's golang.org/x/mod/sumdb/note, byte for byte.
+PETER = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"
+ENOCH = "EnochRoot+af0cfe78+ATtqJ7zOtqQtYqOo0CpvDXNlMhV3HeJDpjrASKGLWdop"
+TWO_SIGNERS = (
+    "If you think cryptography is the answer to your problem,\n"
+    "then you don't know what your problem is.\n"
+    "\n"
+    "— PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBw"
+    "JnAM=\n"
+    "— EnochRoot rwz+eBzmZa0SO3NbfRGzPCpDckykFXSdeX+MNtCOXm2/5n2tiOHp+vAF1aGrQ5ovTG01oOTGwnWLox33WWd1RvMc+QQ"
+    "=\n"
+).encode()
+
+
+@pytest.mark.parametrize("known", [[PETER], [ENOCH], [PETER, ENOCH]])
+def test_a_note_of_two_signers_holds_under_whoever_is_known(known: list[str]) -> None:
+    held = note.verify(note.read(TWO_SIGNERS), [NoteKey.read(vkey) for vkey in known])
+    assert [each.name for each in held] == [vkey.partition("+")[0] for vkey in known]
+
+
+def test_one_known_signature_that_fails_spoils_a_note_that_another_holds() -> None:
+    spoiled = TWO_SIGNERS.replace(b"rwz+eBzm", b"rwz+eBzn")
+    peter, enoch = NoteKey.read(PETER), NoteKey.read(ENOCH)
+    assert note.verify(note.read(spoiled), [peter])
+    assert code_of(lambda: note.verify(note.read(spoiled), [peter, enoch])) == "note.signature_invalid"
+
+
+@pytest.mark.parametrize("kind", [0x00, 0x02, 0x05, 0x06, 0xFF])
+def test_lines_of_other_algorithms_count_for_nothing(kind: int) -> None:
+    """Type bytes stand in key ids alone: a line of an unknown kind is a line by an unknown key."""
+    identifier = note.key_id("PeterNeumann", kind, bytes(32))
+    line = f"— PeterNeumann {base64.b64encode(identifier + b'any length').decode()}\n".encode()
+    assert len(note.verify(note.read(TWO_SIGNERS + line), [NoteKey.read(PETER)])) == 1
+    vkey = note.format_vkey("PeterNeumann", identifier, kind, bytes(32))
+    assert code_of(lambda: NoteKey.read(vkey)) == "note.key_type"
+
+
+def test_a_proof_of_any_log_s_leaf() -> None:
+    """Without salt and receipt: a leaf hash is all that is needed, whatever the leaf says."""
+    leaves = [merkle.leaf_hash(bytes([number])) for number in range(9)]
+    stated = SIGNER.sign(Checkpoint(ORIGIN, 9, merkle.root(leaves)).text)
+    parsed = proof.read(proof.write(Proof(5, tuple(merkle.inclusion_path(leaves, 5)), stated)))
+    keys = [SIGNER.key]
+    assert proof.verify_leaf(parsed, leaves[5], origin=ORIGIN, keys=keys).index == 5
+    assert (
+        code_of(lambda: proof.verify_leaf(parsed, leaves[4], origin=ORIGIN, keys=keys)) == "merkle.inclusion"
+    )

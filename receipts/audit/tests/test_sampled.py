@@ -93,6 +93,7 @@ LIES: dict[str, tuple[str, str]] = {
     "salt": ("UPDATE leaf SET salt = zeroblob(32) WHERE idx > 0", "audit.leaf"),
     "leaf-gone": ("DELETE FROM leaf WHERE idx > 0", "audit.leaf"),
     "receipt-gone": ("DELETE FROM statement", "audit.leaf_of_nothing"),
+    "kind": ("UPDATE statement SET kind = 9223372036854775807", "audit.kind"),
     "erased": ("UPDATE statement SET envelope = x''", "audit.no_tombstone"),
     "tile": ("UPDATE tile SET hashes = zeroblob(8192)", "merkle.inclusion"),
 }  # fmt: skip
