@@ -165,9 +165,10 @@ class _Sample:
     def _checked(self, index: int) -> Iterator[Checked]:
         """Its receipt; a notice was checked with the others. Raises `Refused` for a leaf of neither."""
         found = check_all(between(self.log.connection, index, index), self.signers, whole=False)
-        if not found and index not in self.noticed:
-            raise Refused("audit.leaf_of_nothing", "neither a receipt nor a notice")
-        self.kinds["notice"] += not found
+        if not found:
+            if index not in self.noticed:
+                raise Refused("audit.leaf_of_nothing", "neither a receipt nor a notice")
+            self.kinds["notice"] += 1
         yield from found
 
     def _judge(self, checked: Checked) -> None:
