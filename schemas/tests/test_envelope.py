@@ -62,6 +62,13 @@ def test_signing_the_published_example_again_gives_the_same_bytes(published: dic
     assert key.sign(encoded) == base64.b64decode(published["signature"]["der_b64"])
 
 
+def test_many_are_signed_as_each_alone() -> None:
+    payloads = [b"", b"one", b"\xff" * 40]
+    digests = [envelope.digest(KIND, payload) for payload in payloads]
+    alone = [envelope.sign(KIND, payload, SIGNER) for payload in payloads]
+    assert envelope.sign_all(KIND, payloads, digests, SIGNER) == alone
+
+
 def test_lengths_count_bytes_not_characters() -> None:
     assert envelope.pae("ä", "ö€".encode()) == b"DSSEv1 2 \xc3\xa4 5 \xc3\xb6\xe2\x82\xac"
 

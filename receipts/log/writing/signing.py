@@ -94,8 +94,8 @@ class Signer:
         return [*other.result(), *mine] if other else mine
 
     def _receipts(self, numbered: Sequence[Numbered]) -> list[bytes]:
-        key = self.keys.receipt
-        return [envelope.sign_digest(envelope.STATEMENT, one.payload, one.digest, key) for one in numbered]
+        payloads, digests = [one.payload for one in numbered], [one.digest for one in numbered]
+        return envelope.sign_all(envelope.STATEMENT, payloads, digests, self.keys.receipt)
 
     def begin_promises(self, numbered: Sequence[Numbered]) -> Callable[[], list[bytes]]:
         """Sign promises, many of them beside the receipts. They may leave only after the commit.
@@ -108,17 +108,24 @@ class Signer:
         return lambda: signed
 
     def _promises(self, numbered: Sequence[Numbered]) -> list[bytes]:
-        return [
-            self.promise(one.prepared.receipt_id, one.digest, one.leaf_hash, one.index, one.at)
+        payloads = [
+            self._promised(one.prepared.receipt_id, one.digest, one.leaf_hash, one.index, one.at)
             for one in numbered
         ]
+        digests = [envelope.digest(envelope.STATEMENT, payload) for payload in payloads]
+        return envelope.sign_all(envelope.STATEMENT, payloads, digests, self.keys.promise)
 
     def promise(self, receipt_id: str, digest: bytes, leaf_hashed: bytes, index: int, at: datetime) -> bytes:
         """One promise: a pure function of what is stored (RFC 6979), so it can be made again."""
+        payload = self._promised(receipt_id, digest, leaf_hashed, index, at)
+        return envelope.sign(envelope.STATEMENT, payload, self.keys.promise)
+
+    def _promised(
+        self, receipt_id: str, digest: bytes, leaf_hashed: bytes, index: int, at: datetime
+    ) -> bytes:
         identity = self.identity
         form = _promise_form(identity.federation, identity.domain, identity.origin)
-        payload = form.payload(receipt_id, digest.hex(), leaf_hashed.hex(), index, _promise_times(at))
-        return envelope.sign(envelope.STATEMENT, payload, self.keys.promise)
+        return form.payload(receipt_id, digest.hex(), leaf_hashed.hex(), index, _promise_times(at))
 
 
 def _predicate(draft: Prepared, fixed: tuple[str, str, str], seq: int, last: bytes) -> bytes:
