@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Final
@@ -29,7 +29,7 @@ from schemas import envelope
 from schemas.canonical import Json, read_json
 from schemas.errors import Refused
 
-MAX_CONVICTIONS: Final = 64  # documents that go along with a bundle; one alone is an uproar
+MAX_CONVICTION_BYTES: Final = 4 * 1024 * 1024  # of documents that go along with a bundle: thousands of them
 MAX_COSIGNED_LOOKED_AT: Final = 64  # checkpoints after a receipt, some minutes, that may gather cosignatures
 
 
@@ -129,6 +129,15 @@ class Reader:
         named = [parse_payload(envelope.read(data).payload, EQUIVOCATION, Convicted)[2] for (data,) in rows]
         return list(self._blobs({body.document for body in named}).values())
 
+    def _shown_convictions(self) -> Iterator[bytes]:
+        """As many as a bundle takes along, the shortest first: a long one cannot crowd out the others."""
+        total = 0
+        for document in sorted(self.convictions(), key=len):
+            total += len(document)
+            if total > MAX_CONVICTION_BYTES:
+                return
+            yield document
+
     def consistency(self, first: int, second: int) -> list[bytes]:
         """Consistency proof between two sizes. Raises `Refused` for a size that the log does not have."""
         size = self._size()
@@ -186,7 +195,7 @@ class Reader:
             ),
             blobs=self._blobs(wanted),
             disclosures=disclosures,
-            equivocations=tuple(self.convictions()[:MAX_CONVICTIONS]),
+            equivocations=tuple(self._shown_convictions()),
         )
 
     def unsettled(self, kind: str) -> list[Recorded]:

@@ -23,6 +23,7 @@ from receipts.witnessing import equivocation
 from schemas.errors import ComityError, ConfigurationError, Undecided
 
 MAX_REFUSED: Final = 256  # refused checkpoints kept for each log: evidence, not a dump for strangers
+MAX_CONVICTIONS: Final = 16  # documents kept against one log: one alone convicts it
 BUSY_S: Final = 5.0  # seconds to wait for another process's lock
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS latest (origin TEXT PRIMARY KEY, note BLOB NOT NULL) WITHOUT ROWID;
@@ -167,6 +168,11 @@ class WitnessState:
             self._keep_conviction(origin, found)
 
     def _keep_conviction(self, origin: str, document: equivocation.Equivocation) -> bool:
+        (kept,) = self._connection.execute(
+            "SELECT count(*) FROM conviction WHERE origin = ?", (origin,)
+        ).fetchone()
+        if kept >= MAX_CONVICTIONS:
+            return False
         written = self._connection.execute(
             "INSERT OR IGNORE INTO conviction (digest, origin, document) VALUES (?, ?, ?)",
             (document.digest, origin, document.write()),

@@ -17,7 +17,7 @@ from receipts.tests.test_keeping import run
 from receipts.tests.world import CLINIC, CLOUD, FEDERATION, NOW, Run
 from receipts.verify.pinned import establish
 from receipts.witnessing.equivocation import Equivocation
-from receipts.witnessing.remembered import remember
+from receipts.witnessing.remembered import MAX_OF_ONE, remember
 from schemas.canonical import sha256
 from schemas.errors import ComityError
 from schemas.primitives import format_time
@@ -28,9 +28,9 @@ def two_histories(auditor: Auditor) -> bytes:
     return two_histories_of(auditor.federation.cloud.keys.note)
 
 
-def two_histories_of(signer: NoteSigner) -> bytes:
+def two_histories_of(signer: NoteSigner, size: int = 1, other: int = 1) -> bytes:
     first, second = (
-        signer.sign(Checkpoint("cloud.fr/log", 1, root).text) for root in (bytes(32), b"\1" * 32)
+        signer.sign(Checkpoint("cloud.fr/log", size, root).text) for root in (bytes(32), bytes([other]) * 32)
     )
     return Equivocation(kind="log-same-size", first=first, second=second).write()
 
@@ -141,4 +141,22 @@ async def test_remembering_asks_the_log_itself(auditor: Auditor) -> None:
     assert await remember(log, held, document, NOW) is not None
     assert await remember(log, held, document, NOW) is None
     assert await log.convictions() == [document]
+    await log.close()
+
+
+async def test_who_equivocates_without_end_does_not_fill_our_log(auditor: Auditor) -> None:
+    """Documents against oneself are free to make: what says nothing new is not said."""
+    federation = auditor.federation
+    signer = federation.cloud.keys.note
+    log = await federation.clinic.open(auditor.folder)
+    papers = bundles.Bundle({}, charter=federation.charter,
+                            manifests=tuple(federation.clinic.documents.manifests.values()))  # fmt: skip
+    held = establish(papers, federation.trust())
+    assert await remember(log, held, two_histories_of(signer, 90), NOW) is not None
+    for other in range(2, 6):
+        assert await remember(log, held, two_histories_of(signer, 90, other), NOW) is None
+        assert await remember(log, held, two_histories_of(signer, 90 + other), NOW) is None
+    said = [await remember(log, held, two_histories_of(signer, size), NOW) for size in range(80, 0, -5)]
+    assert sum(each is not None for each in said) == MAX_OF_ONE - 1
+    assert len(await log.convictions()) == MAX_OF_ONE
     await log.close()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from receipts import merkle, note
+from receipts.checkpoint import Checkpoint
 from receipts.log import TransparencyLog
 from receipts.note import Note, NoteSigner
 from receipts.statements.promise import InclusionPromise, promise_payload
@@ -17,6 +19,7 @@ from receipts.tests.conftest import code_of
 from receipts.tests.world import Domain, drafts
 from receipts.witnessing import equivocation
 from receipts.witnessing.equivocation import Equivocation
+from receipts.witnessing.state import MAX_CONVICTIONS, WitnessState
 from receipts.witnessing.tests.trees import LEAVES, LOG, ORIGIN, OTHER, SIGNER, TIME, proof, signed, tree
 from schemas import envelope
 from schemas.errors import Refused, Unreadable
@@ -171,3 +174,17 @@ def test_another_leaf_than_was_promised_convicts() -> None:
 def test_a_promise_that_was_kept_or_never_made(changes: dict[str, object], code: str) -> None:
     document = changed(BROKEN, **changes)
     assert code_of(lambda: equivocation.convict_promise(document, [PROMISING.public], [LOG.key])) == code
+
+
+def test_a_witness_keeps_some_documents_against_a_log_and_not_all(tmp_path: Path) -> None:
+    """Whoever equivocates can make them without end; one is enough."""
+    state = WitnessState.open(tmp_path / "witness.db", logs={ORIGIN: [LOG.key]}, signers=[SIGNER])
+
+    def document(number: int) -> bytes:
+        other = LOG.sign(Checkpoint(ORIGIN, 5, bytes([number]) * 32).text)
+        return changed(SAME_SIZE, second=other).write()
+
+    kept = [state.add_conviction(document(number)) for number in range(MAX_CONVICTIONS + 5)]
+    assert kept == [True] * MAX_CONVICTIONS + [False] * 5
+    assert state.convicted == MAX_CONVICTIONS
+    state.close()
