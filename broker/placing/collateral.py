@@ -32,6 +32,7 @@ FETCH_S: Final = 5.0  # seconds for a whole bundle, as for one document of evide
 AT_ONCE: Final = 8  # pieces on their way; a border answers 64 requests at a time, of all its peers
 MAX_HELD: Final = 16  # domains whose bundles are held: 128 MiB if each were as large as it may be
 RETRY_S: Final = 30.0  # seconds before a bundle that could not be had, or did not hold, is asked for again
+RENEW_S: Final = 30.0  # seconds that one bundle of a domain counts at least: operators renew theirs daily
 
 Fetch = Callable[[str, str], Awaitable[bytes]]
 """(domain, digest in hex) → the document's bytes. Raises `ComityError`."""
@@ -62,6 +63,8 @@ class PeerCollateral:
     _held: dict[str, Supply] = field(default_factory=dict)
     _failed: dict[str, tuple[str, float]] = field(default_factory=dict)
     """Domain → the name that was tried in vain, and when it may be tried again (monotonic seconds)."""
+    _renewed: dict[str, float] = field(default_factory=dict)
+    """Domain → when its bundle came (monotonic seconds)."""
     _turns: dict[str, asyncio.Lock] = field(default_factory=dict)
 
     async def of(self, domain: str) -> Supply:
@@ -70,10 +73,12 @@ class PeerCollateral:
         if name is None:
             return NOTHING
         async with self._turns.setdefault(domain, asyncio.Lock()):
-            held = self._held.get(domain, NOTHING)
+            held, now = self._held.get(domain, NOTHING), time.monotonic()
             tried, again = self._failed.get(domain, ("", 0.0))
-            if held.name == name or (tried == name and time.monotonic() < again):
-                return held if held.name == name else NOTHING
+            if held.name == name or (held.name and now < self._renewed[domain] + RENEW_S):
+                return held
+            if tried == name and now < again:
+                return NOTHING
             try:
                 async with asyncio.timeout(FETCH_S):
                     return self._keep(domain, await self._take(domain, name, held))
@@ -110,7 +115,7 @@ class PeerCollateral:
     def _keep(self, domain: str, supply: Supply) -> Supply:
         self._failed.pop(domain, None)
         self._held.pop(domain, None)
-        self._held[domain] = supply
+        self._held[domain], self._renewed[domain] = supply, time.monotonic()
         while len(self._held) > MAX_HELD:
             del self._held[next(iter(self._held))]
         return supply

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Final
 
 from attestation.appraise import NodeAppraisal
 from broker.journey import Journey
@@ -34,6 +35,10 @@ from schemas.canonical import Json, jcs, sha256, write_json
 from schemas.papers.trust import FederationTrust
 from schemas.policy.layers import Decision, Layers
 from schemas.primitives import format_time
+
+MAX_SUPPLIES: Final = (
+    1024  # names of bundles remembered; what is forgotten is merely offered to the log again
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +123,8 @@ class Placements:
         (issued,) = await self.log.issue(
             [draft], keep=Keep(journey.wire_id, evidence=kept), record=self._ahead(journey, choice)
         )
+        if len(self._supplies) >= MAX_SUPPLIES:
+            self._supplies.clear()
         self._supplies.add(shown.collateral.name)
         journey.recorded = True
         return issued

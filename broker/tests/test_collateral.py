@@ -93,7 +93,20 @@ async def test_evidence_that_brings_everything_asks_for_nothing(parties: Parties
     assert provider.asked == [provider.digest]
 
 
-async def test_a_new_bundle_costs_its_new_pieces_alone(provider: Provider) -> None:
+async def test_a_domain_that_renews_without_end_is_fetched_from_now_and_then(provider: Provider) -> None:
+    provider.keep()
+    held = PeerCollateral(provider.parties.trust, provider.fetch, lambda _: provider.name)
+    first, asked = await held.of(PROVIDER), len(provider.asked)
+    provider.pieces.append(b"another")
+    provider.keep()
+    assert await held.of(PROVIDER) is first
+    assert len(provider.asked) == asked
+
+
+async def test_a_new_bundle_costs_its_new_pieces_alone(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collateral, "RENEW_S", 0.0)
     provider.keep()
     held = PeerCollateral(provider.parties.trust, provider.fetch, lambda _: provider.name)
     first = await held.of(PROVIDER)
