@@ -18,6 +18,7 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 import aiohttp
+import msgspec
 
 from schemas.errors import ConfigurationError, Refused, Undecided
 
@@ -27,6 +28,7 @@ MAX_TELEMETRY_BYTES: Final = 1024 * 1024  # of /metrics or /slots
 CONNECT_S: Final = 2.0  # s; the engine is on this machine
 STALL_S: Final = 120.0  # s of silence from the engine: a long prompt on one slow core takes a minute
 TELEMETRY_S: Final = 2.0  # s for one reading
+MAX_TOGETHER: Final = 1024  # characters of texts that become one: a window of such frames is still little
 RECEIVE_BYTES: Final = 256 * 1024  # held by the kernel for one answer: a slow reader soon slows the engine
 _JSON: Final = {"Content-Type": "application/json"}
 
@@ -53,9 +55,11 @@ class EngineAddress:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """Text of the only choice."""
+    """Text of the only choice: what the engine had said since the last look at it."""
 
     text: str
+    deltas: int
+    """Of the engine's own, mostly a token each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +116,12 @@ class EngineClient:
             async with await self._post(body) as response:
                 if response.status != 200:
                     raise _refusal(response.status, await response.content.read(MAX_ERROR_BYTES))
-                async with aclosing(_events(response)) as events:
-                    async for data in events:
-                        for event in reading.take(data):
+                async with aclosing(_lines(response)) as arriving:
+                    async for lines in arriving:
+                        for event in reading.take(lines):
                             yield event
+                        if reading.failure:
+                            raise reading.failure
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Undecided("engine.lost", f"the engine broke off: {type(error).__name__}") from None
         yield reading.end()
@@ -152,41 +158,82 @@ class EngineClient:
 
 
 @dataclass(slots=True)
+class _Piece:
+    """What came at once, in order. Short texts next to each other are one delta."""
+
+    _found: list[Delta | Choices] = field(default_factory=list)
+    _texts: list[str] = field(default_factory=list)
+    _length: int = 0
+
+    def add(self, said: str | Choices) -> None:
+        if isinstance(said, Choices):
+            self._found = [*self.end(), said]
+        elif said:
+            if self._length + len(said) > MAX_TOGETHER:
+                self.end()
+            self._texts.append(said)
+            self._length += len(said)
+
+    def end(self) -> list[Delta | Choices]:
+        """All of it, in order."""
+        if self._texts:
+            self._found.append(Delta("".join(self._texts), len(self._texts)))
+            self._texts, self._length = [], 0
+        return self._found
+
+
+@dataclass(slots=True)
 class _Reading:
     """The state of one stream while it is being read."""
 
     plain: bool
+    failure: Undecided | None = None
+    """Why the engine's words end here; what it had said before counts."""
     _finish: str | None = None
     _usage: dict[str, Any] = field(default_factory=dict)
     _timings: dict[str, Any] = field(default_factory=dict)
     _deltas: int = 0
     _done: bool = False
 
-    def take(self, data: bytes) -> list[Event]:
-        """The events in one `data:` line."""
+    def take(self, lines: list[bytes]) -> list[Delta | Choices]:
+        """What some lines of a server-sent event stream say."""
+        piece = _Piece()
+        try:
+            for line in lines:
+                for choice in self._choices(line):
+                    piece.add(self._said(choice))
+        except Undecided as error:
+            self.failure = error
+        return piece.end()
+
+    def _choices(self, line: bytes) -> list[dict[str, Any]]:
+        if line.startswith(b"error:"):
+            raise Undecided("engine.failed", "the engine failed while it answered")
+        if not line.startswith(b"data:"):
+            return []
+        data = line[5:].strip()
         if data == b"[DONE]":
             self._done = True
             return []
         try:
-            chunk = json.loads(data)
-        except (ValueError, RecursionError):
+            chunk = msgspec.json.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise Undecided("engine.failed", "the engine sent something that is not JSON") from None
         if not isinstance(chunk, dict) or "error" in chunk:
             raise Undecided("engine.failed", "the engine failed while it answered")
         self._usage = _dict(chunk.get("usage")) or self._usage
         self._timings = _dict(chunk.get("timings")) or self._timings
-        choices = chunk.get("choices")
-        found = [self._event(choice) for choice in choices if isinstance(choice, dict)] if choices else []
-        return [event for event in found if event]
+        return [choice for choice in chunk.get("choices") or () if isinstance(choice, dict)]
 
-    def _event(self, choice: dict[str, Any]) -> Event | None:
+    def _said(self, choice: dict[str, Any]) -> str | Choices:
+        """Its text where a text is all that it is."""
         if reason := choice.get("finish_reason"):
             self._finish = str(reason)
         delta = {key: value for key, value in _dict(choice.get("delta")).items() if value is not None}
         if delta.keys() - {"role"}:
             self._deltas += 1
         if self.plain and delta.keys() <= {"role", "content"}:
-            return Delta(str(delta["content"])) if delta.get("content") else None
+            return str(delta.get("content", ""))
         return Choices([{"index": 0, "delta": delta, **_beside(choice)}])
 
     def end(self) -> Finished:
@@ -204,19 +251,14 @@ class _Reading:
         )
 
 
-async def _events(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
-    """The `data:` lines of a server-sent event stream."""
+async def _lines(response: aiohttp.ClientResponse) -> AsyncGenerator[list[bytes], None]:
+    """The lines of the stream: at each step those that have arrived whole."""
     rest = b""
     async for piece in response.content.iter_any():
-        lines = (rest + piece).split(b"\n")
-        rest = lines.pop()
+        *lines, rest = (rest + piece).split(b"\n")
         if len(rest) > MAX_EVENT_BYTES:
             raise Undecided("engine.failed", "the engine sent an event without end")
-        for line in lines:
-            if line.startswith(b"data:"):
-                yield line[5:].strip()
-            elif line.startswith(b"error:"):
-                raise Undecided("engine.failed", "the engine failed while it answered")
+        yield lines
 
 
 def _refusal(status: int, body: bytes) -> Refused | Undecided:

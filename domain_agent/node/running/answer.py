@@ -64,7 +64,7 @@ class AnswerWriter:
     async def add(self, event: Delta | Choices, now: float) -> None:
         """Take what the engine gave; send it now or soon. Raises `Refused` (`node.output_bytes`)."""
         first = not self._output
-        self.deltas += 1
+        self.deltas += event.deltas if isinstance(event, Delta) else 1
         if isinstance(event, Choices):
             await self._add_choices(event)
             return

@@ -15,7 +15,7 @@ from typing import Final
 from domain_agent.node.engine.client import Event
 from schemas.errors import ComityError, Undecided
 
-READ_AHEAD: Final = 64  # events: two windows of frames; one event is a token
+READ_AHEAD: Final = 16  # events: half a window of frames; one is what had come when the engine was looked at
 
 
 class Feed:

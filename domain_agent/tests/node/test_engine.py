@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -71,6 +72,36 @@ async def test_an_engine_that_errs_in_mid_stream_is_no_normal_end(founded: Found
     assert ending == Ending("failed", "engine.failed", "error")
 
 
+@pytest.mark.parametrize("broken", [b"data: nonsense\n\n", b"error: x\n\n"])
+async def test_what_came_just_before_an_error_counts(founded: Founded, broken: bytes) -> None:
+    """Three words and the error in one piece: the words are delivered, committed to and counted."""
+
+    async def script(response: Any, _: dict[str, Any]) -> None:
+        await response.write(b"".join(map(said, ("one ", "two ", "three "))) + broken + said("never"))
+
+    async with ScriptedEngine(script) as engine, bench(founded, engine.address) as node:
+        attempt = node.consumer.order(node.facts, chat("hi"))
+        assert await node.run(attempt) == Ending("partial", "engine.failed", "error")
+    assert attempt.text == "one two three "
+    assert attempt.end
+    assert attempt.end.usage.output_tokens == 3
+
+
+async def test_texts_that_came_together_keep_their_place_around_a_choice(founded: Founded) -> None:
+    other = {"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": "{}"}}]}
+
+    async def script(response: Any, _: dict[str, Any]) -> None:
+        between = json.dumps({"choices": [{"index": 0, "delta": other}]}).encode()
+        await response.write(said("one ") + said("two ") + b"data: " + between + b"\n\n" + said("three"))
+        await finish(response)
+
+    async with ScriptedEngine(script) as engine, bench(founded, engine.address) as node:
+        attempt = node.consumer.order(node.facts, chat("hi", tools=[{"type": "function"}]))
+        assert await node.run(attempt) == Ending("ok", "ok", "stop")
+    deltas = [choice["delta"] for choice in attempt.choices]
+    assert deltas[:4] == [{"content": "one "}, {"content": "two "}, other, {"content": "three"}]
+
+
 async def test_an_end_without_done_is_no_end(founded: Founded) -> None:
     async def script(response: Any, _: dict[str, Any]) -> None:
         await say(response, "cut")
@@ -107,3 +138,8 @@ async def test_text_far_longer_than_a_chunk_is_cut_between_characters(founded: F
 )
 def test_only_loopback_and_sockets_are_local(url: str, local: bool) -> None:
     assert EngineAddress(url).is_local is local
+
+
+def said(text: str) -> bytes:
+    """One event with a word of the answer."""
+    return b"data: " + json.dumps({"choices": [{"index": 0, "delta": {"content": text}}]}).encode() + b"\n\n"
