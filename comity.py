@@ -55,14 +55,14 @@ def attest(arguments: list[str]) -> int:
 def receipt(arguments: list[str]) -> int:
     """verify and show receipts, offline"""
     from broker.select.replayed import SELECTION
-    from receipts.commands import main as run
+    from receipts.commands.receipt import main as run
 
     return run(arguments, selection=SELECTION)
 
 
 def log(arguments: list[str]) -> int:
     """check a transparency log, or write to one's own"""
-    from receipts.log_commands import main as run
+    from receipts.commands.log import main as run
 
     def opener(settings: Path) -> AbstractAsyncContextManager[TransparencyLog]:
         from broker.starting.assemble import own_log

@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import _lru_cache_wrapper
 from typing import Final, cast
 
-from attestation import der, endorsements, narrow, x509
+from attestation import endorsements, narrow
 from attestation.gpu import appraise as appraised
 from attestation.gpu import documents as offered
 from attestation.gpu import kept as known
@@ -23,6 +23,7 @@ from attestation.gpu.rim import check as demanded
 from attestation.gpu.rim import manifest
 from attestation.gpu.spdm import blocks
 from attestation.gpu.spdm import opaque as fields
+from attestation.pki import der, x509
 from attestation.snp import appraisal
 from attestation.snp.origin import chain, revocation
 from attestation.tdx import kept, quote

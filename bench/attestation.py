@@ -31,11 +31,11 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from attestation.appraise import appraise_snp
 from attestation.expected import Expectations
 from attestation.memory import forget
+from attestation.pki.x509 import read_certificate, read_crl, verify_pss
 from attestation.snp.appraisal import KEPT_RESULTS
 from attestation.snp.report import read_report
 from attestation.testing.expectations import snp_toml
 from attestation.testing.forge import NOW, Forge
-from attestation.x509 import read_certificate, read_crl, verify_pss
 
 WARM_FLOOR = 0.85
 COLD_FLOOR = 0.6

@@ -29,7 +29,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
-from attestation import ecdsa
 from attestation.appraise import appraise_nvidia
 from attestation.expected import Expectations
 from attestation.gpu.forms import Devices
@@ -37,6 +36,7 @@ from attestation.gpu.node.devices import DeviceInput
 from attestation.gpu.pki.signature import verify_link
 from attestation.gpu.rim.manifest import verify_manifest
 from attestation.memory import forget
+from attestation.pki import ecdsa
 from attestation.testing.nvidia import NOW, GpuForge, root_toml
 from attestation.testing.nvidia_manifest import ManifestForge, manifests_for
 from attestation.testing.nvidia_node import VBIOS, BoardForge, board_manifests

@@ -35,6 +35,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from attestation.appraise import appraise_dcap
 from attestation.expected import Expectations
 from attestation.memory import forget
+from attestation.pki.x509 import read_certificate, read_crl
 from attestation.tdx.collateral.documents import gather
 from attestation.tdx.origin import verify
 from attestation.tdx.origin.chain import split_pem
@@ -44,7 +45,6 @@ from attestation.tdx.quote import read_quote
 from attestation.tdx.tests import recorded
 from attestation.testing.intel import IntelForge
 from attestation.testing.intel_documents import NOW
-from attestation.x509 import read_certificate, read_crl
 from bench.attestation import interleaved
 from schemas.primitives import parse_time
 

@@ -27,7 +27,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from broker.program import THREAD_TURN_S
+from broker.starting.program import THREAD_TURN_S
 from receipts import merkle, proof
 from receipts.audit.checking import check_all
 from receipts.audit.findings import Audit

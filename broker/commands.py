@@ -25,8 +25,8 @@ def main(argv: list[str]) -> int:
 
 
 def _serve(path: Path) -> int:
-    from broker.config import BrokerConfig
-    from broker.program import serve
+    from broker.starting.config import BrokerConfig
+    from broker.starting.program import serve
 
     return serve(BrokerConfig.load(path))
 

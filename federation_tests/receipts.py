@@ -17,8 +17,8 @@ from federation_tests.plan import CLINIC
 from federation_tests.world import World
 from receipts import bundle as bundles
 from receipts.audit.logfile import LogFile
-from receipts.commands import load_trust
-from receipts.take import take
+from receipts.commands.receipt import load_trust
+from receipts.commands.take import take
 from receipts.verify import verify_bundle
 from schemas.policy.policy_set import PolicySet
 

@@ -20,8 +20,8 @@ from typing import Any, Final
 import httpx
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
-from broker.config import BrokerConfig
-from broker.program import Running, running
+from broker.starting.config import BrokerConfig
+from broker.starting.program import Running, running
 from domain_agent import config as agent_config
 from domain_agent.agent import Agent
 from domain_agent.node import config as node_config

@@ -18,6 +18,7 @@ from typing import Final
 from attestation.collateral.service import Service
 from attestation.endorsements import recognise
 from attestation.expected import Expectations
+from attestation.pki.x509 import Certificate, Crl, read_certificate, read_crl
 from attestation.result import AttestationResult
 from attestation.snp.appraise import appraise_report
 from attestation.snp.origin.chain import AMD_ROOTS, verify_issuers
@@ -25,7 +26,6 @@ from attestation.snp.origin.revocation import is_fresh, verify_crl
 from attestation.snp.origin.verify import NAMES
 from attestation.snp.products import PRODUCTS, Product, product_of_cpuid
 from attestation.snp.report import SIGNING_KEYS, Report, read_report
-from attestation.x509 import Certificate, Crl, read_certificate, read_crl
 from schemas.errors import ConfigurationError, Refused, Undecided, Unreadable
 
 AMD: Final = "https://kdsintf.amd.com"

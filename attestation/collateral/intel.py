@@ -15,6 +15,7 @@ from urllib.parse import unquote_to_bytes
 from attestation.collateral.pieces import Pieces
 from attestation.collateral.service import Answer, Service
 from attestation.endorsements import recognise
+from attestation.pki.x509 import Certificate, read_crl
 from attestation.tdx.collateral.documents import Kind, Signed, gather
 from attestation.tdx.collateral.endorsed import fits_identity, fits_tcb_info, verify_document
 from attestation.tdx.collateral.rollback import name_of
@@ -30,7 +31,6 @@ from attestation.tdx.origin.chain import PckChain, Roots
 from attestation.tdx.origin.revocation import verify_crl
 from attestation.tdx.origin.verify import authenticate
 from attestation.tdx.quote import Quote, read_quote
-from attestation.x509 import Certificate, read_crl
 from schemas.errors import Refused, Undecided, Unreadable
 
 INTEL: Final = "https://api.trustedservices.intel.com"

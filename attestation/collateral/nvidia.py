@@ -33,7 +33,7 @@ from attestation.gpu.rim.issues import Slot, hold_issue, slots_of
 from attestation.gpu.rim.manifest import Manifest, verify_manifest
 from attestation.gpu.spdm.report import Report
 from attestation.gpu.verify import authenticate
-from attestation.x509 import Certificate
+from attestation.pki.x509 import Certificate
 from schemas.errors import Refused, Undecided
 
 MANIFESTS: Final = "https://rim.attestation.nvidia.com"

@@ -24,8 +24,8 @@ from attestation.gpu.rim.issues import Chosen
 from attestation.gpu.show import state_device
 from attestation.gpu.spdm.report import Report, is_report, read_next, read_report, standing_of
 from attestation.gpu.verify import Origin, authenticate, check_nonce, check_signature
+from attestation.pki.x509 import read_certificate
 from attestation.result import AttestationResult, Check, decide, failed, renamed
-from attestation.x509 import read_certificate
 from schemas.canonical import sha256
 from schemas.errors import ComityError, Refused
 from schemas.proof.evidence import DeviceState

@@ -16,7 +16,7 @@ from typing import Final
 from attestation.endorsements import MAX_DOCUMENT_BYTES, recognise
 from attestation.gpu.pki.chain import CHAIN_LENGTH
 from attestation.gpu.rim.issues import Offer
-from attestation.x509 import read_certificate
+from attestation.pki.x509 import read_certificate
 from schemas.canonical import Json, read_json, sha256
 from schemas.errors import Refused, Unreadable
 

@@ -18,7 +18,7 @@ from attestation.gpu.pki.roots import Roots
 from attestation.gpu.pki.signature import p384_of, verify_link, verify_raw
 from attestation.gpu.spdm.opaque import CHIP_INFO, DRIVER, FWID
 from attestation.gpu.spdm.report import Report, read_report
-from attestation.pins import Pin
+from attestation.pki.pins import Pin
 from attestation.result import Check, compared, failed, not_evaluated, passed, undecided
 from schemas.errors import ComityError, Refused, Undecided
 

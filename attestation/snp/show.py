@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from attestation.endorsements import gather
+from attestation.pki.x509 import read_certificate
 from attestation.snp.azure import AzureParts, read_quote
 from attestation.snp.forms import Evidence
 from attestation.snp.origin.chain import Chain
 from attestation.snp.products import line_of_cpuid, product_of_cpuid
 from attestation.snp.report import PLATFORM_BITS, POLICY_BITS, SIGNING_KEYS, Report
-from attestation.x509 import read_certificate
 from schemas.canonical import Json
 from schemas.errors import Refused, Unreadable
 from schemas.primitives import format_time

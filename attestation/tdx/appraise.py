@@ -13,6 +13,7 @@ from functools import partial
 from math import inf
 from typing import Final, NamedTuple
 
+from attestation.pki.x509 import Crl
 from attestation.result import AttestationResult, Check, Verdict, decide, failed
 from attestation.snp.azure import AzureParts
 from attestation.tdx.collateral.documents import NOTHING, Offered, gather, memorable
@@ -33,7 +34,6 @@ from attestation.tdx.quote import Quote, Tee, check_quote, read_quote
 from attestation.tdx.show import notes, state
 from attestation.tdx.tcb.judge import Judged, judge_tcb
 from attestation.tdx.tcb.whatif import Asked, other_evaluations
-from attestation.x509 import Crl
 from schemas.canonical import Json, sha256
 from schemas.errors import Unreadable
 

@@ -9,8 +9,8 @@ from functools import lru_cache
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
-from attestation.der import encode_oid
-from attestation.x509 import PSS_ALGORITHMS
+from attestation.pki.der import encode_oid
+from attestation.pki.x509 import PSS_ALGORITHMS
 
 PSS = PSS_ALGORITHMS[0]
 _KEYS = rsa.RSAPublicKey | ec.EllipticCurvePublicKey

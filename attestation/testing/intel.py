@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.x509.oid import NameOID
 
-from attestation.der import encode_oid
+from attestation.pki.der import encode_oid
 from attestation.tdx.origin.pck import SGX_EXTENSION
 from attestation.testing.der import integer, sequence, tlv
 from attestation.testing.intel_documents import EXPIRES, ISSUED, NOW, evaluations, qe_identity, tcb_info

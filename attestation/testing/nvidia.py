@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.x509.oid import NameOID
 
-from attestation.der import encode_oid
+from attestation.pki.der import encode_oid
 from attestation.testing.der import sequence, tlv
 from attestation.testing.nvidia_report import NONCE, Fields, gpu_fields, make_report, switch_fields
 

@@ -10,10 +10,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attestation import der
+from attestation.pki import der
+from attestation.pki.x509 import _extension, _short, extensions_of, read_certificate
 from attestation.testing import der as forged
 from attestation.testing.forge import Forge
-from attestation.x509 import _extension, _short, extensions_of, read_certificate
 from schemas.errors import Unreadable
 
 FORGE = Forge.of("Turin")

@@ -16,10 +16,10 @@ from attestation.endorsements import (
     read_table,
     recognise,
 )
+from attestation.pki.x509 import read_certificate
 from attestation.snp.tests.judging import judge
 from attestation.testing.forge import Forge
 from attestation.tests import recorded
-from attestation.x509 import read_certificate
 from schemas.errors import Unreadable
 
 FORGE = Forge.of("Genoa")

@@ -15,8 +15,8 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from broker.config import Limits
 from broker.problems import RequestProblem, Shed, Unavailable
+from broker.starting.config import Limits
 from schemas.descriptors.request import RequestDescriptor
 from schemas.primitives import parse_time
 

@@ -17,8 +17,8 @@ from typing import Final
 import uvicorn
 from starlette.types import ASGIApp
 
-from broker.config import Listen, ServerCertificate
 from broker.edge.gate import Gate
+from broker.starting.config import Listen, ServerCertificate
 from schemas.errors import ConfigurationError
 
 KEEP_ALIVE_S: Final = 75  # seconds that an idle connection stays open; longer than common proxies' 60

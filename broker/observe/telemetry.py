@@ -18,9 +18,9 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanLimits, SpanProcesso
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import Tracer
 
-from broker.config import Observe
 from broker.observe.metrics import Metrics
 from broker.observe.traces import TraceStore
+from broker.starting.config import Observe
 from federation.observe.logs import start_logging
 from federation.observe.spans import SpanFile, otlp_processor
 

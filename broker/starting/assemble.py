@@ -12,7 +12,6 @@ from pathlib import Path
 
 from attestation.expected import Expectations
 from broker.answering import Answering
-from broker.config import ANY, BrokerConfig
 from broker.directory import Directory
 from broker.dispatch import Dispatcher
 from broker.observe.metrics import Metrics
@@ -30,6 +29,7 @@ from broker.select.cost import Weights
 from broker.select.predict import Predictor
 from broker.service import Service
 from broker.shelf import Shelf
+from broker.starting.config import ANY, BrokerConfig
 from broker.starting.ledger import open_log, own_witness
 from broker.starting.papers import read_expectations, read_rules, read_trust
 from broker.witnesses import circle

@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from broker.config import BrokerConfig
 from broker.placing.decide import Rulebook
+from broker.starting.config import BrokerConfig
 from broker.starting.papers import TrustFiles
 from broker.witnesses import open_witness
 from receipts.cosignature import SUBTREE, Cosigner

@@ -8,8 +8,8 @@ from typing import Final
 
 from attestation.expected import Expectations
 from attestation.narrow import check_roots
-from broker.config import ANY, BrokerConfig
 from broker.placing.decide import Rulebook
+from broker.starting.config import ANY, BrokerConfig
 from receipts.log import Documents
 from schemas import envelope
 from schemas.errors import ConfigurationError, Refused, Unreadable

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.config import BrokerConfig, Keys, Limits, Listen, Negotiation, Observe, Weights
-from broker.toml import read_settings
+from broker.starting.config import BrokerConfig, Keys, Limits, Listen, Negotiation, Observe, Weights
+from broker.starting.toml import read_settings
 from schemas.errors import ConfigurationError
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "broker.toml"

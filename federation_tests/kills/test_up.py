@@ -13,7 +13,7 @@ from examples import up
 from federation_tests.kills.town import HOME, Town
 from federation_tests.plan import CLINIC, CLOUD
 from federation_tests.sse import request
-from receipts.commands import load_trust
+from receipts.commands.receipt import load_trust
 
 
 async def test_the_file_says_how_to_use_what_runs(here: Town, tmp_path: Path) -> None:

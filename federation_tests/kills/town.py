@@ -27,7 +27,8 @@ from federation_tests.engine import ScriptedEngine, asked_for, echo, new_engine
 from federation_tests.plan import CLINIC, CLOUD, Changes, found_scripted
 from federation_tests.sse import Streamed, lines, request
 from federation_tests.world import point_at
-from receipts import commands, log_commands
+from receipts.commands import log as log_commands
+from receipts.commands import receipt as commands
 from receipts.leaf import Kind
 from schemas import envelope
 from schemas.errors import ComityError

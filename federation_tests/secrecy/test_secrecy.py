@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from broker.config import BrokerConfig
+from broker.starting.config import BrokerConfig
 from federation.observe.logs import JsonLines
 from federation_tests.engine import asked_for
 from federation_tests.hostile.lying import ONE_NODE_EACH

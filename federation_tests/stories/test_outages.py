@@ -67,7 +67,7 @@ async def test_an_answer_that_loses_the_bus_ends_in_type(make_world: MakeWorld) 
 
 
 async def test_a_draining_broker_finishes_what_runs_and_takes_nothing_new(make_world: MakeWorld) -> None:
-    """What SIGTERM does (broker/program.py): streams end whole, new requests are told to go elsewhere."""
+    """What SIGTERM does (broker/starting/program.py): streams end whole, new requests go elsewhere."""
     world = await make_world(Changes(domains=(CLINIC,)))
     go_on, engine = asyncio.Event(), world.engines["ward-1"]
     engine.script = hold_after("one ", until=go_on, then=("two ",))

@@ -20,8 +20,8 @@ from receipts.audit.pair import audit_pair
 from receipts.audit.sampled import MAX_SAMPLE, Sampling, audit_sample
 from receipts.audit.whole import Progress as Report
 from receipts.audit.whole import audit_log
-from receipts.commands import load_trust
-from receipts.take import read_policies
+from receipts.commands.receipt import load_trust
+from receipts.commands.take import read_policies
 from receipts.verify.pinned import establish
 from receipts.verify.replay.selection import Selection
 from schemas.errors import ComityError, ConfigurationError

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
 from receipts import spreadsheet
-from receipts.page import Page
+from receipts.commands.page import Page
 from schemas.canonical import Json
 
 MAX_FINDINGS: Final = 10_000  # listed; beyond them they are only counted

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import receipts.commands as receipt_commands
+import receipts.commands.receipt as receipt_commands
 from receipts import bundle as bundles
-from receipts import log_commands
 from receipts.bundle import Bundle
+from receipts.commands import log as log_commands
 from receipts.tests.conftest import code_of
 from receipts.tests.world import CLINIC, Domain, Federation, Run, drafts, expected_toml
 from receipts.verify.claim import CLAIMS

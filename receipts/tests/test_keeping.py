@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from receipts.audit.tests.conftest import Auditor, auditor, codes
+from receipts.commands.keeping import Opener
+from receipts.commands.log import main
 from receipts.log import TransparencyLog
-from receipts.log_commands import main
-from receipts.log_keeping import Opener
 from receipts.retention import retention
 from receipts.statements.fields import Retention
 from receipts.statements.notice import Accusation, Gap, check_accusation, read_notice

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receipts import checkpoint, merkle
+from receipts.commands.log import main
 from receipts.log import static, store
 from receipts.log.tiles import WIDTH, TileSource, Tree
-from receipts.log_commands import main
 from receipts.tests.conftest import code_of
 from receipts.tests.world import CLINIC, Domain, drafts
 from schemas.errors import ComityError, Refused, Unreadable

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from receipts.audit.tests.conftest import Auditor, auditor
-from receipts.commands import main
+from receipts.commands.receipt import main
 from receipts.tests.world import CLINIC, NOW, Run
 from schemas.errors import ConfigurationError, Refused
 from schemas.primitives import format_time

@@ -37,11 +37,11 @@ from attestation.gpu.tests.judging import (
     manifests_of,
     toml,
 )
+from attestation.pki.x509 import read_certificate
 from attestation.testing.nvidia import NOW, GpuForge, pem
 from attestation.testing.nvidia_report import NONCE
 from attestation.testing.nvidia_status import Answer, asked
 from attestation.testing.nvidia_token import TokenForge
-from attestation.x509 import read_certificate
 from schemas.errors import ComityError, ConfigurationError, Refused, Undecided
 from schemas.keys import SigningKey
 

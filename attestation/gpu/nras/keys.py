@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from attestation.gpu.nras.token import decode_part
 from attestation.gpu.pki.roots import Roots
 from attestation.gpu.pki.signature import p384_of, verify_link
-from attestation.pins import Pin
-from attestation.x509 import Certificate, read_certificate
+from attestation.pki.pins import Pin
+from attestation.pki.x509 import Certificate, read_certificate
 from schemas.canonical import Json, read_json
 from schemas.errors import Refused, Undecided, Unreadable
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal
 
-from attestation import der
-from attestation.der import encode_oid
 from attestation.gpu.pki.constraints import FWID_HOPPER, TCB_INFO, stated
-from attestation.x509 import Certificate, read_certificate
+from attestation.pki import der
+from attestation.pki.der import encode_oid
+from attestation.pki.x509 import Certificate, read_certificate
 from schemas.errors import Refused, Unreadable
 
 CHAIN_LENGTH: Final = 5

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from attestation import der
-from attestation.der import encode_oid
-from attestation.x509 import CACHED_CERTIFICATES, Certificate, extensions_of, read_certificate
+from attestation.pki import der
+from attestation.pki.der import encode_oid
+from attestation.pki.x509 import CACHED_CERTIFICATES, Certificate, extensions_of, read_certificate
 from schemas.errors import Refused, Unreadable
 
 _BASIC, _USAGE, _SKI, _AKI = (encode_oid(f"2.5.29.{n}") for n in (19, 15, 14, 35))

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-from attestation.pins import Pin
-from attestation.x509 import Certificate
+from attestation.pki.pins import Pin
+from attestation.pki.x509 import Certificate
 from schemas.errors import Refused
 
 Anchor: TypeAlias = Literal["device", "manifest", "service"]

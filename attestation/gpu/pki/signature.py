@@ -1,6 +1,6 @@
 """ECDSA on P-384 with SHA-384, the one algorithm of NVIDIA's devices and manifests (FIPS 186-5 6.4.2).
 
-What `attestation.ecdsa` says of both its forms holds here. A failure is never remembered.
+What `attestation.pki.ecdsa` says of both its forms holds here. A failure is never remembered.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Final
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from attestation.ecdsa import Ecdsa
-from attestation.x509 import read_certificate
+from attestation.pki.ecdsa import Ecdsa
+from attestation.pki.x509 import read_certificate
 from schemas.errors import Refused
 
 ORDER: Final = int(

@@ -23,8 +23,8 @@ from attestation.gpu.revocation.ocsp import (
     verify_response,
 )
 from attestation.gpu.verify import date
+from attestation.pki.x509 import Certificate, Crl, read_certificate, read_crl
 from attestation.result import Check, failed, not_evaluated, passed, undecided
-from attestation.x509 import Certificate, Crl, read_certificate, read_crl
 from schemas.errors import Refused, Unreadable
 
 CLOCK_TOLERANCE: Final = 60.0  # seconds between a responder's clock and ours

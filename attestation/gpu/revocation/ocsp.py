@@ -20,11 +20,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 
-from attestation import der, ecdsa
-from attestation.der import encode_oid
 from attestation.gpu.pki.constraints import stated
 from attestation.gpu.pki.signature import verify_link
-from attestation.x509 import Certificate, read_certificate
+from attestation.pki import der, ecdsa
+from attestation.pki.der import encode_oid
+from attestation.pki.x509 import Certificate, read_certificate
 from schemas.errors import Refused, Unreadable
 
 MAX_RESPONSE_BYTES: Final = 16 * 1024  # a response with its responder's certificate has about 2 KiB

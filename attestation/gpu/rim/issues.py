@@ -15,7 +15,7 @@ from attestation.gpu.pki.roots import Roots
 from attestation.gpu.rim.golden import Mismatch, compare, holds
 from attestation.gpu.rim.manifest import NVIDIA_ID, Manifest, stated_version, verify_manifest
 from attestation.gpu.spdm.firmware import Firmware
-from attestation.pins import Pin
+from attestation.pki.pins import Pin
 from schemas.canonical import sha256
 from schemas.errors import Refused
 

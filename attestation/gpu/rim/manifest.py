@@ -15,7 +15,7 @@ from typing import Final
 from attestation.gpu.pki.constraints import hold_chain
 from attestation.gpu.pki.signature import verify_link
 from attestation.gpu.rim.canonical import MAX_DOCUMENT_BYTES, Element, Names, malformed, read_canonical
-from attestation.x509 import Certificate
+from attestation.pki.x509 import Certificate
 from schemas.canonical import sha256
 from schemas.errors import Refused
 

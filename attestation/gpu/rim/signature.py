@@ -18,7 +18,7 @@ from lxml import etree
 from attestation.gpu.pki.signature import RAW_BYTES, p384_of, verify_raw
 from attestation.gpu.rim.canonical import malformed
 from attestation.gpu.rim.document import read_document
-from attestation.x509 import Certificate, read_certificate
+from attestation.pki.x509 import Certificate, read_certificate
 from schemas.errors import Refused, Unreadable
 
 CHAIN_LENGTH: Final = 4

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attestation import ecdsa
 from attestation.appraise import appraise_nvidia
 from attestation.gpu.appraise import appraise_device
 from attestation.gpu.forms import Devices
 from attestation.gpu.node.devices import DeviceInput
 from attestation.gpu.tests.judging import DRIVER_MANIFEST, GOOD, VBIOS_MANIFEST, but, collateral, expect, toml
 from attestation.memory import forget
+from attestation.pki import ecdsa
 from attestation.result import AttestationResult
 from attestation.testing.nvidia import NOW
 from attestation.testing.nvidia_manifest import SIGNED_FROM, SIGNED_UNTIL

@@ -15,10 +15,10 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from attestation.endorsements import Endorsements
+from attestation.pki.x509 import Certificate, check_pss, read_certificate, verify_pss
 from attestation.snp.origin.leaf import LeafClaims, read_leaf
 from attestation.snp.products import PRODUCTS, Pin, Product, product_of_intermediate
 from attestation.snp.report import SIGNING_KEYS, Report
-from attestation.x509 import Certificate, check_pss, read_certificate, verify_pss
 from schemas.errors import Refused, Undecided, Unreadable
 
 LEAF_KINDS: Final = {"SEV-VCEK": "VCEK", "SEV-VLEK": "VLEK"}

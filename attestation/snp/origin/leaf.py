@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from attestation.der import encode_oid
+from attestation.pki.der import encode_oid
+from attestation.pki.x509 import Certificate, extensions_of
 from attestation.snp.products import FIVE_PARTS, Product
-from attestation.x509 import Certificate, extensions_of
 from schemas.errors import Refused, Unreadable
 
 _ARC: Final = "1.3.6.1.4.1.3704.1."

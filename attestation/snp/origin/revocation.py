@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
 
+from attestation.pki.x509 import Crl, check_pss, read_certificate, read_crl, verify_pss
 from attestation.result import Check, failed, not_evaluated, passed, undecided
 from attestation.snp.origin.chain import Chain
 from attestation.snp.products import PRODUCTS
-from attestation.x509 import Crl, check_pss, read_certificate, read_crl, verify_pss
 from schemas.errors import Refused, Unreadable
 
 NAME: Final = "snp.crl"

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from attestation import x509
 from attestation.appraise import appraise_snp
 from attestation.memory import forget
+from attestation.pki import x509
 from attestation.result import AttestationResult
 from attestation.snp.appraisal import SnpAppraisal
 from attestation.snp.appraise import appraise_report

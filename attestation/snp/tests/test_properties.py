@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from attestation.appraise import appraise_node_offline, appraise_snp
 from attestation.endorsements import read_table, recognise
 from attestation.expected import Expectations
+from attestation.pki.x509 import read_certificate, read_crl
 from attestation.snp.azure import read_hcl, read_quote
 from attestation.snp.forms import unwrap
 from attestation.snp.report import REPORT_BYTES, read_report
@@ -19,7 +20,6 @@ from attestation.snp.tests.azure.azure_forge import azure_bundle, hcl_blob, make
 from attestation.snp.tests.judging import demanding
 from attestation.testing.expectations import SNP_KEYS
 from attestation.testing.forge import NOW, Forge
-from attestation.x509 import read_certificate, read_crl
 from schemas.errors import ConfigurationError, Refused, Unreadable
 
 FORGE = Forge.of("Turin")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, TypeVar
 
+from attestation.pki.x509 import Certificate, read_certificate
 from attestation.result import Check, not_evaluated, passed, undecided
 from attestation.tdx.collateral.documents import Kind, Offered, Signed
 from attestation.tdx.collateral.stated import QeIdentity, TcbInfo, read_qe_identity, read_tcb_info
@@ -19,7 +20,6 @@ from attestation.tdx.origin.roles import TCB_SIGNER
 from attestation.tdx.origin.signature import p256_of, verify_raw
 from attestation.tdx.origin.verify import date, from_error
 from attestation.tdx.quote import Tee
-from attestation.x509 import Certificate, read_certificate
 from schemas.canonical import sha256
 from schemas.errors import Refused, Undecided, Unreadable
 

@@ -14,11 +14,11 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from attestation.pins import Pin
+from attestation.pki.pins import Pin
+from attestation.pki.x509 import Certificate, read_certificate
 from attestation.tdx.origin.pck import SGX_EXTENSION, PckClaims, read_pck
 from attestation.tdx.origin.roles import PCK, PCK_CA, ROOT, TCB_SIGNER, hold_role
 from attestation.tdx.origin.signature import p256_of, verify_signed
-from attestation.x509 import Certificate, read_certificate
 from schemas.errors import Refused, Unreadable
 
 CACHED_CHAINS: Final = 4096  # one per platform and TCB

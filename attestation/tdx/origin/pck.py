@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from attestation.der import encode_oid
+from attestation.pki.der import encode_oid
 from schemas.errors import Refused
 
 SGX_EXTENSION: Final = encode_oid("1.2.840.113741.1.13.1")

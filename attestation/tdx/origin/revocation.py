@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
+from attestation.pki.x509 import Certificate, Crl, read_certificate, read_crl
 from attestation.result import Check, failed, not_evaluated, passed, undecided
 from attestation.tdx.origin.chain import PckChain
 from attestation.tdx.origin.roles import PCK_CA, ROOT
 from attestation.tdx.origin.signature import verify_signed
 from attestation.tdx.origin.verify import date
-from attestation.x509 import Certificate, Crl, read_certificate, read_crl
 from schemas.errors import Refused, Unreadable
 
 CACHED_VERIFIED_CRLS: Final = 64

@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from attestation import der
-from attestation.der import encode_oid
+from attestation.pki import der
+from attestation.pki.der import encode_oid
+from attestation.pki.x509 import Certificate, extensions_of
 from attestation.tdx.origin.pck import SGX_EXTENSION
-from attestation.x509 import Certificate, extensions_of
 from schemas.errors import Refused, Unreadable
 
 _BASIC_CONSTRAINTS: Final = encode_oid("2.5.29.19")

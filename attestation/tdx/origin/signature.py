@@ -1,6 +1,6 @@
 """ECDSA on P-256 with SHA-256, the one algorithm of Intel's attestation (DCAP; FIPS 186-5 6.4.2).
 
-What `attestation.ecdsa` says of both its forms holds here. What is remembered is that a signature is
+What `attestation.pki.ecdsa` says of both its forms holds here. What is remembered is that a signature is
 good, never that anything is valid now; a failure is never remembered.
 """
 
@@ -12,7 +12,7 @@ from typing import Final
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from attestation.ecdsa import Ecdsa
+from attestation.pki.ecdsa import Ecdsa
 from schemas.errors import Refused
 
 ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # n of P-256, SEC 2

@@ -14,13 +14,13 @@ from time import gmtime, strftime
 from typing import Final
 
 from attestation.endorsements import recognise
-from attestation.pins import Pin
+from attestation.pki.pins import Pin
+from attestation.pki.x509 import Certificate, read_certificate
 from attestation.result import Check, failed, not_evaluated, passed, undecided
 from attestation.tdx.origin.chain import PckChain, Roots, split_pem, verify_pck_chain
 from attestation.tdx.origin.roles import PCK, PCK_CA, ROOT
 from attestation.tdx.origin.signature import read_point, verify_raw
 from attestation.tdx.quote import Quote
-from attestation.x509 import Certificate, read_certificate
 from schemas.canonical import sha256
 from schemas.errors import ComityError, Refused, Undecided, Unreadable
 

@@ -12,12 +12,12 @@ import pytest
 from cryptography import x509
 
 from attestation.appraise import appraise_dcap
+from attestation.pki.x509 import MAX_MARKED
 from attestation.tdx.collateral import stated
 from attestation.tdx.tests.judging import GOOD, SGX, TD15, but, codes, judge
 from attestation.testing.intel import PLATFORM_CN, ROOT_CN, IntelForge, crl, pem
 from attestation.testing.intel_documents import NOW, platform_level
 from attestation.testing.intel_quote import QUOTE_BODIES
-from attestation.x509 import MAX_MARKED
 from schemas.canonical import sha256
 
 

@@ -14,6 +14,7 @@ import pytest
 import attestation.tdx
 from attestation import memory
 from attestation.memory import forget
+from attestation.pki.x509 import read_certificate
 from attestation.render import json_text
 from attestation.result import AttestationResult
 from attestation.tdx.origin.chain import INTEL_ROOT, split_pem, verify_link, verify_root
@@ -23,7 +24,6 @@ from attestation.tdx.tests.faults.listed import turned
 from attestation.tdx.tests.judging import GOOD, SGX, TD15, TD15_EX, but, judge
 from attestation.testing.intel import PLATFORM_CN, IntelForge, crl, days
 from attestation.testing.intel_documents import NOW, text
-from attestation.x509 import read_certificate
 
 SHAPES = (GOOD, TD15, TD15_EX, SGX)
 GRACE = '[{ status = "OutOfDate", days = 292, until = "2027-01-01T00:00:00Z" }]'

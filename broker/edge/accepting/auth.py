@@ -19,9 +19,9 @@ from typing import Any, Final
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from broker.config import ANY, Issuer, TenantSettings
 from broker.edge.exchange import Tenant
 from broker.problems import Forbidden, Unauthenticated
+from broker.starting.config import ANY, Issuer, TenantSettings
 from schemas.descriptors.request import TagFloor
 from schemas.errors import ConfigurationError
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx
 
-from broker.config import Issuer, Limits, Listen, Observe, TenantSettings
 from broker.edge.accepting.accept import Acceptance
 from broker.edge.accepting.auth import Authenticator
 from broker.edge.api import build_app
@@ -20,6 +19,7 @@ from broker.edge.exchange import Accepted, Event, Finished, Latency, Model, Star
 from broker.edge.gate import Gate
 from broker.edge.server import EdgeServer
 from broker.observe import Observability
+from broker.starting.config import Issuer, Limits, Listen, Observe, TenantSettings
 from schemas.canonical import Json
 from schemas.descriptors.request import Home, TagFloor
 from schemas.messages.answer import Usage

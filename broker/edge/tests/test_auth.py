@@ -17,10 +17,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.config import Issuer, TenantSettings
 from broker.edge.accepting.auth import Authenticator, read_jwks
 from broker.edge.tests.scripted import KEY, TENANTS, digest
 from broker.problems import Forbidden, Unauthenticated
+from broker.starting.config import Issuer, TenantSettings
 from schemas.errors import ConfigurationError
 
 ISS, AUD = "https://login.clinic.de", "comity"

@@ -7,11 +7,11 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.config import Limits
 from broker.edge.accepting.accept import Acceptance
 from broker.edge.exchange import Tenant
 from broker.edge.gate import Gate
 from broker.problems import Shed
+from broker.starting.config import Limits
 from schemas.descriptors.request import Home, RequestDescriptor, TagFloor
 
 RUNNING, QUEUED = 2, 3

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from broker.config import Limits
 from broker.edge.exchange import Accepted, Event, Text
 from broker.edge.tests.scripted import BODY, KEY, STARTED, Running, finished, serving
 from broker.observe import log_fields
+from broker.starting.config import Limits
 from federation.observe import logs
 
 CHAT = "/v1/chat/completions"

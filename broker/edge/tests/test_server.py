@@ -13,10 +13,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from broker.config import Listen, ServerCertificate
 from broker.edge import chat
 from broker.edge.tests.scripted import BODY, KEY, serving
 from broker.edge.tests.test_raw_http import CHAT, raw
+from broker.starting.config import Listen, ServerCertificate
 from schemas.errors import ConfigurationError
 
 

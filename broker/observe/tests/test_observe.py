@@ -13,11 +13,11 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.context import Context
 
-from broker.config import Observe
 from broker.observe import Metrics, Observability, log_fields
 from broker.observe.metrics import MAX_RULES
 from broker.observe.spans import step
 from broker.observe.traces import BROKER, MAX_SPANS_PER_TRACE, REQUEST, TENANT
+from broker.starting.config import Observe
 from federation.observe.logs import JsonLines
 from federation.observe.spans import without_texts
 from schemas.errors import ConfigurationError, Refused

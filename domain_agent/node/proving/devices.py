@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, NoReturn, TypeAlias
 
 from attestation.endorsements import recognise
-from attestation.x509 import read_certificate
+from attestation.pki.x509 import read_certificate
 from schemas.errors import ConfigurationError, Undecided, Unreadable
 from schemas.proof.evidence import DeviceEvidence, DeviceState
 

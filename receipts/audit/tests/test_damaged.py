@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from receipts.audit.tests.conftest import Auditor
-from receipts.commands import main as receipt
+from receipts.commands.log import main as log
+from receipts.commands.receipt import main as receipt
 from receipts.log.columns import check_columns
 from receipts.log.store import LogRow
-from receipts.log_commands import main as log
 from receipts.tests.world import CLINIC, Run
 from schemas.errors import Unreadable
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from receipts import leaf
+from receipts.commands.log import main
 from receipts.export.lines import COLUMNS
 from receipts.log import Draft
-from receipts.log_commands import main
 from receipts.merkle import leaf_hash, root
 from receipts.statements.fields import Price, RequestRef
 from receipts.statements.notice import Gap

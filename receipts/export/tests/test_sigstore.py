@@ -18,7 +18,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from receipts.audit.tests.conftest import Auditor, auditor
-from receipts.commands import main
+from receipts.commands.receipt import main
 from receipts.export.authority import Authority
 from receipts.export.sigstore import export
 from receipts.export.timestamp import respond

@@ -144,6 +144,6 @@ _deny(
 
 @fault("snp.deny.key")
 def a_denied_key() -> AttestationResult:
-    from attestation.x509 import read_certificate
+    from attestation.pki.x509 import read_certificate
 
     return denied(MILAN, denial("key", read_certificate(MILAN.leaf()).spki_fingerprint))

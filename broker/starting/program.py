@@ -18,7 +18,6 @@ from typing import Final
 
 import uvloop
 
-from broker.config import BrokerConfig
 from broker.edge.accepting.accept import Acceptance
 from broker.edge.accepting.auth import Authenticator
 from broker.edge.api import build_app
@@ -27,6 +26,7 @@ from broker.edge.gate import Gate
 from broker.edge.server import EdgeServer
 from broker.observe import Observability
 from broker.starting.assemble import Parts, assemble
+from broker.starting.config import BrokerConfig
 from broker.witnesses import remember_all
 from schemas.descriptors.tags import Home
 

@@ -15,7 +15,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from broker.toml import SETTINGS, AnyPath, ExistingFile, ExistingFolder, SecretFile, read_settings
+from broker.starting.toml import SETTINGS, AnyPath, ExistingFile, ExistingFolder, SecretFile, read_settings
 from receipts.retention import check_known
 from schemas.descriptors.request import TagFloor
 from schemas.errors import Refused

@@ -13,7 +13,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
-from attestation.x509 import Certificate, Crl
+from attestation.pki.x509 import Certificate, Crl
 from schemas.errors import Refused
 
 

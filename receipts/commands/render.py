@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from receipts.page import Page
+from receipts.commands.page import Page
 from receipts.verify.claim import Claim
 from receipts.verify.report import ReceiptReport, Report
 from schemas.canonical import Json

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from receipts import bundle as bundles
-from receipts import render
+from receipts.commands import render
 from receipts.verify import verify_bundle
 from receipts.verify.pinned import PinnedTrust, establish
 from receipts.verify.replay.selection import Selection
@@ -90,9 +90,9 @@ def _verify(arguments: argparse.Namespace, selection: Selection | None) -> int:
 
 def _export(arguments: argparse.Namespace) -> int:
     """Take a request out of its log, as a bundle or as a whole folder for an auditor."""
-    from receipts import take
     from receipts.audit import papers
     from receipts.audit.logfile import LogFile
+    from receipts.commands import take
 
     if not arguments.out and not arguments.trust:
         raise ConfigurationError("take.trust", "this needs --trust FILE: what the auditor holds as true")

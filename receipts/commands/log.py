@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from receipts import log_keeping
 from receipts.audit.logfile import LogFile
+from receipts.commands import keeping as log_keeping
+from receipts.commands.keeping import Opener
 from receipts.export.lines import csv_lines, json_lines
 from receipts.log import fsck, static, store
 from receipts.log.columns import check_columns
 from receipts.log.fsck import Findings
-from receipts.log_keeping import Opener
 from receipts.note import NoteKey
 from schemas.errors import ComityError, ConfigurationError, Unreadable
 

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import CRLEntryExtensionOID
 
-from attestation import der
+from attestation.pki import der
 from schemas.canonical import sha256
 from schemas.errors import Refused, Unreadable
 

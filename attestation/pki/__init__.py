@@ -1,0 +1,1 @@
+"""Certificates and signatures as all vendors use them: read once, strictly, in one spelling."""

@@ -1,0 +1,1 @@
+"""`comity receipt` and `comity log`: arguments in, words and exit codes out."""
