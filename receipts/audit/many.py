@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -111,7 +112,16 @@ _worker: list[_Worker] = []
 
 
 def _start(path: Path, signers: Signers) -> None:
+    threading.Thread(target=_end_with_the_audit, name="comity-audit-parent", daemon=True).start()
     _worker.append(_Worker(stored.open_read_only(path), signers))
+
+
+def _end_with_the_audit() -> None:
+    """A killed audit tells nobody: its processes would wait for work that never comes, for ever."""
+    audit = parent_process()
+    if audit is not None:
+        audit.join()
+        os._exit(1)
 
 
 def _check_slice(first: int, last: int) -> list[_Told] | str:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
+import os
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
@@ -189,3 +194,44 @@ async def test_a_process_says_what_it_cannot_read(auditor: Auditor, monkeypatch:
     monkeypatch.setattr(whole, "PROCESSES_FROM", 1)
     code, report = auditor.log()
     assert (code, report["reason"]) == (2, "log.damaged")
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from receipts.audit import many
+from receipts.audit.checking import Signers
+
+if __name__ == "__main__":
+    with many.processes(Path(sys.argv[1]), Signers("clinic.de", "test", ())) as started:
+        started.pool.submit(time.sleep, 0).result()
+        print(*started.pool._processes, flush=True)
+        time.sleep(60)
+"""
+
+
+async def test_a_killed_audit_leaves_no_process_behind(auditor: Auditor, tmp_path: Path) -> None:
+    await auditor.play(Run())
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    audit = await asyncio.create_subprocess_exec(
+        sys.executable, str(script), str(auditor.database(CLINIC)),
+        stdout=PIPE, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+    )  # fmt: skip
+    assert audit.stdout
+    workers = [int(pid) for pid in (await audit.stdout.readline()).split()]
+    assert workers
+    assert all(map(_runs, workers))
+    audit.kill()
+    await audit.wait()
+    async with asyncio.timeout(20):
+        while any(map(_runs, workers)):  # not our children: nobody tells us when they end
+            await asyncio.sleep(0.02)
+
+
+def _runs(pid: int) -> bool:
+    """Neither gone nor a corpse that nobody collected."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
