@@ -219,19 +219,21 @@ async def test_a_killed_audit_leaves_no_process_behind(auditor: Auditor, tmp_pat
         stdout=PIPE, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
     )  # fmt: skip
     assert audit.stdout
-    workers = [int(pid) for pid in (await audit.stdout.readline()).split()]
+    workers = [os.pidfd_open(int(pid)) for pid in (await audit.stdout.readline()).split()]
     assert workers
-    assert all(map(_runs, workers))
     audit.kill()
     await audit.wait()
     async with asyncio.timeout(20):
-        while any(map(_runs, workers)):  # not our children: nobody tells us when they end
-            await asyncio.sleep(0.02)
+        for each in workers:
+            await _ended(each)
 
 
-def _runs(pid: int) -> bool:
-    """Neither gone nor a corpse that nobody collected."""
+async def _ended(process: int) -> None:
+    """Return when the process that this descriptor stands for has ended (pidfd_open(2))."""
+    loop, gone = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(process, gone.set)
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+        await gone.wait()
+    finally:
+        loop.remove_reader(process)
+        os.close(process)
