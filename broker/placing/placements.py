@@ -36,9 +36,7 @@ from schemas.papers.trust import FederationTrust
 from schemas.policy.layers import Decision, Layers
 from schemas.primitives import format_time
 
-MAX_SUPPLIES: Final = (
-    1024  # names of bundles remembered; what is forgotten is merely offered to the log again
-)
+MAX_SUPPLIES: Final = 1024  # names of bundles remembered; one that is forgotten goes to the log again
 
 
 @dataclass(frozen=True, slots=True)
