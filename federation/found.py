@@ -14,9 +14,12 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from random import SystemRandom
+from typing import Final
 
 from federation.embedded.folder import BusFolder, found_bus
 from federation.founding import settings
@@ -27,6 +30,11 @@ from schemas.errors import ConfigurationError
 from schemas.keys import SigningKey
 from schemas.policy.packs import load_file, load_pack, pack_names
 from schemas.policy.policy_set import PolicySet
+
+PORTS: Final = range(20_000, 32_768)
+"""Where a free port is looked for: below those that systems give to outgoing connections (Linux: 32768 on).
+One of those could be taken before the bus starts, and whenever it starts again."""
+PORT_TRIES: Final = 64  # ports tried before we say that none is free
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +78,8 @@ def found(plan: Plan, folder: Path, now: datetime) -> Founded:
     papers = draw_up(plan, keys, publisher, charter_rules.digest, now)
 
     # 5. The bus: an account per domain, a login per program.
-    folder.mkdir(parents=True, mode=0o700)
     port = plan.bus_port or free_port()
+    folder.mkdir(parents=True, mode=0o700)
     nodes = {domain.name: [node.id for node in domain.nodes] for domain in plan.domains}
     bus, _ = found_bus(folder / "bus", nodes, now, port=port)
 
@@ -104,11 +112,15 @@ def rules_text(name: str) -> str:
 
 
 def free_port() -> int:
-    """A loopback port that is free now. Another program may take it before the bus does: then found again."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A loopback port that is free now, and that no outgoing connection is given before the bus has it.
+
+    Raises `ConfigurationError` (`bus.no_port`) when none of those tried is free.
+    """
+    for port in SystemRandom().sample(PORTS, min(PORT_TRIES, len(PORTS))):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise ConfigurationError("bus.no_port", f"no free port in {PORTS.start}-{PORTS.stop - 1}: set bus_port")
 
 
 def _write_domain(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -13,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from federation import found as founding
 from federation.commands import main
-from federation.found import Founded, found, free_port, rules
+from federation.found import PORTS, Founded, found, free_port, rules
 from federation.founding.plan import read_plan
 from federation.status import Standing
 from schemas.errors import ComityError, ConfigurationError
@@ -244,7 +246,17 @@ def test_an_expired_charter_does_not_hold(founded: Founded) -> None:
 def test_a_planned_port_is_used_and_otherwise_one_that_can_be_had(plan_file: Path, tmp_path: Path) -> None:
     plan = read_plan(plan_file).model_copy(update={"bus_port": 4222})
     assert found(plan, tmp_path / "fixed", NOW).bus_port == 4222
-    assert 1024 <= free_port() <= 65535
+    assert free_port() in PORTS
+
+
+def test_a_port_that_somebody_has_is_not_given_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        monkeypatch.setattr(founding, "PORTS", range(port, port + 1))
+        with pytest.raises(ConfigurationError, match=r"bus\.no_port"):
+            free_port()
+    assert free_port() == port
 
 
 MAKER = '{{ name = "demo", product = "nvidia-{}", sha256 = "{}" }}'
