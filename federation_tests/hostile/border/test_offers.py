@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from attestation.appraise import NodeAppraisal
-from broker.providing.border import Border
-from broker.providing.interior import Interior
 from federation_tests.hostile.lie import Lie, lie
-from federation_tests.hostile.lying import border_of, declined, heard, lying, tell
+from federation_tests.hostile.lying import (
+    border_of,
+    declined,
+    heard,
+    lying,
+    offering,
+    proved_by,
+    serving,
+    tell,
+)
 from federation_tests.plan import CLINIC, CLOUD, HYPER
 from federation_tests.world import World
 from schemas import seal
-from schemas.canonical import sha256
 from schemas.keys import SigningKey
-from schemas.messages.interior import Hold
-from schemas.messages.message import Received
-from schemas.messages.negotiation import CallForOffers
-from schemas.policy.layers import Decision
 
 NOTHING = "no receipt: nothing was placed and nothing ran"
 
@@ -33,22 +34,8 @@ NOTHING = "no receipt: nothing was placed and nothing ran"
 async def test_only_a_proved_key_is_sealed_to(arena: World, told: Lie, which: str) -> None:
     own = {"node_sign": SigningKey.generate().thumbprint, "seal_key": seal.SealKey.generate().public}
 
-    class Swapping(Border):
-        __slots__ = ()
-
-        def _offer(
-            self,
-            call: Received[CallForOffers],
-            hold: Hold,
-            appraisal: NodeAppraisal,
-            decision: Decision,
-            price: int,
-        ) -> bytes:
-            swapped = hold.model_copy(update={which: own[which]})
-            return super()._offer(call, swapped, appraisal, decision, price)
-
     logged = arena[CLINIC].broker.parts.log.size
-    with lying(border_of(arena), Swapping):
+    with lying(border_of(arena), offering(**{which: own[which]})):
         stream = await tell(arena, "to whom am I sealed")
     assert declined(stream) == {CLOUD: [told.code]}
     assert heard(arena, "to whom am I sealed") == 0
@@ -68,32 +55,8 @@ async def test_a_node_of_another_domain_is_no_node_of_ours(arena: World, told: L
     assert theirs.appraisal
     proof, document = theirs.appraisal, next(reversed(theirs.documents.values()))[1]
 
-    class Relaying(Border):
-        __slots__ = ()
-
-        def _offer(
-            self,
-            call: Received[CallForOffers],
-            hold: Hold,
-            appraisal: NodeAppraisal,
-            decision: Decision,
-            price: int,
-        ) -> bytes:
-            foreign = {
-                "node_sign": proof.sign_key.thumbprint,
-                "seal_key": proof.seal_key,
-                "evidence": sha256(document).hex(),
-            }
-            return super()._offer(call, hold.model_copy(update=foreign), appraisal, decision, price)
-
-    class Serving(Interior):
-        __slots__ = ()
-
-        async def evidence(self, digest: str) -> bytes:
-            return document if digest == sha256(document).hex() else await super().evidence(digest)
-
-    border = border_of(arena)
-    with lying(border, Relaying), lying(border.interior, Serving):
+    border, relaying = border_of(arena), offering(**proved_by(proof, document))
+    with lying(border, relaying), lying(border.interior, serving(document)):
         stream = await tell(arena, "whose node is this")
     assert declined(stream) == {CLOUD: [told.code]}
     assert heard(arena, "whose node is this") == 0

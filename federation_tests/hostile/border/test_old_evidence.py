@@ -7,55 +7,25 @@ from dataclasses import replace
 import pytest
 
 from attestation.appraise import NodeAppraisal
-from broker.providing.border import Border
-from broker.providing.interior import Interior
 from broker.service import Service
 from federation_tests.conftest import MakeWorld
 from federation_tests.hostile.lie import Lie, lie
-from federation_tests.hostile.lying import ONE_NODE_EACH, border_of, declined, heard, lying, tell
+from federation_tests.hostile.lying import (
+    ONE_NODE_EACH,
+    border_of,
+    declined,
+    heard,
+    lying,
+    offering,
+    proved_by,
+    serving,
+    tell,
+)
 from federation_tests.plan import CLINIC, CLOUD
 from federation_tests.world import World, until
-from schemas.canonical import sha256
-from schemas.messages.interior import Hold
-from schemas.messages.message import Received
-from schemas.messages.negotiation import CallForOffers, Revoke
-from schemas.policy.layers import Decision
+from schemas.messages.negotiation import Revoke
 
 NOTHING = "no receipt: nothing was placed and nothing ran"
-
-
-class _Stale(Border):
-    """Offers what its agent's node proved some time ago."""
-
-    __slots__ = ()
-    proof: tuple[NodeAppraisal, bytes]
-
-    def _offer(
-        self,
-        call: Received[CallForOffers],
-        hold: Hold,
-        appraisal: NodeAppraisal,
-        decision: Decision,
-        price: int,
-    ) -> bytes:
-        proof, document = self.proof
-        old = {
-            "node_sign": proof.sign_key.thumbprint,
-            "seal_key": proof.seal_key,
-            "evidence": sha256(document).hex(),
-        }
-        return super()._offer(call, hold.model_copy(update=old), appraisal, decision, price)
-
-
-class _Archive(Interior):
-    """An agent that still has what it should have forgotten."""
-
-    __slots__ = ()
-    document: bytes
-
-    async def evidence(self, digest: str) -> bytes:
-        kept = self.document
-        return kept if digest == sha256(kept).hex() else await super().evidence(digest)
 
 
 def _proof(world: World) -> tuple[NodeAppraisal, bytes]:
@@ -87,11 +57,10 @@ async def _age(world: World, seconds: float) -> None:
 )
 async def test_old_evidence_does_not_prove_today(make_world: MakeWorld, told: Lie) -> None:
     world = await make_world(ONE_NODE_EACH)
-    _Stale.proof = _proof(world)
-    _Archive.document = _Stale.proof[1]
+    proof, document = _proof(world)
     await _age(world, 301.0)
-    border = border_of(world)
-    with lying(border, _Stale), lying(border.interior, _Archive):
+    border, stale = border_of(world), offering(**proved_by(proof, document))
+    with lying(border, stale), lying(border.interior, serving(document)):
         assert declined(await tell(world, "how old are you")) == {CLOUD: [told.code]}
     assert heard(world, "how old are you") == 0
     assert (await tell(world, "and today")).complete
@@ -114,18 +83,18 @@ async def test_keys_of_a_dead_boot_open_nothing(make_world: MakeWorld, told: Lie
 
     world = await make_world(ONE_NODE_EACH)
     service, border = world[CLOUD].broker.parts.service, border_of(world)
-    _Stale.proof = _proof(world)
-    _Archive.document = _Stale.proof[1]
+    proof, document = _proof(world)
+    stale = offering(**proved_by(proof, document))
     assert (await tell(world, "before")).complete
     trusted = world[CLINIC].broker.parts.service.appraisals
-    epoch, first = trusted.trust_epoch, _Stale.proof[0].sign_key.thumbprint
+    epoch, first = trusted.trust_epoch, proof.sign_key.thumbprint
     with lying(service, Discreet if hidden else Service):
         await world[CLOUD].nodes["paris-1"].kill()
         await world[CLOUD].start_node("paris-1", world.engines["paris-1"])
         await until(lambda: trusted.trust_epoch > epoch)
         await world.ready()
         assert _proof(world)[0].sign_key.thumbprint != first
-        with lying(border, _Stale), lying(border.interior, _Archive):
+        with lying(border, stale), lying(border.interior, serving(document)):
             stream = await tell(world, "which boot are you")
     said_so, opened_nothing = told.codes
     if hidden:
