@@ -168,17 +168,17 @@ class Agent:
         if place is not None and not self._still_admitted(place.node_id):
             self.capacity.done(update.hold_id, update.nid, self.clock.steady())
             place = None
-        return HoldUpdated(known=place is not None, node_id=place.node_id if place else None).write()
+        return HoldUpdated(known=place is not None).write()
 
     async def _release(self, inbound: Inbound) -> bytes:
         update = HoldUpdate.read(inbound.payload)
         place = self.capacity.release(update.hold_id, update.nid, self.clock.steady())
-        return HoldUpdated(known=place is not None, node_id=place.node_id if place else None).write()
+        return HoldUpdated(known=place is not None).write()
 
     async def _done(self, inbound: Inbound) -> bytes:
         update = HoldUpdate.read(inbound.payload)
         place = self.capacity.done(update.hold_id, update.nid, self.clock.steady())
-        return HoldUpdated(known=place is not None, node_id=place.node_id if place else None).write()
+        return HoldUpdated(known=place is not None).write()
 
     async def _evidence(self, inbound: Inbound) -> bytes:
         """A node's evidence, or of the domain's collateral the index or a piece."""

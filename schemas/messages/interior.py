@@ -122,7 +122,6 @@ class HoldUpdated(Wire):
     """`known` is false when the hold had expired or never was: the run ends, nothing of it is passed on."""
 
     known: bool
-    node_id: Token | None = None
 
 
 class OwnAdvert(Wire):
