@@ -1,0 +1,1 @@
+"""What receipts cost: `issuing` · `auditing` · `proving`, over `sample`; `table` runs them all."""
