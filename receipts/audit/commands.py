@@ -22,6 +22,7 @@ from receipts.audit.whole import Progress as Report
 from receipts.audit.whole import audit_log
 from receipts.commands.receipt import load_trust
 from receipts.commands.take import read_policies
+from receipts.verify.jury import Jury
 from receipts.verify.pinned import establish
 from receipts.verify.replay.selection import Selection
 from schemas.errors import ComityError, ConfigurationError
@@ -101,6 +102,7 @@ def _audit(arguments: argparse.Namespace, selection: Selection | None) -> Audit:
     trust, held_papers = load_trust(arguments.trust), papers.read(arguments.papers)
     held = establish(held_papers, trust)
     at = parse_time(arguments.at) if arguments.at else datetime.now(UTC)
+    jury = Jury(at, trust)
     with ExitStack() as stack:
         report = _progress(stack)
         if arguments.log:
@@ -109,10 +111,10 @@ def _audit(arguments: argparse.Namespace, selection: Selection | None) -> Audit:
                 asked = Sampling(arguments.sample, arguments.defects)
                 return audit_sample(log, held, trust, asked, at=at, progress=report)
             policies = read_policies(arguments.policies) if arguments.policies else None
-            return audit_log(log, held, progress=report, policies=policies, selection=selection)
+            return audit_log(log, held, progress=report, policies=policies, selection=selection, jury=jury)
         first, second = (stack.enter_context(LogFile(path)) for path in arguments.pair)
         keep = Folder(arguments.proofs).keep if arguments.proofs else None
-        return audit_pair(first, second, held, held_papers, at=at, keep=keep, progress=report)
+        return audit_pair(first, second, held, held_papers, at=at, jury=jury, keep=keep, progress=report)
 
 
 class Folder:

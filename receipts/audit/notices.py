@@ -18,6 +18,7 @@ from receipts.statements.notice import (
     read_notice,
 )
 from receipts.verify.convicted import convict
+from receipts.verify.jury import Jury
 from receipts.verify.pinned import PinnedTrust
 from receipts.witnessing import equivocation
 from receipts.witnessing.equivocation import Conviction
@@ -37,7 +38,7 @@ class Notices:
     convicted: dict[str, Conviction] = field(default_factory=dict)
     """SHA-256 of a document that is kept, hex → whom it convicts."""
 
-    def take(self, body: Noticed, row: NoticeRow, log: LogFile, held: PinnedTrust) -> None:
+    def take(self, body: Noticed, row: NoticeRow, log: LogFile, held: PinnedTrust, jury: Jury | None) -> None:
         """A notice that holds. Raises `ComityError` for a conviction that does not."""
         match body:
             case Tombstone():
@@ -47,7 +48,7 @@ class Notices:
             case Accusation():
                 self.accusations.append((body, row.envelope))
             case Convicted():
-                self.convicted[body.document] = _convict(body, log, held)
+                self.convicted[body.document] = _convict(body, log, held, jury)
 
     def admitted(self, peer: str, first: int, last: int) -> Gap | None:
         """The gap statement that admits all of these numbers to a peer."""
@@ -58,25 +59,30 @@ class Notices:
         return (each for each in self.gaps if each.peer == peer and each.first <= number <= each.last)
 
 
-def read_notices(log: LogFile, held: PinnedTrust, result: Audit) -> Notices:
-    """Check every notice; what is wrong with one is a finding, and it counts for nothing."""
+def read_notices(log: LogFile, held: PinnedTrust, result: Audit, jury: Jury | None) -> Notices:
+    """Check every notice; what is wrong with one is a finding, and it counts for nothing.
+
+    That the auditor's own quorum did not see a promise broken says nothing against who says it was. `jury`:
+    as for `convict`.
+    """
     found = Notices()
     keys = [each.key for each in held.registered("receipt") if each.domain == log.domain]
     for row in log.notices():
         try:
-            found.take(_check(row, log, keys), row, log, held)
+            found.take(_check(row, log, keys), row, log, held, jury)
         except ComityError as error:
             text = f"notice at leaf {row.index}: {error.text}"
-            result.add(Finding(log.domain, error.code, "wrong", text))
+            open_ = isinstance(error, Undecided) and error.code.startswith("quorum.")
+            result.add(Finding(log.domain, error.code, "note" if open_ else "wrong", text))
     return found
 
 
-def _convict(body: Convicted, log: LogFile, held: PinnedTrust) -> Conviction:
+def _convict(body: Convicted, log: LogFile, held: PinnedTrust, jury: Jury | None) -> Conviction:
     """Whom the document convicts, if it is kept and convicts who is said. Raises `ComityError`."""
     document = log.kept(bytes.fromhex(body.document))
     if document is None:
         raise Undecided("audit.document_absent", f"the document against {body.accused} is not here")
-    conviction = convict(equivocation.read(document), held)
+    conviction = convict(equivocation.read(document), held, jury)
     if conviction.accused != body.accused:
         raise Refused("audit.accused", f"it convicts {conviction.accused}, and not {body.accused}")
     return conviction

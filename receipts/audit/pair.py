@@ -29,6 +29,7 @@ from receipts.statements.receipt import (
     Receipt,
 )
 from receipts.statements.statement import parse_receipt, receipt_kind
+from receipts.verify.jury import Jury
 from receipts.verify.pinned import PinnedTrust
 from schemas import envelope
 from schemas.errors import ComityError
@@ -79,10 +80,14 @@ def audit_pair(
     papers: Bundle,
     *,
     at: datetime,
+    jury: Jury | None = None,
     keep: Keep | None = None,
     progress: Progress = silent,
 ) -> Audit:
-    """Compare two logs. `keep` stores the bundle behind a finding. Raises `Unreadable`."""
+    """Compare two logs. `keep` stores the bundle behind a finding. Raises `Unreadable`.
+
+    `jury`: whose cosignatures show that a promise was late; without it, none is judged.
+    """
     title = f"Pair {first.domain} and {second.domain}"
     result = Audit(title, limits=list(LIMITS))
     sides = (Side(first), Side(second))
@@ -91,6 +96,7 @@ def audit_pair(
             text = f"{side.domain} has no manifest under the pin, or is both sides"
             result.add(Finding(side.domain, "audit.no_manifest", "wrong", text))
             return result
+        side.notices = read_notices(side.log, held, result, jury)
         _read(side, other.domain, held, result, progress)
         result.counts[side.domain] = {"receipts": len(side.own), "copies": len(side.copies)}
     comparison = Comparison(result, held, papers, at, keep)
@@ -106,7 +112,6 @@ def audit_pair(
 
 def _read(side: Side, other: str, held: PinnedTrust, result: Audit, progress: Progress) -> None:
     """Its receipts to the other, with their sequence; and the other's that it keeps."""
-    side.notices = read_notices(side.log, held, result)
     walk, total = Walk(side.domain, result, side.notices), side.log.size
     signers = signers_of(side.domain, held)
     for checked in in_threads(side.log.rows(peer=other), signers, whole=True):

@@ -24,6 +24,7 @@ from receipts.audit.whole import KINDS, Progress, signers_of, silent
 from receipts.checkpoint import SignedCheckpoint
 from receipts.merkle import leaf_hash, verify_inclusion
 from receipts.proof import Logged
+from receipts.verify.jury import Jury
 from receipts.verify.pinned import PinnedTrust
 from receipts.verify.trust_file import TrustFile
 from receipts.verify.witnessed import witnessed
@@ -106,7 +107,7 @@ def audit_sample(
         raise Refused("audit.no_manifest", f"{log.domain} has no manifest under the pin")
     seed = _seed(log, held, trust, at)
     result = Audit(f"A sample of the log {log.origin} of {log.domain}", limits=list(LIMITS))
-    sample = _Sample(log, held, result, seed)
+    sample = _Sample(log, held, result, seed, Jury(at, trust))
     drawn = seed.draw(asked.count)
     defects = asked.defects or max(1, seed.population // 100)
     for done, index in enumerate(drawn, 1):
@@ -132,6 +133,7 @@ class _Sample:
     held: PinnedTrust
     result: Audit
     seed: Seed
+    jury: Jury
     kinds: Counter[str] = field(default_factory=Counter)
     buried: dict[str, int] = field(default_factory=dict)
     noticed: set[int] = field(default_factory=set)
@@ -139,7 +141,7 @@ class _Sample:
     signers: Signers = field(init=False)
 
     def __post_init__(self) -> None:
-        self.buried = read_notices(self.log, self.held, self.result).buried
+        self.buried = read_notices(self.log, self.held, self.result, self.jury).buried
         self.signers = signers_of(self.log.domain, self.held)
         self.noticed = {row.index for row in self.log.notices()}
 

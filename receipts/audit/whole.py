@@ -22,6 +22,7 @@ from receipts.audit.replayed import Replay
 from receipts.audit.rows import Row
 from receipts.log import fsck
 from receipts.statements.receipt import FIRST
+from receipts.verify.jury import Jury
 from receipts.verify.pinned import PinnedTrust
 from receipts.verify.replay.selection import Selection
 from schemas.canonical import Json
@@ -48,19 +49,20 @@ def audit_log(
     progress: Progress = silent,
     policies: Mapping[str, bytes] | None = None,
     selection: Selection | None = None,
+    jury: Jury | None = None,
 ) -> Audit:
     """Audit one log under the auditor's pin.
 
     Raises `Unreadable` when the database cannot be read, or is changed meanwhile; `Undecided` when a
     process that helps was killed. `policies`: digest → text of policy sets; where given, every decision is
-    made again.
+    made again. `jury`: whose cosignatures show that a promise was late; without it, none is judged.
     """
     result = Audit(f"Log {log.origin} of {log.domain}", limits=list(LIMITS))
     if log.domain not in held.manifests:
         text = f"{log.domain} has no manifest under the pin"
         result.add(Finding(log.domain, "audit.no_manifest", "wrong", text))
         return result
-    walk = Walk(log.domain, result, read_notices(log, held, result))
+    walk = Walk(log.domain, result, read_notices(log, held, result, jury))
     for conviction in walk.notices.convicted.values():  # of others: it says nothing against this log
         result.add(Finding(conviction.accused, "audit.convicted", "note", conviction.text))
     replay = None if policies is None else Replay.of(log, held, policies, selection, result)

@@ -24,7 +24,7 @@ from receipts.statements.notice import Accusation, Gap, Notice
 from receipts.statements.receipt import MODELS, Receipt
 from receipts.statements.statement import parse_receipt, receipt_kind
 from receipts.verify.pinned import PinnedTrust, under_charter
-from receipts.witnessing.equivocation import MAX_DOCUMENT_BYTES
+from receipts.witnessing.equivocation import MAX_DOCUMENT_BYTES, late
 from receipts.witnessing.remembered import remember
 from schemas import envelope
 from schemas.canonical import Json
@@ -51,7 +51,13 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     accuse.add_argument("--peer", required=True, metavar="DOMAIN", help="who withholds it")
     accuse.add_argument("--number", required=True, type=int, metavar="N", help="the number withheld")
     convict = _parser(commands, "convict", "log a document that shows somebody saying two things")
-    convict.add_argument("--document", required=True, type=Path, metavar="FILE", help="an equivocation, JSON")
+    what = convict.add_mutually_exclusive_group(required=True)
+    what.add_argument("--document", type=Path, metavar="FILE", help="an equivocation, JSON")
+    what.add_argument("--promise", type=Path, metavar="FILE", help="an inclusion promise that was kept late")
+    convict.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", action="append", default=[],
+        help="with --promise: the log's checkpoint, cosigned after the deadline; repeat it for other copies",
+    )  # fmt: skip
     for each in (admit, accuse, convict):
         each.add_argument("--out", type=Path, metavar="FILE", help="write the signed statement here, too")
     erase = _parser(commands, "erase", "erase all receipts of a request; a tombstone stays")
@@ -86,7 +92,7 @@ async def _run(arguments: argparse.Namespace, opener: Opener) -> dict[str, Json]
             case "accuse":
                 return _written(await log.state(await _accusation(arguments, log, now)), arguments.out)
             case "convict":
-                notice = await remember(log, _trusted(log), _document(arguments.document), now)
+                notice = await remember(log, _trusted(log), _document(arguments), now)
                 if notice is None:
                     raise Refused("log.convicted", "this document stands in the log already")
                 return _written(notice, arguments.out)
@@ -136,7 +142,16 @@ async def _accusation(arguments: argparse.Namespace, log: TransparencyLog, now: 
     )
 
 
-def _document(path: Path) -> bytes:
+def _document(arguments: argparse.Namespace) -> bytes:
+    """The one that was brought, or the one that promise and checkpoint make. Raises `ComityError`."""
+    if bool(arguments.promise) != bool(arguments.checkpoint):
+        raise ConfigurationError("log.document", "--promise and --checkpoint go together")
+    if arguments.document is not None:
+        return _file(arguments.document)
+    return late(_file(arguments.promise), [_file(path) for path in arguments.checkpoint]).write()
+
+
+def _file(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             return file.read(MAX_DOCUMENT_BYTES + 1)

@@ -10,10 +10,11 @@ from receipts import checkpoint, proof
 from receipts.bundle import Bundle
 from receipts.cosignature import CosignerKey
 from receipts.verify.authentic import Case
+from receipts.verify.jury import Jury
 from receipts.verify.pinned import PinnedTrust
 from receipts.witnessing import equivocation
 from receipts.witnessing.equivocation import Conviction, Equivocation
-from schemas.errors import ComityError, Refused
+from schemas.errors import ComityError, Refused, Undecided
 from schemas.keys import VerifyKey
 from schemas.papers.manifest import Role
 
@@ -24,7 +25,8 @@ def convictions(case: Case) -> list[Conviction]:
     Witnesses are none of it: that one cosigned two histories says nothing of the log's own honesty.
     """
     documents = [each for each in (*_brought(case.bundle), *_own(case)) if each.kind != "witness"]
-    found = [_held(partial(convict, document, case.held)) for document in documents]
+    jury = Jury(case.at, case.trust)
+    found = [_held(partial(convict, document, case.held, jury)) for document in documents]
     return [each for each in found if each is not None]
 
 
@@ -41,24 +43,38 @@ def without_the_caught(held: PinnedTrust, bundle: Bundle) -> PinnedTrust:
     return replace(held, silenced=frozenset(silenced)) if silenced else held
 
 
-def convict(document: Equivocation, held: PinnedTrust) -> Conviction:
+def convict(document: Equivocation, held: PinnedTrust, jury: Jury | None) -> Conviction:
     """Under the keys of whoever it accuses, and of nobody else: no domain can convict another.
 
-    Raises `Refused` (`equivocation.nobody`).
+    `jury` is heard where a document rests on the hour; without one such a document is undecided. Raises
+    `Refused` (`equivocation.nobody`); `Undecided` (`quorum.*`) where the accused's own signatures hold and
+    too few that count saw it.
     """
-    for judge in _judges(document, held):
-        if (found := _held(judge)) is not None:
-            return found
-    raise Refused("equivocation.nobody", "it convicts nobody under the keys held here")
+    if jury is None and document.kind == "promise-late":
+        raise Undecided("quorum.none", "nobody was named whose cosignatures count")
+    open_: Undecided | None = None
+    for judge in _judges(document, held, jury):
+        try:
+            return judge()
+        except Undecided as error:
+            open_ = open_ or error
+        except ComityError:
+            continue
+    raise open_ or Refused("equivocation.nobody", "it convicts nobody under the keys held here")
 
 
-def _judges(document: Equivocation, held: PinnedTrust) -> Iterator[Callable[[], Conviction]]:
+def _judges(
+    document: Equivocation, held: PinnedTrust, jury: Jury | None
+) -> Iterator[Callable[[], Conviction]]:
     for domain, manifest in sorted(held.manifests.items()):
         yield partial(_of_issuer, document, domain, _keys(held, "receipt", domain))
         for log in manifest.logs:
             keys, promising = held.log_keys(domain, log.origin), _keys(held, "promise", domain)
             yield partial(equivocation.convict_log, document, keys)
             yield partial(equivocation.convict_promise, document, promising, keys)
+            if jury is not None:
+                heard = partial(jury.policy, held, domain, log.origin)
+                yield partial(equivocation.convict_late, document, promising, keys, heard, jury.at)
         for witness in manifest.witnesses:
             yield partial(equivocation.convict_witness, document, CosignerKey.read(witness.vkey))
 

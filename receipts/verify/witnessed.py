@@ -7,7 +7,7 @@ the log by then, and so how far its issuer can have backdated it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -16,6 +16,7 @@ from receipts.cosignature import CosignerKey
 from receipts.proof import Logged
 from receipts.statements.receipt import Receipt
 from receipts.verify.claim import Claim, asserted, failed, not_checked, proved
+from receipts.verify.jury import enforced, others
 from receipts.verify.pinned import PinnedTrust
 from receipts.verify.trust_file import TrustFile
 from receipts.witnessing import quorum
@@ -46,7 +47,7 @@ def witnessed(
     logged: Logged | None, issuer: str, held: PinnedTrust, trust: TrustFile, at: datetime
 ) -> tuple[Claim, Watched]:
     """Judge the cosignatures of the checkpoint that a receipt was proven under."""
-    known = {operator: keys for operator, keys in held.witnesses().items() if operator != issuer}
+    known = others(held, issuer)
     nobody = Watched({}, len(known), None)
     if logged is None:
         return not_checked("witnessed", "not proven to be in a log", "verify.proof_missing"), nobody
@@ -55,7 +56,7 @@ def witnessed(
         if trust.quorum is None:
             text = f"quorum: none (waived); {len(seen.operators)} of {seen.of} operators signed"
             return not_checked("witnessed", text), seen
-        policy, owners = _policy(known, logged, issuer, held, trust)
+        policy, owners = enforced(held, issuer, logged.checkpoint.checkpoint.origin, trust)
         cosigned = quorum.cosigned(logged.checkpoint.note, policy.witnesses, at=at)
         time = policy.time(cosigned.times)
     except Undecided as error:
@@ -87,43 +88,6 @@ def _seen_or(
         return _seen(logged, known, at)
     except ComityError:
         return nobody
-
-
-def _policy(
-    known: Mapping[str, tuple[CosignerKey, ...]],
-    logged: Logged,
-    issuer: str,
-    held: PinnedTrust,
-    trust: TrustFile,
-) -> tuple[Policy, dict[str, str]]:
-    """The auditor's policy for this log, and who operates each of its witnesses.
-
-    Raises `Undecided` where it cannot be enforced, `Refused` where it excludes this log.
-    """
-    owner_of = {key.raw: operator for operator, keys in held.witnesses().items() for key in keys}
-    if isinstance(trust.quorum, int):
-        if trust.quorum > len(known):
-            text = f"quorum of {trust.quorum} operators, only {len(known)} can witness this log"
-            raise Undecided("quorum.too_few", text)
-        policy = quorum.of_operators(known, trust.quorum)
-    else:
-        assert trust.quorum is not None
-        own = {key.raw for key in held.witnesses().get(issuer, ())}
-        policy = _without(trust.quorum, own | held.silenced)
-        logs = {key.raw for key in held.log_keys(issuer, logged.checkpoint.checkpoint.origin)}
-        if policy.logs and not logs & {key.raw for key in policy.logs}:
-            raise Refused("quorum.log", f"the policy accepts no log {logged.checkpoint.checkpoint.origin}")
-    owners = {name: owner_of.get(key.raw, name) for name, key in policy.witnesses.items()}
-    alone = quorum.single_operator(policy, owners)
-    if alone is not None and not trust.single_operator:
-        raise Undecided("quorum.single_operator", f"{alone} alone could meet the quorum")
-    return policy, owners
-
-
-def _without(policy: Policy, silent: Set[bytes]) -> Policy:
-    """The policy with some witnesses silenced, as the log's own: they stay members and never sign."""
-    heard = {name: key for name, key in policy.witnesses.items() if key.raw not in silent}
-    return Policy(policy.logs, heard, policy.groups, policy.quorum)
 
 
 def _text(signed: list[str], policy: Policy, owners: Mapping[str, str], time: int, trust: TrustFile) -> str:

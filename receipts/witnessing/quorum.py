@@ -2,7 +2,8 @@
 
 A quorum is counted by operator: several witnesses of one operator have one voice, and a log's own
 operator has none (receipts.md 8.5, 11). The quorum time is the earliest moment at which the valid
-cosignatures up to then satisfy the policy; a single earlier one proves nothing.
+cosignatures up to then satisfy the policy; a single earlier one proves nothing, and a single later one
+accuses nobody.
 """
 
 from __future__ import annotations
@@ -67,6 +68,15 @@ class Policy:
                 return limit
         raise Undecided("quorum.not_met", f"{len(times)} valid cosignatures do not meet the quorum")
 
+    def until(self, times: Mapping[str, int]) -> int:
+        """The moment up to which a quorum saw one tree as the largest: the mirror of `time`, POSIX seconds.
+
+        `time` is the smallest t by which enough had signed, so that no single early witness can backdate.
+        Here lateness accuses, and the doubt runs the other way: the largest t such that everyone of a
+        quorum states t or later, so that no single late witness can accuse. Raises as `time`.
+        """
+        return -self.time({name: -time for name, time in times.items()})
+
 
 @dataclass(frozen=True, slots=True)
 class Cosigned:
@@ -74,6 +84,8 @@ class Cosigned:
 
     times: Mapping[str, int]
     """Witness name → time of its valid cosignature (its earliest, where it gave several)."""
+    latest: Mapping[str, int]
+    """The same with each witness's latest, for what must not have happened until then."""
 
 
 def cosigned(signed: Note, witnesses: Mapping[str, CosignerKey], *, at: datetime) -> Cosigned:
@@ -84,6 +96,7 @@ def cosigned(signed: Note, witnesses: Mapping[str, CosignerKey], *, at: datetime
     """
     by_line = {(key.name, key.key_id): (name, key) for name, key in witnesses.items()}
     times: dict[str, int] = {}
+    latest: dict[str, int] = {}
     for line in signed.signatures:
         if (known := by_line.get((line.name, line.key_id))) is None:
             continue
@@ -92,7 +105,8 @@ def cosigned(signed: Note, witnesses: Mapping[str, CosignerKey], *, at: datetime
         if time > at.timestamp() + MAX_AHEAD_S:
             raise Refused("quorum.future", f"{key.name} states a time that has not come")
         times[name] = min(time, times.get(name, time))
-    return Cosigned(times)
+        latest[name] = max(time, latest.get(name, time))
+    return Cosigned(times, latest)
 
 
 def of_operators(operators: Mapping[str, Sequence[CosignerKey]], needed: int) -> Policy:

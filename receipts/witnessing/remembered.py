@@ -8,6 +8,7 @@ from typing import Final
 from receipts.log import TransparencyLog
 from receipts.statements.notice import Convicted, Notice
 from receipts.verify.convicted import convict
+from receipts.verify.jury import Jury
 from receipts.verify.pinned import PinnedTrust
 from receipts.witnessing import equivocation
 from receipts.witnessing.equivocation import Conviction
@@ -22,10 +23,12 @@ async def remember(log: TransparencyLog, held: PinnedTrust, data: bytes, at: dat
     """State in our log that this document convicts somebody, and keep it; None where it says nothing new.
 
     New is what shows a log to be false from an earlier size on. Raises `Unreadable`, or `Refused` for a
-    document that convicts nobody under the keys held here.
+    document that convicts nobody under the keys held here, or `Undecided` where too few witnesses saw that
+    a promise was late: more than half of the operators beside the accused must have.
     """
-    found = convict(equivocation.read(data), held)
-    known = [_convict(each, held) for each in await log.convictions()]
+    jury = Jury(at)
+    found = convict(equivocation.read(data), held, jury)
+    known = [_convict(each, held, jury) for each in await log.convictions()]
     same = [each for each in known if each is not None and each.accused == found.accused]
     if len(same) >= MAX_OF_ONE or any((each.from_size or 0) <= (found.from_size or 0) for each in same):
         return None
@@ -39,9 +42,9 @@ async def remember(log: TransparencyLog, held: PinnedTrust, data: bytes, at: dat
     return await log.state(said, kept=data)
 
 
-def _convict(data: bytes, held: PinnedTrust) -> Conviction | None:
+def _convict(data: bytes, held: PinnedTrust, jury: Jury) -> Conviction | None:
     """Whom a document that stands in our log convicts; None under keys that have changed since."""
     try:
-        return convict(equivocation.read(data), held)
+        return convict(equivocation.read(data), held, jury)
     except ComityError:
         return None
