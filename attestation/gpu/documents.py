@@ -30,6 +30,11 @@ CACHED_OFFERS: Final = 64
 
 _DEVICE_NAMES: Final = (" FMC LF", " BROM")
 _ROOT_NAME: Final = " Device Identity CA"
+_TRANSCRIPT: Final = "application/vnd.nvidia.spdm-measurement-transcript"
+_CHAIN: Final = "application/vnd.nvidia.pem-cert-chain"
+"""Types of wrapped messages; NVIDIA's tools wrap other evidence than reports under other ones."""
+_BESIDE: Final = ("__cmwc_t", "nonce", "appraisal-settings")
+"""What stands in a collection beside its messages: claims, which are not looked at."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,7 +140,7 @@ def _sort_json(document: bytes, heap: _Heap) -> None:
     except Unreadable as error:
         raise Refused("gpu.documents_malformed", error.text) from None
     if isinstance(stated, dict) and stated.keys() >= {"id", "rim"}:
-        heap.manifests[_answer(stated)] = None
+        heap.manifests[read_answer(stated)] = None
     elif isinstance(stated, dict) and isinstance(stated.get("keys"), list):
         heap.key_sets[document] = None
     elif (listed := listed_devices(stated)) is not None:
@@ -149,8 +154,14 @@ def listed_devices(stated: Json) -> list[Json] | None:
     match stated:
         case {"evidence_list": list(listed)} | {"evidences": list(listed)}:
             return listed
+        case {"evidence": str(), "certificate": str()}:  # as versions 1 and 2 of the service are asked
+            return [stated]
         case [{"evidence": _, "certificate": _}, *_]:
             return stated
+        case dict(named) if (
+            "__cmwc_t" in named
+        ):  # a collection of wrapped messages (draft-ietf-rats-msg-wrap)
+            return [each for name, each in named.items() if name not in _BESIDE]
     return None
 
 
@@ -159,18 +170,29 @@ def read_devices(listed: Json) -> list[tuple[bytes, bytes]]:
     if not isinstance(listed, list) or not 1 <= len(listed) <= MAX_CHAINS:
         raise Refused("gpu.documents_malformed", f"not 1 to {MAX_CHAINS} devices")
     devices = [each if isinstance(each, dict) else {} for each in listed]
-    return [(_base64(each.get("evidence")), _base64(each.get("certificate"))) for each in devices]
+    return [
+        (_base64(each.get("evidence"), _TRANSCRIPT), _base64(each.get("certificate"), _CHAIN))
+        for each in devices
+    ]
 
 
-def _base64(value: Json) -> bytes:
+def _base64(value: Json, media_type: str) -> bytes:
+    """A text in base64, or a wrapped message: its type and its text in base64url."""
+    alphabet: bytes | None = None
+    if isinstance(value, list):
+        if len(value) != 2 or value[0] != media_type:
+            raise Refused("gpu.documents_malformed", f"{str(value[:1])[:80]}, where {media_type} belongs")
+        value, alphabet = value[1], b"-_"
     try:
-        return base64.b64decode(value if isinstance(value, str) else "?", validate=True)
+        text = value if isinstance(value, str) else "?"
+        padded = text if alphabet is None else text + "=" * (-len(text) % 4)
+        return base64.b64decode(padded, alphabet, validate=True)
     except (binascii.Error, ValueError):
         raise Refused("gpu.documents_malformed", "a device without evidence in base64") from None
 
 
-def _answer(stated: dict[str, Json]) -> Offer:
-    """What the manifest service answers: id, document in base64, its SHA-256 (gpu.md 6)."""
+def read_answer(stated: dict[str, Json]) -> Offer:
+    """What the manifest service answers: id, document in base64, its SHA-256 (gpu.md 6). Raises `Refused`."""
     name, text, digest = stated["id"], stated["rim"], stated.get("sha256")
     if not isinstance(name, str) or not isinstance(text, str):
         raise Refused("gpu.rim_malformed", "a service answer without id and document")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from attestation.gpu.documents import listed_devices, read_devices
+from attestation.gpu.documents import listed_devices, read_answer, read_devices
 from attestation.gpu.node.devices import DeviceInput
 from attestation.gpu.spdm.report import REQUEST_HEADER, is_report
 from schemas.canonical import Json, read_json
@@ -20,7 +20,7 @@ from schemas.proof.evidence import NodeEvidence
 MAX_REQUEST_BYTES: Final = 1024 * 1024  # 64 devices with their chains
 REPORT_FILE: Final = "report.bin"
 _IN_HEX: Final = REQUEST_HEADER.hex().encode()
-_OF_DEVICES: Final = (b'"evidence_list"', b'"evidences"')
+_OF_DEVICES: Final = (b'"evidence_list"', b'"evidences"', b'"__cmwc_t"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +54,16 @@ def unwrap(data: bytes) -> Devices | ManifestFile | TokenFile:
         case b"[":
             return _read_list(data)
         case b"{":
-            return read_collected(read_json(data, limit=MAX_REQUEST_BYTES))
+            return _read_object(read_json(data, limit=MAX_REQUEST_BYTES))
     raise _no("neither a report, a list of devices, a manifest, nor a service token")
 
 
 def is_form(data: bytes) -> bool:
     """Whether the bytes look like any of these: no other vendor's evidence is a JSON array, or XML."""
-    named = data.lstrip()[:1] in (b"[", b"<") or any(key in data for key in _OF_DEVICES)
-    return named or is_report(data) or _is_hex(data)
+    if data.lstrip()[:1] in (b"[", b"<") or is_report(data) or _is_hex(data):
+        return True
+    alone = b'"evidence"' in data and b'"certificate"' in data
+    return alone or b'"rim"' in data or any(key in data for key in _OF_DEVICES)
 
 
 def _is_hex(data: bytes) -> bool:
@@ -86,14 +88,22 @@ def _read_list(data: bytes) -> Devices | TokenFile:
     return read_collected(stated) if isinstance(first, dict) else TokenFile(data)
 
 
+def _read_object(stated: Json) -> Devices | ManifestFile:
+    """What the manifest service answers is a manifest; anything else is tried as devices."""
+    if not isinstance(stated, dict) or not stated.keys() >= {"id", "rim"}:
+        return read_collected(stated)
+    try:
+        return ManifestFile(read_answer(stated).data)
+    except Refused as error:
+        raise _no(error.text) from None
+
+
 def read_collected(stated: Json) -> Devices:
-    """Several devices: what is sent to NVIDIA's service (gpu.md 9), or what its tools collected (nvattest).
+    """Devices: what is sent to NVIDIA's service (gpu.md 9), or what its tools collected (nvattest).
 
     What stands beside report and chain (architecture, versions, nonce) is a claim and not looked at. Raises
     `Unreadable`.
     """
-    if isinstance(stated, dict) and "__cmwc_t" in stated:
-        raise _no("a collection of wrapped messages (CMW), a form that is not read: a list of devices is")
     listed = listed_devices(stated)
     if listed is None:
         raise _no("no list of devices with evidence and certificate")

@@ -25,8 +25,10 @@ _SHA384: Final = encode_oid("2.16.840.1.101.3.4.2.2")
 _SAN: Final = encode_oid("2.5.29.17")
 _SAN_OID: Final = encode_oid("1.3.6.1.4.1.412.274.1")  # DMTF device information, DSP0274 10.6.1
 _LEAF: Final = re.compile(r"(?P<chip>[A-Z0-9_]+) (?P<stepping>[A-Z]\d\d) (?P<unit>GSP|FSP) FMC LF")
-_PDI_PREFIXES: Final = {0x41: "gpu", 0x50: "switch"}
-"""First byte of the boot ROM certificate's serial; the other eight are the device's PDI (gpu.md 11)."""
+_PDI_PREFIXES: Final = {("gpu", "GSP"): 0x41, ("gpu", "FSP"): 0x40, ("switch", "FSP"): 0x50}
+"""First byte of the serial of a boot ROM's certificate, by device and the processor in it that reports.
+
+The other eight are the device's PDI (gpu.md 11)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,7 +64,7 @@ FAMILIES: Final = {
     family.chip: family
     for family in (
         _family("GH100", "GH100", "GH100", ["GH100"], "gpu", "hopper"),
-        _family("GB100", "GB100", "GB100", ["GB100"], "gpu", "blackwell"),
+        _family("GB100", "GB100", "GB100", ["GB100", "GB102"], "gpu", "blackwell"),
         _family("GB20X", r"GB20[0-9X]", "GB20X", [f"GB20{n}" for n in "X234567"], "gpu", "blackwell"),
         _family("LS_10", "LS_10", "GH100", ["LS10"], "switch", "ls10"),
     )
@@ -93,7 +95,7 @@ class DeviceChain:
     def pdi(self) -> bytes | None:
         """The physical device id that the boot ROM's certificate carries (8 bytes)."""
         serial = self.brom.serial
-        if not 0 < serial < 1 << 72 or serial >> 64 not in _PDI_PREFIXES:
+        if not 0 < serial < 1 << 72 or serial >> 64 not in _PDI_PREFIXES.values():
             return None
         return (serial & (1 << 64) - 1).to_bytes(8)
 
@@ -124,8 +126,9 @@ def family_of(chain: DeviceChain) -> Family:
         raise _mismatch(f"{family.chip} below {chain.provisioner.common_name}")
     if chain.identity.common_name != family.identity:
         raise _mismatch(f"{family.chip} below {chain.identity.common_name}")
-    if _PDI_PREFIXES.get(chain.brom.serial >> 64) != family.kind:
-        raise _mismatch(f"boot ROM serial {chain.brom.serial:x} is not that of a {family.kind}")
+    if chain.brom.serial >> 64 != _PDI_PREFIXES.get((family.kind, leaf["unit"])):
+        unit = f"the {leaf['unit']} of a {family.kind}"
+        raise _mismatch(f"boot ROM serial {chain.brom.serial:x} is not that of {unit}")
     named = alternative_chip(chain.leaf)
     if named != family.chip:
         raise _mismatch(f"{family.chip}, but its alternative name says {named}")

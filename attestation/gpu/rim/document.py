@@ -59,8 +59,9 @@ def _hold_markup(text: str) -> str:
     """
     if text.startswith("<?xml "):
         declaration, _, text = text.partition("?>")
-        if "encoding" in declaration and "utf-8" not in declaration.lower():
-            raise malformed("another encoding than UTF-8")
+        named = declaration.lower()
+        if "encoding" in named and "utf-8" not in named and not ("ascii" in named and text.isascii()):
+            raise malformed("another encoding than UTF-8, or than ASCII, which is a part of it")
     # One character is looked for first: most documents have neither, and that look costs next to nothing.
     if ("!" in text and "<!" in text) or ("?" in text and "<?" in text):
         raise malformed("a declaration, comment, CDATA section or processing instruction")

@@ -35,7 +35,7 @@ _NUMBERS: Final = {str(number): number for number in range(256)}
 """Each in its one spelling."""
 _ACTIVE: Final = {"True": True, "False": False}
 _HASHES: Final = tuple(f"{_HASH}{n}" for n in range(MAX_ALTERNATIVES))
-_VERSION: Final = re.compile(rb"colloquialVersion=\"([0-9A-Za-z.]{1,64})\"")
+_VERSION: Final = re.compile(rb"colloquialVersion\s{0,9}=\s{0,9}([\"'])([0-9A-Za-z.]{1,64})\1")
 _RESOURCE: Final = ("active", "alternatives", "index", "name", "size", "type")
 """In the order in which C14N writes attributes; values follow, for they have a namespace (xml-c14n 2.2)."""
 _WRITTEN: Final = frozenset((*_RESOURCE, *_HASHES[:count]) for count in range(1, 11))
@@ -89,7 +89,7 @@ def stated_version(data: bytes) -> str | None:
     A look at the text: it only says for which report the document is tried, and believes nothing.
     """
     found = [
-        each[1] for each in _VERSION.finditer(data[:MAX_DOCUMENT_BYTES])
+        each[2] for each in _VERSION.finditer(data[:MAX_DOCUMENT_BYTES])
         if data[each.start() - 1 : each.start()].isspace()
     ]  # fmt: skip
     return str(found[0].decode("ascii")) if len(found) == 1 else None
@@ -163,8 +163,10 @@ def _resource(names: Names, stated: list[str]) -> tuple[int, bool, tuple[bytes, 
     number, length = _NUMBERS.get(index, MAX_INDEX + 1), _NUMBERS.get(size, MAX_VALUE_BYTES + 1)
     if number > MAX_INDEX or length > MAX_VALUE_BYTES:
         raise malformed(f"an index above {MAX_INDEX} or a size above {MAX_VALUE_BYTES}, or no number")
-    if active not in _ACTIVE or not 0 < len(listed) <= MAX_ALTERNATIVES or _NUMBERS.get(count) != len(listed):
+    if active not in _ACTIVE or len(listed) > MAX_ALTERNATIVES or _NUMBERS.get(count) != len(listed):
         raise malformed(f"measurement {number} disagrees with itself")
+    if _ACTIVE[active] and not listed:
+        raise malformed(f"measurement {number} is active and has no value")
     return number, _ACTIVE[active], tuple([_value(text, length) for text in listed])
 
 

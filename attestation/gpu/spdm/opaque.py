@@ -65,8 +65,8 @@ class Opaque:
 
     @property
     def is_switch(self) -> bool:
-        """A switch has no driver; its VBIOS is text (gpu.md 2)."""
-        return DRIVER not in self.fields
+        """A switch has no driver; its VBIOS is text (gpu.md 2). A GPU's boot processor states nothing."""
+        return bool(self.fields) and DRIVER not in self.fields
 
     @property
     def vbios(self) -> str | None:
@@ -75,9 +75,12 @@ class Opaque:
 
     @property
     def feature(self) -> str | None:
-        """`single`, `multi` or `ppcie`; None where the report does not say."""
+        """`single`, `multi` or `ppcie`, or a mode of newer GPUs by its number; None where it is not said."""
         value = self.fields.get(FEATURE)
-        return None if value is None else FEATURES[int.from_bytes(value, "little")]
+        if value is None:
+            return None
+        number = int.from_bytes(value, "little")
+        return FEATURES.get(number, f"unknown-{number}")
 
     @property
     def own_pdi(self) -> bytes | None:
@@ -144,9 +147,6 @@ def _check(found: Opaque) -> None:
         raise malformed("a GPU's VBIOS version is not 8 bytes")
     if len(found.fields.get(COUNTERS, b"")) % 4:
         raise malformed("update counters are not whole words")
-    feature = found.fields.get(FEATURE)
-    if feature is not None and int.from_bytes(feature, "little") not in FEATURES:
-        raise malformed("an unknown feature flag")
     _check_kind(found)
 
 
@@ -165,7 +165,7 @@ def _dotted(vbios: bytes) -> str:
 
 def _text(value: bytes) -> str:
     """ASCII without its padding; only what is safe in an id or a path."""
-    text = value.rstrip(b"\0 ").decode("latin-1")
+    text = value.strip(b"\0 ").decode("latin-1")
     if not _TEXT.fullmatch(text):
         raise malformed("a text field with other than letters, digits, dot, dash, underscore")
     return text

@@ -36,8 +36,8 @@ def changed(which: str, device: GpuForge = GOOD, **changes: Any) -> Fault:
     return lambda: judge(but(device, changes={which: changes}))
 
 
-def framed(**frame: Any) -> Fault:
-    return lambda: judge(but(frame=frame))
+def framed(device: GpuForge = GOOD, **frame: Any) -> Fault:
+    return lambda: judge(but(device, frame=frame))
 
 
 def stating(fields: dict[int, bytes | None], device: GpuForge = GOOD) -> Fault:
@@ -87,7 +87,7 @@ FAULTS: dict[str, list[Fault]] = {
         framed(extra=field(255, b"")), framed(record=block(1, value_of(0)) * 64),
         framed(opaque=b"NVDAOD\0\0\2\0\0\0"),
         framed(record=block(2, value_of(0)) + block(1, value_of(1)), count=2),
-        stating({20: bytes(47)}), stating({11: b"\x56"}), stating({21: b""}), stating({36: b"\7\0"}),
+        stating({20: bytes(47)}), stating({11: b"\x56"}), stating({21: b""}), stating({36: b"\7"}),
         stating({3: b"550/90\0"}), stating({3: b"550.90\0.07"}),
         stating({22: bytes(8)}), stating({6: bytes(7)}),
         stating({12: bytes(5)}), stating({22: bytes(144)}, SWITCH),
@@ -124,6 +124,7 @@ FAULTS: dict[str, list[Fault]] = {
         changed("leaf", extensions=(GOOD.fwid_extension(),)),
         changed("leaf", extensions=(GB100.alternative_name(), GOOD.fwid_extension())),
         changed("brom", serial=(0x50 << 64) | 5), changed("brom", serial=5),
+        changed("brom", serial=(0x40 << 64) | 5), framed(opaque=b"", device=SWITCH),
         stating({35: b"GB202\0", 36: b"\0\0"}), stating({35: b"GB202\0"}, GB100),
         stating({3: None, 6: b"96", 4: None}),
     ],
@@ -187,7 +188,9 @@ FAULTS: dict[str, list[Fault]] = {
     "vbios_not_allowed": [lambda: judge(vbios='["96.00.9f.00.02"]')],
     "chip_not_allowed": [lambda: judge(chips='["GB100"]')],
     "mode_not_allowed": [lambda: judge(modes='["ppcie"]'),
-                         lambda: judge(but(fields={21: b"\xaa"}), modes='["single", "unstated"]')],
+                         lambda: judge(but(fields={21: b"\xaa"}), modes='["single", "unstated"]'),
+                         lambda: judge(but(fields={36: b"\7\0"}),
+                                       modes='["single", "multi", "ppcie", "unstated"]')],
     "cc_mode_unproven": [lambda: judge(confidential='"required"'), lambda: judge(devtools='"refuse"')],
     "topology_pdi_cert_mismatch": [stating({22: bytes(8)}, SWITCH)],
     "documents_malformed": [lambda: judge(endorsements=[*collateral(GOOD), b'{"a": 1.5}'])],

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from attestation.appraise import appraise_nvidia
 from attestation.gpu.tests.judging import GB100, GB202, GOOD, SWITCH, codes, collateral, judge, manifests_of
 from attestation.testing.nvidia import NOW, GpuForge
-from attestation.testing.nvidia_report import NONCE
+from attestation.testing.nvidia_report import NONCE, block, value_of
 from attestation.testing.nvidia_status import crl
 
 
@@ -18,6 +20,24 @@ def test_every_family_holds(device: GpuForge) -> None:
     assert found.simulated
     assert found.platform == f"simulated-nvidia-{device.chip.lower()}"
     assert found.stated()["pdi"] == device.pdi.hex()
+
+
+def test_a_report_of_a_gpus_boot_processor_is_genuine_and_without_manifests() -> None:
+    """Blackwell's FSP signs a report of its own, which states no firmware by which a manifest has a name."""
+    fsp = replace(
+        GB100,
+        changes={
+            "leaf": {"subject": "GB100 A01 FSP FMC LF", "issuer": "GB100 A01 FSP BROM"},
+            "brom": {"subject": "GB100 A01 FSP BROM", "serial": 0x40 << 64 | int.from_bytes(GB100.pdi)},
+        },
+        frame={"opaque": b"", "count": 2, "record": block(1, b"\xff") + block(2, value_of(1))},
+    )
+    found = judge(fsp)
+    assert (found.verdict, set(codes(found))) == ("none", {"rim_unavailable"})
+    assert found.check("gpu.fwid").status == "not_evaluated"
+    assert (found.stated()["kind"], found.stated()["pdi"]) == ("gpu", GB100.pdi.hex())
+    assert judge(fsp, fwid='"required"').reason == "gpu.fwid_absent"
+    assert judge(replace(fsp, signer="nobody")).reason == "gpu.report_signature_invalid"
 
 
 def test_the_made_up_root_is_no_root_of_nvidias() -> None:

@@ -85,6 +85,8 @@ ATTACKS: dict[str, dict[str, bytes]] = {
         "xml id": swap("<ns0:Payload>", '<ns0:Payload xml:id="x">'),
         "another encoding": DOCUMENT.encode("utf-16"),
         "declared encoding": put("<SoftwareIdentity", '<?xml version="1.0" encoding="iso-8859-1"?>'),
+        "more than was declared": text(
+            lambda good: '<?xml version="1.0" encoding="ascii"?>' + good.replace("NVIDIA", "NVIDIÄ")),
         "two roots": text(lambda good: good + "<a/>"),
         "cut short": DOCUMENT.encode()[:-30],
         "too large": text(lambda good: good + " " * MAX_DOCUMENT_BYTES),
@@ -101,6 +103,8 @@ ATTACKS: dict[str, dict[str, bytes]] = {
             DRIVER_MANIFEST.resource(7) + DRIVER_MANIFEST.resource(7, active=False)),
         "index beyond": tampered("index", 'index="7"', 'index="64"'),
         "index with a zero": tampered("index", 'index="7"', 'index="07"'),
+        "active without a value": paying(
+            '<ns0:Resource type="Measurement" index="7" active="True" alternatives="0" name="" size="48"/>'),
         "alternatives too few": tampered("alternatives", 'alternatives="1"', 'alternatives="0"'),
         "alternatives too many": tampered("alternatives", 'alternatives="1"', 'alternatives="2"'),
         "hash of another number": tampered("hash", "Hash0", "Hash1"),
@@ -199,6 +203,21 @@ def test_line_ends_and_references_read_as_they_are_signed() -> None:
     good = verify_manifest(DOCUMENT.encode())
     for same in (DOCUMENT.replace("\n", "\r\n"), DOCUMENT.replace('name="GH100"', 'name="&#71;H100"')):
         assert verify_manifest(same.encode()).golden == good.golden
+
+
+def test_other_spellings_of_the_same_document_read_alike() -> None:
+    """As a tool may write it again: what is signed are its canonical bytes."""
+    good = verify_manifest(DOCUMENT.encode())
+    quoted = DOCUMENT.replace('colloquialVersion="550.90.07"', "colloquialVersion = '550.90.07'")
+    for same in ("<?xml version='1.0' encoding='ASCII'?>\n" + DOCUMENT, quoted):
+        assert verify_manifest(same.encode()).golden == good.golden
+        assert stated_version(same.encode()) == "550.90.07"
+
+
+def test_a_measurement_that_is_not_active_needs_no_value() -> None:
+    idle = '<ns0:Resource type="Measurement" index="63" active="False" alternatives="0" name="" size="48"/>'
+    found = verify_manifest(paying(DRIVER_MANIFEST.resource(7) + idle))
+    assert found.golden == {7: (value_of(7),)}
 
 
 def issue(**changes: object) -> ManifestForge:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from attestation.commands import main
 from attestation.gpu.documents import gather
-from attestation.gpu.forms import Devices, is_form, unwrap
+from attestation.gpu.forms import Devices, ManifestFile, is_form, unwrap
 from attestation.gpu.node.devices import DeviceInput
 from attestation.gpu.pki.chain import read_chain
 from attestation.gpu.revocation.ocsp import read_response
@@ -52,6 +54,10 @@ def test_fields_read_as_they_are_meant() -> None:
     )  # fmt: skip
     assert (switch.is_switch, switch.vbios, switch.own_pdi) == (True, "96.10.55.00.01", SWITCH.pdi)
     assert read_report(GB202.report()).opaque.feature == "single"
+    padded = replace(GOOD, fields={3: b" 550.90.07 \0", 36: b"\7\0"}).report()
+    assert (read_report(padded).opaque.text(3), read_report(padded).opaque.feature) == (
+        "550.90.07", "unknown-7",
+    )  # fmt: skip
 
 
 @given(st.binary(max_size=200))
@@ -134,13 +140,39 @@ def test_the_forms_of_the_vendors_tools_are_the_devices_they_list() -> None:
     one, several = DeviceInput(GOOD.report()), DeviceInput(GOOD.report(), (GOOD.chain(),))
     for text in (GOOD.report().hex(), GOOD.report().hex().upper() + "\n"):
         assert unwrap(text.encode()) == Devices((one,), together=False)
-    for collected in ([device], {"evidences": [device], "result_code": 0}, {"evidence_list": [device]}):
+    for collected in (
+        [device], {"evidences": [device], "result_code": 0}, {"evidence_list": [device]}, device, wrapped(),
+    ):  # fmt: skip
         data = json.dumps(collected).encode()
         assert is_form(data)
         assert unwrap(data) == Devices((several,), together=True)
         found = judge(report=data, endorsements=collateral(GOOD)[1:])
         assert found.verdict == "affirming"
-    assert gather((json.dumps([device]).encode(),)).devices == ((GOOD.report(), GOOD.chain()),)
+        assert gather((data,)).devices == ((GOOD.report(), GOOD.chain()),)
+
+
+def wrapped(media_type: str = "application/vnd.nvidia.spdm-measurement-transcript") -> dict[str, object]:
+    """A collection of wrapped messages, as later tools of NVIDIA's write what they collected."""
+    texts = [base64.urlsafe_b64encode(each).decode().rstrip("=") for each in (GOOD.report(), GOOD.chain())]
+    nonce = ["application/octet-stream", base64.urlsafe_b64encode(NONCE).decode().rstrip("=")]
+    item = {
+        "__cmwc_t": "tag:nvidia.com,2026:evidence-item/v1",
+        "evidence": [media_type, texts[0]],
+        "certificate": ["application/vnd.nvidia.pem-cert-chain", texts[1]],
+        "nonce": nonce,
+    }
+    kind = "tag:nvidia.com,2026:verifier-input/profiles/base/pre-1.0.0"
+    return {"__cmwc_t": kind, "nonce": nonce, "gpu_0": item}
+
+
+def test_what_the_manifest_service_answers_is_a_manifest() -> None:
+    document = DRIVER_MANIFEST.document()
+    answer = {"id": "NV_GPU_DRIVER_GH100_550.90.07", "rim": base64.b64encode(document).decode()}
+    data = json.dumps({**answer, "sha256": hashlib.sha256(document).hexdigest()}).encode()
+    assert is_form(data)
+    assert unwrap(data) == ManifestFile(document)
+    with pytest.raises(Unreadable, match="another"):
+        unwrap(json.dumps({**answer, "sha256": "00" * 32}).encode())
 
 
 @pytest.mark.parametrize(
@@ -166,7 +198,10 @@ def test_every_form_is_shown(
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b'{"__cmwc_t": "tag:nvidia.com,2026:x", "gpu_0": {}}', "wrapped messages"),
+        (b'{"__cmwc_t": "tag:nvidia.com,2026:x", "gpu_0": {}}', "base64"),
+        (b'{"__cmwc_t": "tag:nvidia.com,2026:x", "nonce": ["", ""]}', "not 1 to 64 devices"),
+        (json.dumps(wrapped("application/cwt")).encode(), "application/cwt"),
+        (b'{"evidence": "?", "certificate": "", "nonce": ""}', "base64"),
         (b'[{"evidence": "?", "certificate": ""}]', "base64"),
         (b'[{"arch": "HOPPER"}]', "no list of devices"),
         (b'{"evidences": []}', "not 1 to 64 devices"),
