@@ -17,6 +17,7 @@ from typing import Final
 import uvicorn
 from starlette.types import ASGIApp
 
+from broker.edge.connection import EdgeConnection
 from broker.edge.gate import Gate
 from broker.starting.config import Listen, ServerCertificate
 from schemas.errors import ConfigurationError
@@ -86,7 +87,7 @@ def _uvicorn_config(app: ASGIApp, listen: Listen) -> uvicorn.Config:
     tls = listen.tls if isinstance(listen.tls, ServerCertificate) else None
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=EdgeConnection,
         ws="none",
         lifespan="off",
         log_config=None,
