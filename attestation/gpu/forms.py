@@ -1,11 +1,13 @@
 """The forms in which NVIDIA evidence arrives, told apart by content.
 
-One report, as bytes or in hex; several devices, as a request to NVIDIA's service or as its tools write down
-what they collected; a manifest or a service token, to be judged by itself.
+One report, as bytes, in hex or in base64; several devices, as a request to NVIDIA's service or as its tools
+write down what they collected; a manifest or a service token, to be judged by itself.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -20,6 +22,7 @@ from schemas.proof.evidence import NodeEvidence
 MAX_REQUEST_BYTES: Final = 1024 * 1024  # 64 devices with their chains
 REPORT_FILE: Final = "report.bin"
 _IN_HEX: Final = REQUEST_HEADER.hex().encode()
+_IN_BASE64: Final = b"EeAB/"  # of the same four bytes, whatever follows them
 _OF_DEVICES: Final = (b'"evidence_list"', b'"evidences"', b'"__cmwc_t"')
 
 
@@ -48,6 +51,8 @@ def unwrap(data: bytes) -> Devices | ManifestFile | TokenFile:
         return Devices((DeviceInput(data),), together=False)
     if _is_hex(data):
         return Devices((DeviceInput(_from_hex(data)),), together=False)
+    if data.startswith(_IN_BASE64):
+        return Devices((DeviceInput(_from_base64(data)),), together=False)
     match data.lstrip()[:1]:
         case b"<":
             return ManifestFile(data)
@@ -60,7 +65,7 @@ def unwrap(data: bytes) -> Devices | ManifestFile | TokenFile:
 
 def is_form(data: bytes) -> bool:
     """Whether the bytes look like any of these: no other vendor's evidence is a JSON array, or XML."""
-    if data.lstrip()[:1] in (b"[", b"<") or is_report(data) or _is_hex(data):
+    if data.lstrip()[:1] in (b"[", b"<") or is_report(data) or _is_hex(data) or data.startswith(_IN_BASE64):
         return True
     alone = b'"evidence"' in data and b'"certificate"' in data
     return alone or b'"rim"' in data or any(key in data for key in _OF_DEVICES)
@@ -76,6 +81,14 @@ def _from_hex(data: bytes) -> bytes:
         return bytes.fromhex(data.decode("ascii"))
     except ValueError:
         raise _no("a report that begins in hex and does not go on in it") from None
+
+
+def _from_base64(data: bytes) -> bytes:
+    """A report as it stands in JSON, taken out of it; broken into lines or not."""
+    try:
+        return base64.b64decode(b"".join(data.split()), validate=True)
+    except binascii.Error:
+        raise _no("a report that begins in base64 and does not go on in it") from None
 
 
 def _read_list(data: bytes) -> Devices | TokenFile:

@@ -13,6 +13,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import ocsp
 
+from attestation.pki.der import children, encode_oid, split
+from attestation.testing.der import sequence, tlv
 from attestation.testing.nvidia import NOW, Certified, GpuForge, key, name_of
 from attestation.testing.nvidia_manifest import ManifestForge
 
@@ -46,6 +48,8 @@ class Answer:
     damaged: bool = False
     """Whether the signature is one over something else."""
     hash_name: str = "sha384"
+    critical: str | None = None
+    """`response` or `answer`: which of them has a critical extension."""
 
     def der(self) -> bytes:
         return _response(self)
@@ -76,10 +80,29 @@ def _response(of: Answer) -> bytes:
     )  # fmt: skip
     if of.responder == "delegate":
         builder = builder.certificates([_load(delegate)])
+    if of.critical == "response":
+        builder = builder.add_extension(x509.OCSPNonce(bytes(32)), critical=True)
     private = key(signer.key)
     response = builder.sign(private, hashes.SHA384())
     data = response.public_bytes(serialization.Encoding.DER)
+    if of.critical == "answer":
+        return _marked(data, private)
     return _damage(data, response.signature, private) if of.damaged else data
+
+
+def _marked(data: bytes, private: ec.EllipticCurvePrivateKey) -> bytes:
+    """The response with a critical extension in its one answer, signed again (RFC 6960 4.2.1)."""
+    status, explicit = children(data)
+    kind, octets = children(children(explicit)[0])
+    signed, algorithm, _, *rest = children(split(octets)[1])
+    *before, listed = children(signed)
+    members = children(children(listed)[0])
+    extension = sequence(encode_oid("1.2.3.4"), tlv(0x01, b"\xff"), tlv(0x04, b"\x05\0"))
+    answer = sequence(*members, tlv(0xA1, sequence(extension)))
+    signed = sequence(*before, sequence(answer))
+    signature = tlv(0x03, b"\0", private.sign(signed, ec.ECDSA(hashes.SHA384())))
+    basic = tlv(0x04, sequence(signed, algorithm, signature, *rest))
+    return sequence(status, tlv(0xA0, sequence(kind, basic)))
 
 
 def _damage(data: bytes, signature: bytes, private: ec.EllipticCurvePrivateKey) -> bytes:

@@ -40,6 +40,9 @@ _OCSP_SIGNING: Final = encode_oid("1.3.6.1.5.5.7.3.9")  # id-kp-OCSPSigning, RFC
 _ALGORITHMS: Final = {"1.2.840.10045.4.3.2": hashes.SHA256(), "1.2.840.10045.4.3.3": hashes.SHA384()}
 """ecdsa-with-SHA256 and -SHA384 (RFC 5758 3.2)."""
 
+_MARKED: Final = (
+    b"\x01\x01\xff\x04"  # as it stands in every critical extension: TRUE, then the value's header
+)
 _UNSUCCESSFUL: Final = (1, 2, 3, 5, 6)  # OCSPResponseStatus, RFC 6960 4.2.1
 
 Status = Literal["good", "revoked", "hold", "unknown"]
@@ -78,7 +81,6 @@ class Response:
     """SHA-1 of the responder's key (RFC 6960 4.2.1, ResponderID byKey)."""
     certificates: tuple[Certificate, ...]
     answers: tuple[Answer, ...]
-    nonce: bytes | None
 
 
 def is_declined(data: bytes) -> bool:
@@ -106,9 +108,9 @@ def read_response(data: bytes) -> Response:
 def _read(parsed: ocsp.OCSPResponse) -> Response:
     if parsed.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
         raise _malformed(f"status {parsed.response_status.name}")
-    if any(extension.critical for extension in parsed.extensions):
-        raise _malformed("a critical extension")
     answers = tuple(_answer(single) for single in parsed.responses)
+    if _MARKED in parsed.tbs_response_bytes and _is_strange(parsed, len(answers)):
+        raise _malformed("a critical extension")
     if not 1 <= len(answers) <= MAX_ANSWERS or len(parsed.certificates) > MAX_RESPONDERS:
         raise _malformed("too many answers or certificates")
     name = parsed.responder_name
@@ -120,15 +122,16 @@ def _read(parsed: ocsp.OCSPResponse) -> Response:
         responder_key=parsed.responder_key_hash,
         certificates=tuple(read_certificate(each.public_bytes(Encoding.DER)) for each in parsed.certificates),
         answers=answers,
-        nonce=_nonce(parsed),
     )
 
 
-def _nonce(parsed: ocsp.OCSPResponse) -> bytes | None:
-    try:
-        return parsed.extensions.get_extension_for_class(x509.OCSPNonce).value.nonce
-    except x509.ExtensionNotFound:
-        return None
+def _is_strange(parsed: ocsp.OCSPResponse, answers: int) -> bool:
+    """Whether the response, or what it says of a certificate, has a critical extension (RFC 6960 4.4).
+
+    None is understood. The library does not say which of several answers has one.
+    """
+    extensions = [*parsed.extensions, *(parsed.single_extensions if answers == 1 else ())]
+    return answers > 1 or any(extension.critical for extension in extensions)
 
 
 def _answer(single: ocsp.OCSPSingleResponse) -> Answer:

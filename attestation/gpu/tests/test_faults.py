@@ -141,7 +141,8 @@ FAULTS: dict[str, list[Fault]] = {
         answered(next_update=None), answered(next_update=NOW - timedelta(minutes=2)),
         answered(this_update=NOW + timedelta(minutes=2)),
     ],
-    "ocsp_malformed": [lambda: judge(endorsements=[*collateral(GOOD), bytes.fromhex("30030a0100")]),
+    "ocsp_malformed": [answered(critical="response"), answered(critical="answer"),
+                       lambda: judge(endorsements=[*collateral(GOOD), bytes.fromhex("30030a0100")]),
                        lambda: judge(endorsements=[*collateral(GOOD), bytes.fromhex("30030a0104")])],
     "ocsp_certid_mismatch": [
         lambda: judge(endorsements=[

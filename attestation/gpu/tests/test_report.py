@@ -138,7 +138,9 @@ def test_the_forms_of_the_vendors_tools_are_the_devices_they_list() -> None:
         "certificate": base64.b64encode(GOOD.chain()).decode(),
     }  # fmt: skip
     one, several = DeviceInput(GOOD.report()), DeviceInput(GOOD.report(), (GOOD.chain(),))
-    for text in (GOOD.report().hex(), GOOD.report().hex().upper() + "\n"):
+    lines = base64.encodebytes(GOOD.report()).decode()
+    for text in (GOOD.report().hex(), GOOD.report().hex().upper() + "\n", lines, lines.replace("\n", "")):
+        assert is_form(text.encode())
         assert unwrap(text.encode()) == Devices((one,), together=False)
     for collected in (
         [device], {"evidences": [device], "result_code": 0}, {"evidence_list": [device]}, device, wrapped(),
@@ -206,6 +208,7 @@ def test_every_form_is_shown(
         (b'[{"arch": "HOPPER"}]', "no list of devices"),
         (b'{"evidences": []}', "not 1 to 64 devices"),
         (b"11e001ffzz", "does not go on"),
+        (b"EeAB/!!", "does not go on"),
     ],
 )
 def test_what_is_almost_such_a_form_says_what_is_wrong(data: bytes, why: str) -> None:
