@@ -16,8 +16,8 @@ from schemas.messages.message import Received
 from schemas.messages.negotiation import CallForOffers, Offer
 from schemas.policy.layers import Decision
 
-MAX_NEGOTIATIONS: Final = 20_000  # records at once; a minute of the busiest border we can serve
-KEEP_S: Final = 3600.0  # seconds a finished negotiation is remembered for Status and duplicates
+MAX_NEGOTIATIONS: Final = 20_000  # records at once; those that ended first make room for new ones
+KEEP_S: Final = 3600.0  # seconds that a finished negotiation is remembered for Status, while there is room
 MAX_OPEN_PER_PEER: Final = 128  # offers a peer may hold at once: as many as it may run streams here
 CALL_BUDGET: Final = 200  # calls without an accept before a peer has to wait
 CALL_REFILL_PER_S: Final = 5.0
@@ -64,6 +64,8 @@ class Holds:
         self._by_nid: dict[str, Negotiation] = {}
         self._held: dict[str, Negotiation] = {}
         """Those in state HELD: few, while `_by_nid` remembers an hour."""
+        self._ended: dict[str, None] = {}
+        """Negotiations in a terminal state, the one that ended first in front."""
         self._budgets: dict[str, _Budget] = {}
 
     def charge_call(self, consumer: str, now: float) -> None:
@@ -81,8 +83,8 @@ class Holds:
         budget.calls -= 1
 
     def add(self, negotiation: Negotiation, now: float) -> None:
-        """Remember a new hold. Raises `Refused` when the table is full or the id was used before."""
-        self._sweep(now)
+        """Remember a new hold. Raises `Refused` when the id was used before, or too many are not yet over."""
+        self._make_room(now)
         nid = negotiation.offer.nid
         if nid in self._by_nid:
             raise Refused("negotiate.nid_reused", "this negotiation exists already")
@@ -113,6 +115,8 @@ class Holds:
             raise Refused("hold.state", f"{negotiation.state} does not lead to {state}")
         negotiation.state, negotiation.changed = state, now
         self._held.pop(negotiation.offer.nid, None)
+        if state in TERMINAL:
+            self._ended[negotiation.offer.nid] = None
         if state == "COMMITTED":
             self._budgets.setdefault(negotiation.consumer, _Budget(at=now)).calls += 1
 
@@ -127,9 +131,10 @@ class Holds:
     def running(self) -> int:
         return sum(1 for held in self._by_nid.values() if held.state in ("COMMITTED", "ACTIVE"))
 
-    def _sweep(self, now: float) -> None:
-        if len(self._by_nid) < MAX_NEGOTIATIONS // 2:
-            return
-        for nid, held in list(self._by_nid.items()):
-            if held.state in TERMINAL and held.changed + KEEP_S < now:
-                del self._by_nid[nid]
+    def _make_room(self, now: float) -> None:
+        """Forget what ended long ago, and of a full table what ended first: a busy hour shuts nobody out."""
+        while self._ended:
+            first = self._by_nid[next(iter(self._ended))]
+            if len(self._by_nid) < MAX_NEGOTIATIONS and first.changed + KEEP_S >= now:
+                return
+            del self._ended[first.offer.nid], self._by_nid[first.offer.nid]

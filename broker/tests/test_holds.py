@@ -89,6 +89,27 @@ def test_an_id_is_used_once() -> None:
         holds.add(negotiation(1, expires=10.0), now=0.0)
 
 
+def test_a_busy_hour_shuts_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More negotiations in an hour than are remembered: what ended first is forgotten, what runs is not."""
+    monkeypatch.setattr("broker.providing.holds.MAX_NEGOTIATIONS", 10)
+    holds = Holds()
+    for number in range(30):
+        each = negotiation(number, expires=number + 10.0)
+        holds.add(each, now=number)
+        holds.move(each, "COMMITTED" if number == 0 else "RELEASED", now=number)
+    assert holds.running == 1
+    assert [holds.get(f"nid{number}") is not None for number in (0, 1, 20, 29)] == [True, False, False, True]
+
+
+def test_what_is_not_over_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("broker.providing.holds.MAX_NEGOTIATIONS", 2)
+    holds = Holds()
+    for number in range(2):
+        holds.add(negotiation(number, expires=10.0), now=0.0)
+    with pytest.raises(Refused, match="RATE"):
+        holds.add(negotiation(2, expires=10.0), now=0.0)
+
+
 class Machine(RuleBasedStateMachine):
     """Whatever is tried in whatever order: a terminal state stays, and nothing runs that was not held."""
 
