@@ -22,7 +22,7 @@ from schemas.primitives import Count, Digest, DomainName, Label, Seconds, Token
 
 CLOCK_SKEW_S: Final = 30  # seconds of tolerance between two domains' clocks (session.md 10)
 MAX_LIFETIME_S: Final = 3600  # seconds a message may stay valid; bounds the replay cache
-MAX_REPLAY_ENTRIES: Final = 200_000  # (issuer, nonce) pairs; beyond it messages are refused, not forgotten
+MAX_REPLAY_ENTRIES: Final = 50_000  # nonces of one issuer; beyond it its messages are refused, not forgotten
 FIRST: Final = "0" * 64
 """`prev` of the first message of a negotiation."""
 
@@ -116,18 +116,31 @@ class ReplayCache:
     """
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[str, str], int] = {}
-        self._swept = 0
+        self._seen: dict[str, _Nonces] = {}
 
     def admit(self, message: Message, now: datetime) -> None:
-        """Note the message. Raises `Refused` (`message.replayed`, `message.replay_cache_full`)."""
-        key, seconds = (message.iss, message.nonce), int(now.timestamp())
-        if key in self._seen:
+        """Note the message. Raises `Refused` (`message.replayed`, `message.replay_cache_full`).
+
+        Each issuer fills a part of its own: one that says too much shuts out itself alone.
+        """
+        seen = self._seen.setdefault(message.iss, _Nonces())
+        seen.admit(message.nonce, message.exp + CLOCK_SKEW_S, int(now.timestamp()))
+
+
+@dataclass(slots=True)
+class _Nonces:
+    """What one issuer has said lately."""
+
+    until: dict[str, int] = field(default_factory=dict)
+    swept: int = 0
+
+    def admit(self, nonce: str, until: int, now: int) -> None:
+        if nonce in self.until:
             raise Refused("message.replayed", "this nonce was used before")
-        full = len(self._seen) >= MAX_REPLAY_ENTRIES
-        if seconds >= self._swept + CLOCK_SKEW_S or (full and seconds > self._swept):
-            self._seen = {k: until for k, until in self._seen.items() if until >= seconds}
-            self._swept = seconds
-        if len(self._seen) >= MAX_REPLAY_ENTRIES:
+        full = len(self.until) >= MAX_REPLAY_ENTRIES
+        if now >= self.swept + CLOCK_SKEW_S or (full and now > self.swept):
+            self.until = {each: end for each, end in self.until.items() if end >= now}
+            self.swept = now
+        if len(self.until) >= MAX_REPLAY_ENTRIES:
             raise Refused("message.replay_cache_full", "too many messages at once")
-        self._seen[key] = message.exp + CLOCK_SKEW_S
+        self.until[nonce] = until

@@ -138,6 +138,16 @@ def test_a_full_cache_refuses_instead_of_forgetting(monkeypatch: pytest.MonkeyPa
     cache.admit(release(), NOW + timedelta(seconds=91))
 
 
+def test_who_says_too_much_shuts_out_itself_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(message, "MAX_REPLAY_ENTRIES", 3)
+    cache = message.ReplayCache()
+    for _ in range(3):
+        cache.admit(release(), NOW)
+    cache.admit(release(iss="c.example"), NOW)
+    with pytest.raises(Refused, match=r"message\.replay_cache_full"):
+        cache.admit(release(), NOW)
+
+
 @given(st.binary(min_size=1, max_size=100))
 def test_the_head_of_an_execute_stream(header: bytes) -> None:
     sealed = bytes(SEALED_SECRET_BYTES)
