@@ -18,6 +18,9 @@ from schemas.errors import ConfigurationError
 
 SCHEMA_VERSION: Final = 4
 BUSY_TIMEOUT_S: Final = 5.0  # seconds to wait for a reader's lock while tables are made
+WRITER_CACHE_KIB: Final = 32 * 1024
+"""KiB of pages that the writer keeps. Receipts have random names, so that a batch touches pages all over the
+indexes: at SQLite's own 2,000 KiB they are read again each time, and written to make room (measured)."""
 
 
 class LogRow(SQLModel, registry=registry()):
@@ -185,6 +188,7 @@ def prepare_for_writing(connection: sqlite3.Connection, database: Path) -> None:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA wal_autocheckpoint=0")  # the writer does it, between commits
+    connection.execute(f"PRAGMA cache_size=-{WRITER_CACHE_KIB}")
     if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
         _create(connection)
     elif read_meta(connection).get("schema") in ("1", "2", "3"):
