@@ -93,7 +93,7 @@ class Answering:
         events: list[Event] = []
         if not journey.started:
             journey.started = True
-            events.append(Started(segment.domain, segment.receipt_id))
+            events.append(Started(segment.domain, segment.placement.receipt_id))
         if delta is None:
             return events
         journey.delivered = True

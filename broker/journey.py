@@ -17,6 +17,7 @@ from opentelemetry.trace import Span
 from broker.edge.exchange import Accepted, Finished
 from broker.edge.replying.latency import NS_PER_MS, Latency
 from broker.placing.attempt import Ended
+from receipts.log import Issued
 from schemas.canonical import length_prefixed, sha256
 from schemas.descriptors.request import RequestDescriptor
 from schemas.descriptors.tags import PolicyTags
@@ -30,10 +31,7 @@ class Segment:
 
     domain: str
     node_sign: str
-    receipt_id: str
-    placement: bytes
-    """Receipt digest of its Placement."""
-    promise: str
+    placement: Issued
     model: str
     model_digest: str
     engine_class: str
@@ -120,8 +118,8 @@ class Journey:
         return Finished(
             finish_reason=last.ended.end.finish_reason,
             usage=self._usage(),
-            receipt=last.receipt_id,
-            promise=last.promise,
+            receipt=last.placement.receipt_id,
+            promise=last.placement.promise.decode(),
             latency=self._latency(last),
             model=last.model,
             degraded=False,

@@ -57,9 +57,7 @@ class Placed:
         return Segment(
             domain=self.domain,
             node_sign=offer.node_sign,
-            receipt_id=self.receipt.receipt_id,
-            placement=self.receipt.digest,
-            promise=self.receipt.promise.decode(),
+            placement=self.receipt,
             model=offer.capability,
             model_digest=offer.model_digest,
             engine_class=f"cpu/{self.appraisal.evidence.configuration.engine_kind}",

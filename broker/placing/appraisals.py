@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal
 
 from attestation.appraise import IssuedChallenge, NodeAppraisal, appraise_node
 from attestation.expected import Expectations
@@ -23,13 +23,13 @@ from schemas.papers.trust import FederationTrust
 from schemas.proof.evidence import MAX_EVIDENCE_BYTES, evidence_digest, unpack
 
 MAX_CACHED: Final = 4096  # appraisals; one per node and epoch in sight
-MAX_REVOKED: Final = 100_000  # node keys remembered as revoked; a node makes a new key at each start
+MAX_DOCUMENT_BYTES: Final = 128 * 1024 * 1024  # of evidence in memory: large nodes' are a mebibyte an epoch
+MAX_REVOKED: Final = 100_000  # keys of one domain's nodes, each of which makes a new one at each start
 MAX_CHALLENGES: Final = 64  # an hour of one a minute; older ones are past any accepted age
 
 Fetch = Callable[[str, str], Awaitable[bytes]]
 """(domain, evidence digest in hex) → the document's bytes."""
 ReasonClass = Literal["compromise", "stale"]
-V = TypeVar("V")
 
 
 class ChallengeBook:
@@ -66,7 +66,9 @@ class Appraisals:
     """Rises with everything that may turn a good verdict bad; re-read before the first byte leaves."""
     _cached: dict[str, NodeAppraisal] = field(default_factory=dict)
     _documents: dict[str, bytes] = field(default_factory=dict)
-    _revoked: dict[tuple[str, str], ReasonClass] = field(default_factory=dict)
+    _document_bytes: int = 0
+    _revoked: dict[str, dict[str, ReasonClass]] = field(default_factory=dict)
+    """By domain, then by the node key's thumbprint."""
     _shut: set[str] = field(default_factory=set)
     """Domains that revoked more than we can remember: none of their nodes is trusted any more."""
     _running: dict[tuple[str, str], asyncio.Task[NodeAppraisal]] = field(default_factory=dict)
@@ -95,11 +97,11 @@ class Appraisals:
         appraisal = await self._judge(document, self._supplied.get(digest, NOTHING))
         if appraisal.evidence.domain != domain:
             raise Refused("evidence.foreign", f"a node of {appraisal.evidence.domain}, offered by {domain}")
-        _bounded(self._documents, digest, document)
+        self._keep(digest, document)
         if appraisal.status == "none":
             appraisal = await self._supply(domain, digest, document, appraisal)
-        if appraisal.status in ("affirming", "warning"):
-            _bounded(self._cached, digest, appraisal)
+        if appraisal.status in ("affirming", "warning") and digest in self._documents:
+            self._cached[digest] = appraisal
         return appraisal
 
     async def _judge(self, document: bytes, supply: Supply) -> NodeAppraisal:
@@ -122,8 +124,21 @@ class Appraisals:
         supply = await self.collateral.of(domain) if self.collateral else NOTHING
         if supply.name == self._supplied.get(digest, NOTHING).name:
             return undecided
-        _bounded(self._supplied, digest, supply)
+        if digest in self._documents:
+            self._supplied[digest] = supply
         return await self._judge(document, supply)
+
+    def _keep(self, digest: str, document: bytes) -> None:
+        """Remember a document; with the oldest goes all that is known about it, so that no verdict outlives
+        its evidence."""
+        if digest not in self._documents:
+            self._documents[digest] = document
+            self._document_bytes += len(document)
+        while len(self._documents) > MAX_CACHED or self._document_bytes > MAX_DOCUMENT_BYTES:
+            oldest = next(iter(self._documents))
+            self._document_bytes -= len(self._documents.pop(oldest))
+            self._cached.pop(oldest, None)
+            self._supplied.pop(oldest, None)
 
     def supply(self, digest: str) -> Supply:
         """The collateral that an appraisal took beside the evidence's own, for the receipt's bundle."""
@@ -150,10 +165,12 @@ class Appraisals:
     def revoke(self, domain: str, thumbprints: list[str], reason: ReasonClass) -> None:
         """Never trust these node keys of this domain again. A domain speaks for its own nodes alone."""
         self.trust_epoch += 1
-        for thumbprint in thumbprints:
-            self._revoked[domain, thumbprint] = reason
-        if len(self._revoked) > MAX_REVOKED:
-            self._shut.add(domain)
+        if domain not in self._shut:
+            revoked = self._revoked.setdefault(domain, {})
+            revoked.update(dict.fromkeys(thumbprints, reason))
+            if len(revoked) > MAX_REVOKED:
+                self._shut.add(domain)
+                del self._revoked[domain]
         self._cached = {
             digest: held
             for digest, held in self._cached.items()
@@ -167,14 +184,8 @@ class Appraisals:
 
     def revocation(self, domain: str, thumbprint: str) -> ReasonClass | None:
         """Why this node key of this domain is out, if it is."""
-        return "compromise" if domain in self._shut else self._revoked.get((domain, thumbprint))
+        return "compromise" if domain in self._shut else self._revoked.get(domain, {}).get(thumbprint)
 
 
 def _seconds() -> float:
     return datetime.now(UTC).timestamp()
-
-
-def _bounded(held: dict[str, V], key: str, value: V) -> None:
-    held[key] = value
-    while len(held) > MAX_CACHED:
-        del held[next(iter(held))]

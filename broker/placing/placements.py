@@ -219,7 +219,8 @@ class Placements:
     def _links(self, journey: Journey) -> list[fields.Link]:
         """A continuation names the Placement that it continues."""
         return [
-            fields.Link(rel="parent", digest=segment.placement.hex()) for segment in journey.segments[-1:]
+            fields.Link(rel="parent", digest=segment.placement.digest.hex())
+            for segment in journey.segments[-1:]
         ]
 
     def _budget(self, journey: Journey) -> receipt.Budget:

@@ -10,6 +10,7 @@ import pytest
 
 from broker.edge.exchange import Accepted, Tenant
 from broker.journey import Journey, Segment
+from receipts.log import Issued
 from schemas.descriptors.extension import Extension
 from schemas.descriptors.request import describe
 from schemas.descriptors.tags import Home, TagFloor
@@ -34,9 +35,7 @@ def segment(**changes: Any) -> Segment:
     fields: dict[str, Any] = {
         "domain": "hyper.us",
         "node_sign": "A" * 43,
-        "receipt_id": "x",
-        "placement": b"\1" * 32,
-        "promise": "{}",
+        "placement": Issued("x", b"\1" * 32, 0, b"{}", lambda: b"{}"),
         "model": "chat.small/tiny",
         "model_digest": "11" * 32,
         "engine_class": "cpu/llama.cpp",

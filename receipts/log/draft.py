@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -50,7 +50,15 @@ class Issued:
     """Receipt digest (SHA-256 of the PAE), what other statements link to."""
     index: int
     envelope: bytes = field(repr=False)
-    promise: bytes = field(repr=False)
+    sign_promise: Callable[[], bytes] = field(repr=False, compare=False)
+
+    @property
+    def promise(self) -> bytes:
+        """The signed inclusion promise (receipts.md 7.3), always the same bytes (RFC 6979).
+
+        Signed when it is asked for: an Acknowledgement's and a refusal's never are.
+        """
+        return self.sign_promise()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from typing import Final
 
@@ -70,9 +71,8 @@ class Reader:
     def issued(self, receipt_id: str) -> Issued | None:
         """A receipt as it was first given out, promise included, byte for byte."""
         for stored in self._select("receipt_id = ?", receipt_id):
-            return Issued(
-                stored.receipt_id, stored.digest, stored.index, stored.envelope, self._promise(stored)
-            )
+            promise = self._promise(stored)
+            return Issued(stored.receipt_id, stored.digest, stored.index, stored.envelope, promise)
         return None
 
     def proof(self, receipt_id: str) -> bytes | None:
@@ -169,7 +169,7 @@ class Reader:
         proofs = {stored.digest: text for stored in own if (text := self._proof(stored.index))}
         for stored in own:
             if stored.digest not in proofs and self.signer is not None:
-                promise = self._promise(stored)
+                promise = self._promise(stored)()
                 envelopes[envelope.read(promise).digest] = promise
         envelopes |= {digest: data for digest, data, _ in foreign}
         proofs |= {digest: text for digest, _, text in foreign if text}
@@ -257,16 +257,17 @@ class Reader:
         ).fetchall()
         return size, signed + "".join(line for (line,) in lines).encode()
 
-    def _promise(self, stored: Stored) -> bytes:
-        """Signed again from what is stored: deterministic signatures give the same bytes (RFC 6979)."""
+    def _promise(self, stored: Stored) -> Callable[[], bytes]:
+        """Signs it from what is stored: deterministic signatures give the same bytes again (RFC 6979)."""
         if self.signer is None:
             raise Refused("log.no_keys", "without the log's keys there are no promises")
         record, time_ms = self.connection.execute(
             "SELECT record, time_ms FROM leaf WHERE idx = ?", (stored.index,)
         ).fetchone()
-        return self.signer.promise(
-            stored.receipt_id, stored.digest, leaf_hash(record), stored.index, moment(time_ms)
-        )
+        return partial(
+            self.signer.promise,
+            stored.receipt_id, stored.digest, leaf_hash(record), stored.index, moment(time_ms),
+        )  # fmt: skip
 
     def _blobs(self, wanted: set[str]) -> dict[bytes, bytes]:
         rows = [

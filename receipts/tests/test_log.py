@@ -37,6 +37,7 @@ from receipts.tests.world import (
 )
 from schemas import envelope
 from schemas.errors import ComityError, ConfigurationError, Refused, Undecided
+from schemas.keys import SigningKey
 
 
 def read(domain: Domain, data: bytes) -> Statement[PlacementReceipt]:
@@ -72,6 +73,27 @@ async def test_a_receipt_is_whole(log: TransparencyLog, clinic: Domain) -> None:
         receipt_digest=issued.digest,
     ).body
     assert (promised.index, promised.origin, promised.receipt_id) == (0, clinic.origin, issued.receipt_id)
+
+
+async def test_a_promise_is_signed_when_it_is_asked_for(
+    log: TransparencyLog, clinic: Domain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signed: list[bytes] = []
+    sign = SigningKey.sign_digest
+
+    def counting(key: SigningKey, digest: bytes) -> bytes:
+        signed.extend([digest] if key is clinic.keys.promise else [])
+        return sign(key, digest)
+
+    monkeypatch.setattr(SigningKey, "sign_digest", counting)
+    one, other = await log.issue([Draft(placement()), Draft(placement())])
+    assert signed == []
+    first = one.promise
+    again = await log.issued(one.receipt_id)
+    assert again
+    assert (one.promise, again.promise) == (first, first)
+    assert other.promise != first
+    assert len(set(signed)) == 2
 
 
 async def test_each_peer_has_its_own_chain(log: TransparencyLog, clinic: Domain) -> None:

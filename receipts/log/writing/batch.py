@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Final
 
@@ -62,14 +62,12 @@ class Appended:
 
     numbered: Sequence[Numbered]
     envelopes: Sequence[bytes] = field(repr=False)
-    promises: Callable[[], list[bytes]] = field(repr=False)
 
-    def issued(self) -> list[Issued]:
+    def issued(self, signer: Signer) -> list[Issued]:
         """What the callers get, once the commit has returned and not before."""
-        promises = self.promises()
         return [
-            Issued(one.prepared.receipt_id, one.digest, one.index, data, promise)
-            for one, data, promise in zip(self.numbered, self.envelopes, promises, strict=True)
+            Issued(one.prepared.receipt_id, one.digest, one.index, data, partial(signer.promise_of, one))
+            for one, data in zip(self.numbered, self.envelopes, strict=True)
         ]
 
 
@@ -87,8 +85,7 @@ def append(
     """
     time_ms = milliseconds(at)
     numbered = signer.number(drafts, state, at)
-    promises = signer.begin_promises(numbered)
-    appended = Appended(numbered, signer.receipts(numbered), promises)
+    appended = Appended(numbered, signer.receipts(numbered))
     tree = Tree(state.tree.range, [list(edge) for edge in state.tree.edges])
     leaves = [(one.index, one.record, one.salt, time_ms) for one in numbered]
     noticed = _noticed(

@@ -1,9 +1,9 @@
-"""Receipts numbered and signed on their way into the log, and the promises that go out with them."""
+"""Receipts numbered and signed on their way into the log, and the promises made of them afterwards."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -22,7 +22,7 @@ from schemas import envelope
 from schemas.canonical import Json, write_json
 from schemas.primitives import format_time
 
-OTHER_SHARE: Final = 0.2  # of a batch's receipts, signed by the thread that signs its promises as well
+OTHER_SHARE: Final = 0.5  # of a batch's receipts, signed by another thread
 PARALLEL_FROM: Final = 8  # receipts in a batch; below it, handing over costs more than two signatures
 _FIRST: Final = bytes.fromhex(FIRST)
 
@@ -97,35 +97,16 @@ class Signer:
         payloads, digests = [one.payload for one in numbered], [one.digest for one in numbered]
         return envelope.sign_all(envelope.STATEMENT, payloads, digests, self.keys.receipt)
 
-    def begin_promises(self, numbered: Sequence[Numbered]) -> Callable[[], list[bytes]]:
-        """Sign promises, many of them beside the receipts. They may leave only after the commit.
-
-        A few are signed at once: on a busy machine, waking another thread takes longer (measured).
-        """
-        if len(numbered) >= PARALLEL_FROM:
-            return self.pool.submit(self._promises, numbered).result
-        signed = self._promises(numbered)
-        return lambda: signed
-
-    def _promises(self, numbered: Sequence[Numbered]) -> list[bytes]:
-        payloads = [
-            self._promised(one.prepared.receipt_id, one.digest, one.leaf_hash, one.index, one.at)
-            for one in numbered
-        ]
-        digests = [envelope.digest(envelope.STATEMENT, payload) for payload in payloads]
-        return envelope.sign_all(envelope.STATEMENT, payloads, digests, self.keys.promise)
+    def promise_of(self, one: Numbered) -> bytes:
+        """The promise of a receipt that is committed."""
+        return self.promise(one.prepared.receipt_id, one.digest, one.leaf_hash, one.index, one.at)
 
     def promise(self, receipt_id: str, digest: bytes, leaf_hashed: bytes, index: int, at: datetime) -> bytes:
         """One promise: a pure function of what is stored (RFC 6979), so it can be made again."""
-        payload = self._promised(receipt_id, digest, leaf_hashed, index, at)
-        return envelope.sign(envelope.STATEMENT, payload, self.keys.promise)
-
-    def _promised(
-        self, receipt_id: str, digest: bytes, leaf_hashed: bytes, index: int, at: datetime
-    ) -> bytes:
         identity = self.identity
         form = _promise_form(identity.federation, identity.domain, identity.origin)
-        return form.payload(receipt_id, digest.hex(), leaf_hashed.hex(), index, _promise_times(at))
+        payload = form.payload(receipt_id, digest.hex(), leaf_hashed.hex(), index, _promise_times(at))
+        return envelope.sign(envelope.STATEMENT, payload, self.keys.promise)
 
 
 def _predicate(draft: Prepared, fixed: tuple[str, str, str], seq: int, last: bytes) -> bytes:

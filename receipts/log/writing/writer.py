@@ -145,7 +145,7 @@ class Writer:
         connection.execute("COMMIT")  # synchronous=FULL: on disk when this returns
         for action in after:
             action()
-        _share_out(accepted, appended.issued())
+        _share_out(accepted, appended.issued(self.signer))
 
     def _prepare(self, job: _Job, now: datetime, notices: list[Notice]) -> bool:
         """Everything but what gets a leaf. A refusal concerns this job alone and leaves nothing of it."""
