@@ -34,7 +34,7 @@ class Pattern:
     """Receipts of each caller in a round."""
     goal: str = ""
     promised: bool = False
-    """Whether every promise is asked for: a Placement's and an Execution's are, an Acknowledgement's never."""
+    """Whether each promise is asked for: a Placement's and an Execution's are, an Acknowledgement's never."""
 
     @property
     def name(self) -> str:
