@@ -1,6 +1,6 @@
 """What a broker counts and measures, for Prometheus (routing.md 10).
 
-Label values are words of ours, or rule ids; the latter are bounded, since peers can name rules too.
+Label values are words of ours, or rule ids and reason codes. Peers can name those too: they are bounded.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 MAX_RULES: Final = 512  # distinct rule ids; further ones are counted as `other`
+MAX_ANSWERS: Final = 64  # distinct answers to calls, likewise: a refusal has six codes, a lost call some ten
 SHORT_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 TOKEN_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)
 DECISION_S: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 1)
@@ -61,7 +62,7 @@ class Metrics:
             registry=registry,
             buckets=DECISION_S,
         )
-        self._rules: set[str] = set()
+        self._rules, self._answers = _Known(MAX_RULES), _Known(MAX_ANSWERS)
 
     def ended(self, outcome: str) -> None:
         """A request ended: `ok`, `cancelled`, or the word of a problem."""
@@ -78,17 +79,15 @@ class Metrics:
     def denied(self, rules: Iterable[str]) -> None:
         """A candidate was rejected by these rules, our own or a peer's."""
         for rule in rules:
-            if rule not in self._rules and len(self._rules) < MAX_RULES:
-                self._rules.add(rule)
-            self._denials.labels(rule if rule in self._rules else "other").inc()
+            self._denials.labels(self._rules.label(rule)).inc()
 
     def infeasible(self) -> None:
         """A request was refused because no plan is allowed."""
         self._infeasible.inc()
 
     def offer(self, answer: str) -> None:
-        """One call for offers: `offer`, or the refusal's code; silence is `none`."""
-        self._offers.labels(answer).inc()
+        """One call for offers: `offer`, or the code of what came instead."""
+        self._offers.labels(self._answers.label(answer)).inc()
 
     def hold(self, end: str) -> None:
         """One hold that we granted: `executed`, `released` or `expired`."""
@@ -106,3 +105,17 @@ class Metrics:
     def exposition(self) -> tuple[bytes, str]:
         """The page and its content type."""
         return generate_latest(self.registry), CONTENT_TYPE_LATEST
+
+
+class _Known:
+    """The words that a label has had; once there are too many, each new one is `other`."""
+
+    def __init__(self, most: int) -> None:
+        self._words: set[str] = set()
+        self._most = most
+
+    def label(self, word: str) -> str:
+        if word not in self._words and len(self._words) >= self._most:
+            return "other"
+        self._words.add(word)
+        return word

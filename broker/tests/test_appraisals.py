@@ -144,3 +144,30 @@ async def test_an_appraisal_does_not_outlive_its_challenge(parties: Parties) -> 
     assert verdict.expires_at <= time.time() + 300
     with pytest.raises(Refused, match=r"trust\.appraisal_expired"):
         ours.usable(replace(verdict, expires_at=time.time() - 1), ours.trust_epoch)
+
+
+async def test_no_verdict_outlives_its_evidence(parties: Parties, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What peers' evidence may take of our memory is bounded; the oldest goes and is proved again."""
+    first, second = parties.node.evidence(), parties.node.evidence()
+    monkeypatch.setattr("broker.placing.appraisals.MAX_DOCUMENT_BYTES", len(first) + len(second) - 1)
+    documents = Documents(first, second)
+    ours = appraisals(parties, documents)
+    for evidence in (first, second, second, first):
+        await ours.appraise(PROVIDER, sha256(evidence).hex())
+        assert ours.document(sha256(evidence).hex()) == evidence
+    assert documents.asked == 3
+    assert ours.document(sha256(second).hex()) is None
+
+
+def test_who_revokes_without_end_shuts_out_itself_alone(
+    parties: Parties, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.placing.appraisals.MAX_REVOKED", 3)
+    ours = appraisals(parties, Documents())
+    for number in range(10):
+        ours.revoke("hyper.us", [f"key{number}"], "stale")
+    ours.revoke(PROVIDER, ["other"], "stale")
+    assert ours.revocation("hyper.us", "never named") == "compromise"
+    assert ours.revocation(PROVIDER, "other") == "stale"
+    assert ours.revocation(PROVIDER, "never named") is None
+    assert sum(map(len, ours._revoked.values())) <= 4

@@ -14,7 +14,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 
 from broker.observe import Metrics, Observability, log_fields
-from broker.observe.metrics import MAX_RULES
+from broker.observe.metrics import MAX_ANSWERS, MAX_RULES
 from broker.observe.spans import step
 from broker.observe.traces import BROKER, MAX_SPANS_PER_TRACE, REQUEST, TENANT
 from broker.starting.config import Observe
@@ -130,6 +130,19 @@ def test_a_span_file_that_cannot_be_written_is_a_configuration_error(tmp_path: P
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match=r"observe\.spans"):
         Observability.start(Observe(spans=tmp_path / "file" / "spans"), "clinic.de", logs=False)
+
+
+def test_answers_that_peers_name_are_bounded() -> None:
+    """A border that refuses each call in other words makes no series of its own for each."""
+    metrics = Metrics()
+    metrics.offer("offer")
+    for number in range(MAX_ANSWERS + 50):
+        metrics.offer(f"bus.code{number}")
+    metrics.offer("offer")
+    page = metrics.exposition()[0].decode()
+    assert page.count("comity_offers_total{") == MAX_ANSWERS + 1
+    assert 'comity_offers_total{answer="offer"} 2.0' in page
+    assert 'comity_offers_total{answer="other"} 51.0' in page
 
 
 def test_rules_that_peers_name_are_bounded() -> None:
