@@ -27,8 +27,8 @@ PositiveMs = Annotated[int, Field(ge=1, le=86_400_000)]
 class InvalidField(Unreadable):
     """A field of a request that cannot be accepted; `field` is its dotted name."""
 
-    def __init__(self, field: str, text: str) -> None:
-        super().__init__("request.invalid_field", f"{field}: {text}")
+    def __init__(self, field: str, text: str, *, code: str = "request.invalid_field") -> None:
+        super().__init__(code, f"{field}: {text}")
         self.field = field
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, cast
 from pydantic import Field
 
 from schemas.canonical import Wire
+from schemas.descriptors.chat import MAX_CHOICES
 from schemas.descriptors.extension import Budget, Extension, InvalidField, Quality, Slo, parse_tags
 from schemas.descriptors.tags import (
     DATA_CLASSES,
@@ -48,7 +49,6 @@ __all__ = [
 
 DEFAULT_OUTPUT_TOKENS: Final = 1024  # for a body that states no limit
 MAX_OUTPUT_TOKENS: Final = 1_000_000  # the bound of an Execute header
-MAX_CHOICES: Final = 16
 BYTES_PER_TOKEN: Final = 3  # UTF-8 bytes; English has about 4, so that an estimate errs upwards
 TOKENS_PER_MESSAGE: Final = 8  # role, separators and template around one message
 TOKENS_PER_PART: Final = 1_024  # an image or audio part whose true cost only the engine knows

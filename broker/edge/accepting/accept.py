@@ -14,12 +14,14 @@ from typing import Any, Final
 from broker.edge.accepting.body import read_object, write_object
 from broker.edge.exchange import Accepted, Tenant
 from broker.problems import Invalid
+from schemas.descriptors.chat import check_contents, check_members
 from schemas.descriptors.request import Home, InvalidField, describe, parse_tags
 from schemas.errors import Unreadable
 
 EXTENSION: Final = "comity"
-MAX_MESSAGES: Final = 4096
 ROLES: Final = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+SPEAKING: Final = ROLES - {"assistant", "function"}
+"""Whose turns cannot be without content; an assistant's may be calls of tools alone."""
 _PLAIN_MEMBERS: Final = (
     "model messages stream stream_options max_tokens max_completion_tokens temperature top_p stop user "
     "presence_penalty frequency_penalty metadata store n logprobs tools tool_choice response_format "
@@ -41,12 +43,14 @@ class Acceptance:
 
     def accept(self, data: bytes, headers: Mapping[str, str], tenant: Tenant, received_ns: int) -> Accepted:
         """The request, fully checked. Raises `Invalid` that names the field, and nothing else."""
+        _check_encoding(headers)
         body = read_object(data)
         extended = EXTENSION in body
         try:
             extension = parse_tags(body.pop(EXTENSION, None), headers)
             extension.budget.check_currency(self.currency)
-            check_messages(body)
+            check_members(body)
+            check_messages(body.get("messages"))
             include_usage = _includes_usage(body)
             forwarded = write_object(body) if extended else data
             descriptor = describe(
@@ -64,17 +68,20 @@ class Acceptance:
         return Accepted(tenant, descriptor, forwarded, is_plain(body), received_ns, include_usage)
 
 
-def check_messages(body: Mapping[str, Any]) -> None:
-    """A conversation is there and its turns have roles. Raises `InvalidField`."""
-    messages = body.get("messages")
-    if not isinstance(messages, list) or not 1 <= len(messages) <= MAX_MESSAGES:
-        raise InvalidField("messages", f"a list of 1 to {MAX_MESSAGES} messages is expected")
+def _check_encoding(headers: Mapping[str, str]) -> None:
+    if headers.get("content-encoding", "identity").strip().lower() != "identity":
+        text = "Content-Encoding: compressed bodies are not read"
+        raise Invalid("request.encoding", text, param="Content-Encoding")
+
+
+def check_messages(messages: Any) -> None:
+    """A conversation is there, its turns have roles we know, and say something. Raises `InvalidField`."""
+    check_contents(messages)
     for at, message in enumerate(messages):
-        if not isinstance(message, dict):
-            raise InvalidField(f"messages.{at}", "an object is expected")
-        role = message.get("role")
-        if not isinstance(role, str) or role not in ROLES:
+        if message["role"] not in ROLES:
             raise InvalidField(f"messages.{at}.role", f"one of {', '.join(sorted(ROLES))} is expected")
+        if message["role"] in SPEAKING and message.get("content") is None:
+            raise InvalidField(f"messages.{at}.content", "text or a list of parts is expected")
 
 
 def _includes_usage(body: Mapping[str, Any]) -> bool:

@@ -28,6 +28,7 @@ async def refused(
 
 
 MESSAGES = BODY["messages"]
+REMOTE = {"type": "image_url", "image_url": {"url": "https://example.org/x.png"}}
 BAD: list[tuple[Any, dict[str, str], str]] = [
     (b"", {}, "body"),
     (b"{", {}, "body"),
@@ -46,6 +47,24 @@ BAD: list[tuple[Any, dict[str, str], str]] = [
     (BODY | {"max_tokens": -1}, {}, "max_tokens"),
     (BODY | {"stream": "yes"}, {}, "stream"),
     (BODY | {"stream_options": {"include_usage": 1}}, {}, "stream_options"),
+    (BODY | {"max_token": 5}, {}, "max_token"),
+    (BODY | {"functions": []}, {}, "functions"),
+    (BODY | {"k" * 100_000: 1}, {}, "k" * 64),
+    (BODY | {"temperature": "hot"}, {}, "temperature"),
+    (BODY | {"temperature": 99}, {}, "temperature"),
+    (BODY | {"stop": 5}, {}, "stop"),
+    (BODY | {"stop": ["a", 5]}, {}, "stop"),
+    (BODY | {"seed": "x"}, {}, "seed"),
+    (BODY | {"n": 9}, {}, "n"),
+    (BODY | {"tools": "x"}, {}, "tools"),
+    (BODY | {"tools": ["x"]}, {}, "tools"),
+    (BODY | {"response_format": "xml"}, {}, "response_format"),
+    (BODY | {"response_format": {"type": ["text"]}}, {}, "response_format"),
+    (BODY | {"messages": [{"role": "user", "content": 5}]}, {}, "messages.0.content"),
+    (BODY | {"messages": [{"role": "user"}]}, {}, "messages.0.content"),
+    (BODY | {"messages": [{"role": "user", "content": ["x"]}]}, {}, "messages.0.content.0"),
+    (BODY | {"messages": [{"role": "user", "content": [REMOTE]}]}, {}, "messages.0.content.0"),
+    (BODY, {"Content-Encoding": "gzip"}, "Content-Encoding"),
     (BODY | {"comity": []}, {}, "comity"),
     (BODY | {"comity": {"polcy": {}}}, {}, "polcy"),
     (BODY | {"comity": {"policy": {"data_clas": "public"}}}, {}, "policy.data_clas"),
@@ -113,7 +132,6 @@ PLAIN: list[tuple[dict[str, Any], bool]] = [
     ({"n": 2}, False),
     ({"seed": 7}, False),
     ({"logprobs": True}, False),
-    ({"grammar": "root ::= x"}, False),
     ({"tools": [{"type": "function"}]}, False),
     ({"response_format": {"type": "json_object"}}, False),
     ({"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}]}]}, False),

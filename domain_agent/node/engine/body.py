@@ -9,28 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
+from schemas.descriptors.chat import FORWARDED, MAX_CHOICES, check_contents, check_members
+from schemas.descriptors.extension import InvalidField
 from schemas.errors import Refused, Unreadable
-
-FORWARDED: Final = frozenset(
-    {"messages", "temperature", "top_p", "frequency_penalty", "presence_penalty", "logit_bias"}
-    | {"logprobs", "top_logprobs", "response_format", "seed", "stop", "reasoning_effort"}
-    | {"tools", "tool_choice", "parallel_tool_calls"}
-)
-"""Fields of OpenAI's chat completions that change the answer."""
-NOT_FOR_THE_ENGINE: Final = frozenset(
-    {"model", "stream", "stream_options", "n", "max_tokens", "max_completion_tokens"}
-    | {"user", "metadata", "store", "service_tier", "safety_identifier"}
-    | {"prompt_cache_key", "prompt_cache_retention"}
-)
-"""Known fields that the node itself answers for, or that serve the application's books only."""
-PART_TYPES: Final = frozenset({"text", "refusal", "image_url", "input_audio"})
-REFERENCES: Final = frozenset({"url", "image_url", "audio_url", "video_url", "file_url"})
-"""Keys under which a content part may name data; only `data:` URLs are data."""
-MAX_CHOICES: Final = 8  # generated one after the other on the one slot that was sold
-MAX_MESSAGES: Final = 4096
-MAX_WALK_DEPTH: Final = 16  # levels of a content part
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +33,11 @@ class EngineRequest:
 def read_body(data: bytes) -> EngineRequest:
     """Judge a body. Raises `Unreadable` or `Refused`; the texts name fields, never content."""
     body = _object(data)
-    for name in body:
-        if name not in FORWARDED and name not in NOT_FOR_THE_ENGINE:
-            raise Refused("body.field", "the body has a field that is not forwarded to an engine")
-    _check_messages(body.get("messages"))
+    try:
+        check_members(body)
+        check_contents(body.get("messages"))
+    except InvalidField as error:  # its text may quote a name that the application chose
+        raise Refused(error.code, "the body is not one that an engine gets") from None
     choices = _integer(body, "n", 1, MAX_CHOICES) or 1
     limits = [_integer(body, name, 1, 10**9) for name in ("max_tokens", "max_completion_tokens")]
     fields = {name: body[name] for name in FORWARDED & body.keys() if body[name] is not None}
@@ -90,37 +74,3 @@ def _integer(body: Mapping[str, Any], name: str, low: int, high: int) -> int | N
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise Refused("body.value", f"{name} is not a whole number from {low} to {high}")
     return value
-
-
-def _check_messages(messages: Any) -> None:
-    if not isinstance(messages, list) or not 1 <= len(messages) <= MAX_MESSAGES:
-        raise Refused("body.messages", f"messages is no list of 1 to {MAX_MESSAGES} entries")
-    for message in messages:
-        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            raise Refused("body.messages", "a message has no role")
-        content = message.get("content")
-        if isinstance(content, list):
-            for part in content:
-                _check_part(part)
-        elif content is not None and not isinstance(content, str):
-            raise Refused("body.messages", "a message's content is neither text nor a list of parts")
-
-
-def _check_part(part: Any) -> None:
-    if not isinstance(part, dict) or part.get("type") not in PART_TYPES:
-        raise Refused("body.part", "a content part is of a type that no engine gets")
-    _check_references(part, MAX_WALK_DEPTH)
-
-
-def _check_references(value: Any, depth: int) -> None:
-    """Refuse everything by which an engine would fetch something (session.md 4)."""
-    if depth == 0:
-        raise Refused("body.part", "a content part is nested too deeply")
-    if isinstance(value, list):
-        for entry in value:
-            _check_references(entry, depth - 1)
-    elif isinstance(value, dict):
-        for key, entry in value.items():
-            if key in REFERENCES and isinstance(entry, str) and not entry.startswith("data:"):
-                raise Refused("body.remote_url", "a content part points elsewhere; only data: URLs are data")
-            _check_references(entry, depth - 1)
