@@ -14,7 +14,7 @@ from domain_agent.membership import Membership, read_membership
 from domain_agent.observe import Observe, read_observe
 from domain_agent.offer.catalogue import Catalogue
 from domain_agent.toml_file import DIGEST, LABEL, Section, open_toml
-from receipts.model_signature import read_signer, verify_model
+from receipts.makers.choice import judge
 from schemas.descriptors.capability import CapabilityDescriptor, CapabilityQuality, Rates
 from schemas.errors import ComityError, ConfigurationError, Unreadable
 from schemas.keys import SigningKey
@@ -168,7 +168,7 @@ def _entry(section: Section) -> CapabilityDescriptor:
 
 
 def _model_signing(section: Section, digest: str) -> str | None:
-    """SHA-256 of the model's signature, verified under the signer's key; None where none is configured.
+    """SHA-256 of the model's signature, by whom it must be; None where none is configured.
 
     A signature that does not hold for this very model stops us: nothing is advertised on it.
     """
@@ -176,10 +176,13 @@ def _model_signing(section: Section, digest: str) -> str | None:
         return None
     write = 'model_signature = "<file that model-signing wrote>"'
     signature = section.path("model_signature", write=write)
-    signer = section.path("model_signer", write='model_signer = "<its public key, PEM>"')
     try:
-        signed = verify_model(signature.read_bytes(), [read_signer(signer.read_bytes())])
-        return signed.holds(digest).digest
+        signed = judge(
+            section, "model_signer", lambda name: (Path(section.source).parent / name).read_bytes()
+        )
+        return signed(signature.read_bytes()).holds(digest).digest
+    except ConfigurationError:
+        raise
     except OSError as error:
         raise section.error("model_signature", f"cannot be read: {error.strerror}", write) from None
     except ComityError as error:

@@ -2,14 +2,15 @@
 
 Such a file is a Sigstore bundle around a DSSE envelope that names every file of a model by digest. We
 read it with our own envelope, as strictly as our own statements; the files are hashed by the node at
-load. Not read: signatures by certificate or by a transparency log. A key inside the file is not looked at.
+load. A key inside the file is not looked at. Other signers than a pinned key are `receipts.makers`: a file
+holds one kind of them, and is never read as another.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, Literal, Self, TypeAlias
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
@@ -26,6 +27,13 @@ STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 PREDICATE: Final = "https://model_signing/signature/v1.0"
 MEDIA_TYPE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
 
+Material: TypeAlias = Literal["publicKey", "x509CertificateChain", "certificate"]
+_MATERIALS: Final[dict[Material, str]] = {
+    "publicKey": "a key",
+    "x509CertificateChain": "a chain of certificates",
+    "certificate": "an identity",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class SignedModel:
@@ -35,7 +43,7 @@ class SignedModel:
     """SHA-256 of the signature file, hex: how receipts name it."""
     name: str
     signer: str
-    """Thumbprint of the pinned key."""
+    """Thumbprint of the pinned key; or the certificate with its root; or the identity with its issuer."""
     files: frozenset[str]
     """SHA-256 of each of the model's files, hex."""
 
@@ -53,14 +61,23 @@ def verify_model(data: bytes, keys: Iterable[VerifyKey]) -> SignedModel:
 
     Raises `Unreadable`, or `Refused` with what `envelope.verify` raises, `model.predicate` or `model.root`.
     """
-    signed = envelope.read(_envelope(data), limit=MAX_SIGNATURE_BYTES)
+    _, inner = material(data, "publicKey")
+    signed = envelope.read(inner, limit=MAX_SIGNATURE_BYTES)
     if signed.payload_type != envelope.STATEMENT or len(signed.signatures) != 1:
         raise Refused("envelope.payload_type", "one signature over an in-toto statement expected")
     verified = envelope.verify_parsed(signed, keys)
-    name, root, files = _stated(read_json(verified.payload, limit=MAX_SIGNATURE_BYTES))
+    return signed_model(data, verified.payload, verified.signer)
+
+
+def signed_model(data: bytes, payload: bytes, signer: str) -> SignedModel:
+    """What a payload says that `signer` was found to have signed, in the signature file `data`.
+
+    Raises `Unreadable`, or `Refused` with `model.predicate` or `model.root`.
+    """
+    name, root, files = _stated(read_json(payload, limit=MAX_SIGNATURE_BYTES))
     if sha256(*(bytes.fromhex(each) for each in files)).hex() != root:
         raise Refused("model.root", "the model's digest is not that of its files")
-    return SignedModel(sha256(data).hex(), name, verified.signer, frozenset(files))
+    return SignedModel(sha256(data).hex(), name, signer, frozenset(files))
 
 
 def read_signer(pem: bytes) -> VerifyKey:
@@ -74,17 +91,21 @@ def read_signer(pem: bytes) -> VerifyKey:
     return VerifyKey.of(public)
 
 
-def _envelope(data: bytes) -> bytes:
+def material(data: bytes, kind: Material) -> tuple[Json, bytes]:
+    """(what the file brings of its signer, its DSSE envelope), for a file of this kind and no other.
+
+    Raises `Unreadable` (`model.bundle`, `model.media_type`).
+    """
     match read_json(data, limit=MAX_SIGNATURE_BYTES):
-        case {
-            "mediaType": str(kind),
-            "verificationMaterial": {"publicKey": dict()},
-            "dsseEnvelope": dict(inner),
-        }:
-            if kind != MEDIA_TYPE:
+        case {"mediaType": str(media), "verificationMaterial": dict(brought), "dsseEnvelope": dict(inner)}:
+            if [each for each in _MATERIALS if each in brought] != [kind] or not isinstance(
+                brought[kind], dict
+            ):
+                raise Unreadable("model.bundle", f"not a model signature by {_MATERIALS[kind]}")
+            if media != MEDIA_TYPE:
                 raise Unreadable("model.media_type", f"{MEDIA_TYPE} expected")
-            return write_json(inner)
-    raise Unreadable("model.bundle", "not a model signature by a key")
+            return brought[kind], write_json(inner)
+    raise Unreadable("model.bundle", "not a model signature")
 
 
 def _stated(payload: Json) -> tuple[str, str, list[str]]:

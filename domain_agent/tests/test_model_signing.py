@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives import serialization
 
 from domain_agent.tests.founding import Founded
 from domain_agent.tests.test_config import CAPABILITIES, agent_text, load_agent, seed
+from receipts.makers.tests.pki import Holder, by_the_library, signer
 from schemas.canonical import sha256
 from schemas.errors import ConfigurationError
 from schemas.keys import SigningKey
@@ -87,3 +88,43 @@ def test_a_signature_and_its_signer_come_together(
 ) -> None:
     with pytest.raises(ConfigurationError, match=r"is not set; write model_sign"):
         load_agent(signed, agent_text(founded, seed, capabilities=capabilities(line)))
+
+
+CERTIFIED = (
+    'model_signature = "model.sig"\n'
+    'model_signer = { roots = ["root.crt"], name = "maker@lab.example", at = "2026-06-01T00:00:00Z" }\n'
+)
+
+
+@pytest.fixture
+def certified(tmp_path: Path) -> Path:
+    """A folder with a model, its signature by certificate as the library makes it, and the root."""
+    root = Holder("root")
+    (tmp_path / "root.crt").write_bytes(root.pem)
+    by_the_library(tmp_path, signer(root), root)
+    return tmp_path
+
+
+def test_a_model_signed_by_certificate_is_offered(founded: Founded, seed: Path, certified: Path) -> None:
+    text = agent_text(founded, seed, capabilities=capabilities(CERTIFIED))
+    entry = load_agent(certified, text).catalogue.entries[0]
+    assert entry.model_signing == sha256((certified / "model.sig").read_bytes()).hex()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("2026-06-01", "2036-06-01", "does not hold: no path to a pinned root"),
+        ("maker@lab.example", "other@lab.example", "does not hold: signed by"),
+        ('"root.crt"', '"gone.crt"', "cannot be read"),
+        ('{ roots = ["root.crt"], ', "{ ", "names neither or both of roots and sigstore"),
+        (', name = "maker@lab.example"', "", "name is not set"),
+        (', at = "2026-06-01T00:00:00Z"', "", "at is not set"),
+    ],
+)
+def test_a_chain_that_does_not_hold_or_is_not_demanded_stops_the_agent(
+    founded: Founded, seed: Path, certified: Path, old: str, new: str, says: str
+) -> None:
+    text = capabilities(CERTIFIED.replace(old, new))
+    with pytest.raises(ConfigurationError, match=says):
+        load_agent(certified, agent_text(founded, seed, capabilities=text))

@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives import serialization
 from hypothesis import given
 from hypothesis import strategies as st
 
+from receipts.makers.tests import pki
+from receipts.makers.tests.pki import Holder
 from receipts.model_signature import SignedModel, read_signer, verify_model
 from receipts.tests.conftest import code_of
 from receipts.tests.world import MODEL, NOW, Federation, Run, capability
@@ -116,7 +118,7 @@ def test_a_statement_that_is_none(tmp_path: Path, lie: str) -> None:
     assert code_of(lambda: verify_model(data, [KEY.public])) == code
 
 
-def test_signatures_that_need_more_than_a_key_are_not_read(tmp_path: Path) -> None:
+def test_signatures_by_other_makers_are_none_by_a_key(tmp_path: Path) -> None:
     data = json.loads(made(tmp_path))
     by_certificate = data | {"verificationMaterial": {"certificate": {"rawBytes": ""}}}
     assert code_of(lambda: verify_model(json.dumps(by_certificate).encode(), [KEY.public])) == "model.bundle"
@@ -147,7 +149,7 @@ def claim(report: Report) -> tuple[str, str | None]:
 
 
 async def judged(
-    federation: Federation, folder: Path, signature: bytes, signer: SigningKey, **names: Any
+    federation: Federation, folder: Path, signature: bytes, signer: SigningKey | bytes, **names: Any
 ) -> Report:
     ran = capability().model_copy(update=names)
     run = Run(statement={"capability": ran}, execution={"capability": ran})
@@ -155,8 +157,11 @@ async def judged(
     data = await run.play(clinic, cloud)
     await clinic.close()
     await cloud.close()
-    federation.files = {"model.sig": signature, "maker.pem": pem(signer)}
-    return federation.verify(data, NOW, models='[{ signature = "model.sig", signer = "maker.pem" }]')
+    made_by = signer if isinstance(signer, bytes) else pem(signer)
+    federation.files = {"model.sig": signature, "maker.pem": made_by}
+    by = '{ roots = ["maker.pem"], name = "CN=maker", at = "2026-06-01T00:00:00Z" }'
+    by = by if isinstance(signer, bytes) else '"maker.pem"'
+    return federation.verify(data, NOW, models=f'[{{ signature = "model.sig", signer = {by} }}]')
 
 
 def over(digest: str) -> bytes:
@@ -198,3 +203,36 @@ async def test_a_trust_file_with_a_signature_that_does_not_hold_is_none(
 ) -> None:
     with pytest.raises(ConfigurationError, match=r"trust_file\.models"):
         await judged(federation, tmp_path, over(MODEL), SigningKey.generate())
+
+
+async def test_a_run_of_a_model_signed_by_certificate_is_proved(
+    federation: Federation, tmp_path: Path
+) -> None:
+    root = Holder("root")
+    good = pki.made(pki.signer(root), digest=MODEL)
+    named = {"model_signing_digest": sha256(good).hex()}
+    report = await judged(federation, tmp_path, good, root.pem, **named)
+    assert claim(report) == ("proved", None)
+    (text,) = [each.text for each in report.receipts[1].claims if each.name == "capability"]
+    assert "certificate CN=maker under root" in text
+    away = tmp_path / "away"
+    away.mkdir()
+    with pytest.raises(ConfigurationError, match=r"trust_file\.models.*no path to a pinned root"):
+        await judged(federation, away, good, Holder("root").pem, **named)
+
+
+@pytest.mark.parametrize(
+    ("models", "says"),
+    [
+        ('[{ signature = "model.sig" }]', "signer is not set"),
+        ('[{ signer = "maker.pem" }]', "signature is not set"),
+        ('[{ signature = "model.sig", signer = { roots = ["maker.pem"] } }]', "name is not set"),
+        ('[{ signature = "model.sig", signer = "maker.pem", more = 1 }]', "more is not a key"),
+        ('["model.sig"]', "wrong form"),
+        ('"model.sig"', "no list"),
+    ],
+)
+def test_what_an_auditor_leaves_unsaid_is_an_error(federation: Federation, models: str, says: str) -> None:
+    federation.files = {"model.sig": over(MODEL), "maker.pem": pem(KEY)}
+    with pytest.raises(ConfigurationError, match=says):
+        federation.trust(models=models)

@@ -49,7 +49,7 @@ def _capability(receipt: Authentic, appraised: Appraised | None, models: Sequenc
             if signed is None:
                 return asserted("capability", "node", hashed_it)
             try:
-                text = f"{hashed_it}, signed as {signed.name:.80} by key {signed.signer}"
+                text = f"{hashed_it}, signed as {signed.name:.80} by {signed.signer}"
                 return proved("capability", signed.holds(digest), text)
             except Refused as error:
                 return failed("capability", error)

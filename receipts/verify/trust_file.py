@@ -14,13 +14,14 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from attestation.expected import Expectations
-from receipts.model_signature import SignedModel, read_signer, verify_model
+from receipts.makers.choice import judge
+from receipts.model_signature import SignedModel
 from receipts.verify.claim import CLAIMS, ClaimName
 from receipts.witnessing.quorum import NONE, Policy
 from receipts.witnessing.quorum import read as read_policy
 from schemas.errors import ConfigurationError, Refused, Unreadable
 from schemas.papers.manifest import Roots
-from schemas.toml import parse_toml
+from schemas.toml import Table, parse_toml
 
 MAX_TRUST_BYTES: Final = 1024 * 1024  # a file that people write
 MAX_MODELS: Final = 256  # signatures that one auditor brings
@@ -181,22 +182,27 @@ def _expectations(top: Mapping[str, Any], source: str, read: Callable[[str], byt
     return None if name == ANY else Expectations.parse(read(name), source=name)
 
 
+class _Models(Table):
+    UNSET = INVALID = UNKNOWN = "trust_file.models"
+
+
 def _models(top: Mapping[str, Any], source: str, read: Callable[[str], bytes]) -> tuple[SignedModel, ...]:
-    """`[[models]]`: signatures of models, each with the key that it must be under."""
-    write = '[[models]] with signature = "<file>" and signer = "<public key, PEM>"'
+    """`[[models]]`: signatures of models, each with whom it must be by."""
+    write = '[[models]] with signature = "<file>" and signer'
     listed = top.get("models", [])
     if not isinstance(listed, list) or len(listed) > MAX_MODELS:
         raise _error(source, "models", "is no list of tables", write)
     found: list[SignedModel] = []
-    for entry in listed:
-        match entry:
-            case {"signature": str(signature), "signer": str(signer), **more} if not more:
-                try:
-                    found.append(verify_model(read(signature), [read_signer(read(signer))]))
-                except (Unreadable, Refused) as error:
-                    raise ConfigurationError("trust_file.models", f"{signature}: {error.text}") from None
-            case _:
-                raise _error(source, "models", "has the wrong form", write)
+    for number, entry in enumerate(listed):
+        if not isinstance(entry, dict):
+            raise _error(source, "models", "has the wrong form", write)
+        table = _Models(source, f"models.{number}", entry)
+        signature = table.text("signature", r"[^\0]{1,4096}", write='signature = "<file>"')
+        try:
+            found.append(judge(table, "signer", read)(read(signature)))
+        except (Unreadable, Refused) as error:
+            raise ConfigurationError("trust_file.models", f"{signature}: {error.text}") from None
+        table.finish()
     return tuple(found)
 
 
