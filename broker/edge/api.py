@@ -15,12 +15,21 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from broker.edge.accepting.body import read_body
+from broker.edge.accepting.body import CallerLeft, read_body
 from broker.edge.chat import BODY_S, ChatCompletions, Edge, within
 from broker.edge.exchange import Model, Tenant
 from broker.edge.openapi import CHAT_PATH, EXPLAIN_PATH, PAGE_HEADERS, complete, errors, page
 from broker.edge.replying.reply import JSON_TYPE
-from broker.problems import Defect, Forbidden, Invalid, NotFound, RequestProblem, Unavailable, problem_of
+from broker.problems import (
+    Defect,
+    Forbidden,
+    Invalid,
+    NotFound,
+    RequestProblem,
+    Unavailable,
+    Upstream,
+    problem_of,
+)
 from schemas.canonical import Json, write_json
 from schemas.errors import ComityError
 
@@ -28,7 +37,8 @@ BUNDLE_TYPE: Final = "application/zip"
 MAX_ID_CHARS: Final = 128
 _DESCRIPTION: Final = (
     "One sovereign domain's border. Send OpenAI-style requests with policy tags; get an answer with a "
-    "receipt that anyone can check offline, or a typed refusal that says why."
+    "receipt that anyone can check offline, or a typed refusal that says why. A path that is not here is a "
+    "404, a method that it does not have a 405, in the same shape as every error."
 )
 
 
@@ -66,6 +76,7 @@ def build_app(edge: Edge) -> EdgeApp:
         telemetry={"tracing": False, "metrics": False, "logs": False},  # it would record paths and headers
     )
     app.add_exception_handler(ComityError, _answer_problem)
+    app.add_exception_handler(CallerLeft, _answer_problem)  # nobody reads it, and nothing went wrong here
     app.add_exception_handler(HTTPException, _answer_http)
     app.add_exception_handler(Exception, _answer_problem)
     _add_questions(app, edge)
@@ -91,7 +102,9 @@ def _add_questions(app: EdgeApp, edge: Edge) -> None:
         found = await edge.dispatch.models(_tenant(edge, request))
         return _json({"object": "list", "data": [_model(model) for model in found]})
 
-    @app.get("/v1/models/{name:path}", summary="One capability", responses=errors(), response_model=None)
+    @app.get(
+        "/v1/models/{name:path}", summary="One capability", responses=errors(NotFound), response_model=None
+    )
     async def model(name: str, request: Request) -> Response:
         found = await edge.dispatch.models(_tenant(edge, request))
         wanted = next((entry for entry in found if entry.id == name), None)
@@ -104,7 +117,7 @@ def _add_records(app: EdgeApp, edge: Edge) -> None:
     @app.get(
         "/v1/receipts/{receipt_id}",
         summary="The receipt bundle, for `comity receipt verify`",
-        responses=errors() | {200: {"content": {BUNDLE_TYPE: {}}}},
+        responses=errors(NotFound, Upstream) | {200: {"content": {BUNDLE_TYPE: {}}}},
         response_model=None,
     )
     async def receipt(receipt_id: str, request: Request) -> Response:
@@ -118,7 +131,7 @@ def _add_records(app: EdgeApp, edge: Edge) -> None:
     @app.get(
         "/v1/traces/{name}",
         summary="Where one request's time went: its spans here, by trace id or request id",
-        responses=errors(),
+        responses=errors(NotFound),
         response_model=None,
     )
     async def trace(name: str, request: Request) -> Response:
@@ -132,18 +145,21 @@ def _add_records(app: EdgeApp, edge: Edge) -> None:
 
 
 def _add_operations(app: EdgeApp, edge: Edge) -> None:
-    @app.get("/healthz", summary="Whether requests can be served", response_model=None)
-    @app.get("/healthz/ready", summary="The same", response_model=None)
+    unready: dict[int | str, dict[str, Any]] = {503: {"description": "Not now: `missing` says why"}}
+    anybody: dict[str, Any] = {"openapi_extra": {"security": []}, "response_model": None}
+
+    @app.get("/healthz", summary="Whether requests can be served", responses=unready, **anybody)
+    @app.get("/healthz/ready", summary="The same", responses=unready, **anybody)
     async def ready() -> Response:
         missing = "draining" if edge.gate.draining else edge.dispatch.ready()
         state: dict[str, Json] = {"live": True, "ready": missing is None, "missing": missing}
         return _json(state, 200 if missing is None else Unavailable.status)
 
-    @app.get("/healthz/live", summary="Whether the process answers at all", response_model=None)
+    @app.get("/healthz/live", summary="Whether the process answers at all", **anybody)
     async def live() -> Response:
         return _json({"live": True})
 
-    @app.get("/metrics", summary="For Prometheus", response_model=None)
+    @app.get("/metrics", summary="For Prometheus", **anybody)
     async def metrics() -> Response:
         body, media = edge.observability.metrics.exposition()
         return Response(body, media_type=media)

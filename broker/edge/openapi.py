@@ -8,7 +8,20 @@ from __future__ import annotations
 from html import escape
 from typing import Any, Final
 
-from broker.problems import PROBLEMS
+from broker.problems import (
+    PROBLEMS,
+    Deadline,
+    Defect,
+    Forbidden,
+    Infeasible,
+    Invalid,
+    RequestProblem,
+    Shed,
+    Unauthenticated,
+    Unavailable,
+    Upstream,
+)
+from schemas.descriptors.chat import MEMBERS
 from schemas.descriptors.extension import Extension
 
 CHAT_PATH: Final = "/v1/chat/completions"
@@ -24,14 +37,24 @@ _STYLE: Final = (
 
 def complete(document: dict[str, Any]) -> dict[str, Any]:
     """Add the plain routes, their schemas and the errors to what FastAPI generated."""
-    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    schemas: dict[str, Any] = {}
+    document["components"] = {"schemas": schemas}
     extension = Extension.model_json_schema(ref_template=_REF + "{model}")
     schemas.update(extension.pop("$defs", {}))
     schemas |= {"Comity": extension, "ChatRequest": _chat_request(), "Error": _error()}
     document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     document["security"] = [{"key": []}]
-    document["paths"][CHAT_PATH] = {"post": _operation("Answer a conversation", _CHAT_TEXT, _chat_answers())}
-    document["paths"][EXPLAIN_PATH] = {"post": _operation("Say what would happen", _EXPLAIN_TEXT, {})}
+    for operation in (each for path in document["paths"].values() for each in path.values()):
+        operation["responses"].pop("422", None)  # FastAPI's own: no route of ours validates through it
+    chat = errors(Invalid, Infeasible, Shed, Upstream, Unavailable, Deadline)
+    document["paths"][CHAT_PATH] = {
+        "post": _operation("Answer a conversation", _CHAT_TEXT, _chat_answers() | chat)
+    }
+    asked: dict[int | str, Any] = {
+        "200": {"description": "JSON"},
+        **errors(Invalid, Shed, Unavailable, Deadline),
+    }
+    document["paths"][EXPLAIN_PATH] = {"post": _operation("Say what would happen", _EXPLAIN_TEXT, asked)}
     return document
 
 
@@ -39,29 +62,26 @@ _CHAT_TEXT: Final = (
     "OpenAI's request, with an optional object `comity`; the same fields can come as `X-Comity-*` headers. "
     "The answer carries a member `comity` {request, domain, receipt, promise, latency} and the headers "
     "X-Comity-Request, X-Comity-Domain, X-Comity-Receipt and X-Comity-Latency. In a stream the member comes "
-    "in the last chunk before `[DONE]`, whose `choices` are empty. A stream that fails ends with a chunk "
-    "`error` and without `[DONE]`: it is not complete."
+    "in the last chunk before `[DONE]`, whose `choices` are empty, and the latency only there. A stream that "
+    "fails ends with a chunk `error` and without `[DONE]`: it is not complete. A member of the body that is "
+    "not known, or holds what it may not, is a 400 that names it."
 )
 _EXPLAIN_TEXT: Final = (
     "Takes the same body and runs nothing: which domains could serve it, by which rules others are out."
 )
 
 
-def _operation(summary: str, text: str, answers: dict[str, Any]) -> dict[str, Any]:
+def _operation(summary: str, text: str, answers: dict[int | str, Any]) -> dict[str, Any]:
     body = {"required": True, "content": {"application/json": {"schema": {"$ref": _REF + "ChatRequest"}}}}
     return {
         "summary": summary,
         "description": text,
         "requestBody": body,
-        "responses": {
-            "200": {"description": "JSON"},
-            **answers,
-            **{str(status): answer for status, answer in errors().items()},
-        },
+        "responses": answers,
     }
 
 
-def _chat_answers() -> dict[str, Any]:
+def _chat_answers() -> dict[int | str, Any]:
     names = ("X-Comity-Request", "X-Comity-Domain", "X-Comity-Receipt", "X-Comity-Latency")
     headers = {name: {"schema": {"type": "string"}} for name in names}
     content: dict[str, Any] = {"application/json": {}, "text/event-stream": {}}
@@ -69,10 +89,12 @@ def _chat_answers() -> dict[str, Any]:
 
 
 def _chat_request() -> dict[str, Any]:
+    known = {name: {"description": text} if text else {} for name, text in sorted(MEMBERS.items())}
     return {
         "type": "object",
         "required": ["model", "messages"],
-        "properties": {
+        "properties": known
+        | {
             "model": {
                 "type": "string",
                 "description": "A capability class, `class/variant`, or either `@version`",
@@ -81,7 +103,7 @@ def _chat_request() -> dict[str, Any]:
             "stream": {"type": "boolean"},
             "comity": {"$ref": _REF + "Comity"},
         },
-        "additionalProperties": True,
+        "additionalProperties": False,
     }
 
 
@@ -97,12 +119,32 @@ def _error() -> dict[str, Any]:
     return {"type": "object", "properties": {"error": {"type": "object", "properties": fields}}}
 
 
-def errors() -> dict[int | str, dict[str, Any]]:
-    """Every typed problem, by status."""
+_HEADERS: Final[dict[type[RequestProblem], dict[str, str]]] = {
+    Unauthenticated: {"WWW-Authenticate": "How to send a key"},
+    Infeasible: {
+        "X-Comity-Receipt": "The signed refusal",
+        "x-should-retry": "false: the stock client would repeat a 409 by itself",
+    },
+    Shed: {"Retry-After": "Seconds until another try may find room"},
+    Unavailable: {"Connection": "close"},
+}
+
+
+def errors(*kinds: type[RequestProblem]) -> dict[int | str, dict[str, Any]]:
+    """These problems by status, and those that every request with a key may end in."""
     content = {"application/json": {"schema": {"$ref": _REF + "Error"}}}
+    wanted = {Unauthenticated, Forbidden, Defect, *kinds}
     return {
-        str(problem.status): {"description": f"{problem.word}: {problem.__doc__}", "content": content}
+        str(problem.status): {
+            "description": f"{problem.word}: {problem.__doc__}",
+            "headers": {
+                name: {"schema": {"type": "string"}, "description": text}
+                for name, text in _HEADERS.get(problem, {}).items()
+            },
+            "content": content,
+        }
         for problem in PROBLEMS
+        if problem in wanted
     }
 
 

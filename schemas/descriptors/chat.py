@@ -144,3 +144,8 @@ _EXPECTED: Final[Mapping[str, tuple[Check, str]]] = {
     ),
 }
 """What a member holds unless it is null; the rest is judged where it is used."""
+
+MEMBERS: Final[Mapping[str, str]] = {
+    name: _EXPECTED[name][1] if name in _EXPECTED else "" for name in sorted(FORWARDED | NOT_FOR_THE_ENGINE)
+}
+"""Every member that a body may have, and in words what it holds where that is judged here."""

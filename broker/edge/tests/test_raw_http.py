@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
 
 from broker.edge.tests.scripted import BODY, KEY, OTHER_KEY, STARTED, Running, playing, serving
-from broker.problems import Upstream
+from broker.problems import Infeasible, Upstream
 from schemas.messages.execute import MAX_BODY_BYTES
 
 CHAT = "/v1/chat/completions"
@@ -238,6 +239,55 @@ async def test_health_metrics_and_documentation() -> None:
         page = await nobody.get("/docs")
         assert CHAT in page.text
         assert "<script" not in page.text
+
+
+async def test_the_description_tells_what_comes() -> None:
+    """Each status that a request ends in stands with its route, and so do the headers that come with it."""
+    refusal = Infeasible(
+        "none", binding=[], eliminated={}, best_achievable={}, smallest_relaxation=None, receipt="r"
+    )
+    async with serving(playing(refusal)) as edge, edge.http(None) as nobody, edge.http() as http:
+        document = (await nobody.get("/openapi.json")).json()
+        answers = [
+            ("/v1/models/{name}", await http.get("/v1/models/none")),
+            ("/v1/receipts/{receipt_id}", await http.get("/v1/receipts/none")),
+            ("/v1/receipts/{receipt_id}", await http.get("/v1/receipts/receipt-1")),
+            ("/v1/traces/{name}", await http.get("/v1/traces/none")),
+            ("/v1/models", await nobody.get("/v1/models")),
+            ("/v1/explain", await http.post("/v1/explain", json={})),
+            (CHAT, await http.post(CHAT, json=BODY)),
+            (CHAT, await http.post(CHAT, json={})),
+        ]
+        edge.dispatch.missing = "no directory yet"
+        answers.append(("/healthz", await nobody.get("/healthz")))
+    paths = document["paths"]
+    for path, answer in answers:
+        (operation,) = paths[path].values()
+        told = operation["responses"][str(answer.status_code)]
+        for name in ("WWW-Authenticate", "Retry-After", "X-Comity-Receipt", "x-should-retry"):
+            assert (name in told.get("headers", {})) == (name in answer.headers), (path, name)
+    assert not any("422" in each["responses"] for path in paths.values() for each in path.values())
+    assert paths["/healthz"]["get"]["security"] == []
+    assert document["components"]["schemas"]["ChatRequest"]["properties"]["temperature"]["description"]
+
+
+async def test_who_leaves_while_asking_for_an_explanation_is_no_defect(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with serving() as edge:
+        _, writer = await asyncio.open_connection("127.0.0.1", edge.server.port)
+        head = f"POST /v1/explain HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Length: 10"
+        writer.write(head.encode() + b"\r\n\r\n{")
+        await until(lambda: edge.gate.queued == 1)
+        writer.close()
+        await until(lambda: edge.gate.queued == 0)
+    assert "Exception in ASGI application" not in caplog.text
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not true():  # noqa: ASYNC110 - the gate tells nobody
+            await asyncio.sleep(0.005)
 
 
 async def test_a_failure_carries_the_request_id() -> None:
