@@ -52,7 +52,7 @@ def large() -> list[Figure]:
     connection.execute("CREATE TABLE tile (level INT, n INT, hashes BLOB, root BLOB, PRIMARY KEY (level, n))")
     records = [(number, number.to_bytes(8)) for number in range(MILLION)]
     connection.executemany("INSERT INTO leaf VALUES (?, ?)", records)
-    filled = Tree().append(leaves)
+    _, filled = Tree().append(leaves)
     connection.executemany(
         "INSERT INTO tile VALUES (?, ?, ?, ?)", [(t.level, t.n, t.hashes, t.root) for t in filled]
     )

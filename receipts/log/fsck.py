@@ -96,8 +96,7 @@ def check_tree(connection: sqlite3.Connection, findings: Findings, keys: Sequenc
     pending: list[bytes] = []
     for index, record in _leaves(connection):
         if index != tree.size + len(pending):
-            _grow(connection, tree, pending, findings)
-            findings.note(f"leaf {tree.size} is missing")
+            findings.note(f"leaf {_grown(connection, tree, pending, findings).size} is missing")
             return
         try:
             leaf.read(record)
@@ -107,9 +106,9 @@ def check_tree(connection: sqlite3.Connection, findings: Findings, keys: Sequenc
         pending.append(leaf_hash(record))
         note = signed.pop(index + 1, None)
         if note is not None or len(pending) == WIDTH:
-            _grow(connection, tree, pending, findings)
+            tree = _grown(connection, tree, pending, findings)
             _check_checkpoint(tree, note, findings, keys)
-    _grow(connection, tree, pending, findings)
+    tree = _grown(connection, tree, pending, findings)
     findings.leaves = tree.size
     _check_cosignatures(connection, findings)
     for size in sorted(signed):
@@ -120,11 +119,13 @@ def _leaves(connection: sqlite3.Connection) -> Iterator[tuple[int, bytes]]:
     yield from connection.execute("SELECT idx, record FROM leaf ORDER BY idx")
 
 
-def _grow(connection: sqlite3.Connection, tree: Tree, pending: list[bytes], findings: Findings) -> None:
-    """Append what is pending, and compare the tiles that it fills."""
-    for tile in tree.append(pending):
+def _grown(connection: sqlite3.Connection, tree: Tree, pending: list[bytes], findings: Findings) -> Tree:
+    """The tree with what is pending, after a look at the tiles that it fills."""
+    grown, filled = tree.append(pending)
+    for tile in filled:
         _check_tile(connection, tile, findings)
     pending.clear()
+    return grown
 
 
 def _check_tile(connection: sqlite3.Connection, tile: tiles.NewTile, findings: Findings) -> None:
@@ -144,7 +145,7 @@ def _check_checkpoint(tree: Tree, note: bytes | None, findings: Findings, keys: 
         findings.note(f"checkpoint of {tree.size} leaves: {error}")
         return
     stated = signed.checkpoint
-    if (stated.origin, stated.size, stated.root) != (findings.origin, tree.size, tree.range.root()):
+    if (stated.origin, stated.size, stated.root) != (findings.origin, tree.size, tree.root()):
         findings.note(f"the checkpoint of {tree.size} leaves was signed over another tree")
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 from receipts.merkle import EMPTY_RANGE, CompactRange, inclusion_proof, leaf_hash, node_hash
@@ -29,39 +31,55 @@ class NewTile:
     root: bytes
 
 
-@dataclass(slots=True)
-class Tree:
-    """The right edge of the growing tree. Owned by the writer's thread."""
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """A tile that is not full yet: its hashes, and the roots of the perfect subtrees over them."""
 
+    hashes: bytes = b""
     range: CompactRange = EMPTY_RANGE
-    edges: list[list[bytes]] = field(default_factory=lambda: [[]])
-    """Per tile level, the hashes of the tile that is not full yet."""
+
+    def grown(self, hashes: Sequence[bytes]) -> Edge:
+        return Edge(self.hashes + b"".join(hashes), self.range.append(hashes))
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """The right edge of a tree that grows: one unfilled tile for each level of tiles."""
+
+    edges: tuple[Edge, ...] = (Edge(),)
 
     @property
     def size(self) -> int:
-        return self.range.size
+        """Leaves of the tree."""
+        return sum(edge.range.size << _BITS * level for level, edge in enumerate(self.edges))
 
-    def append(self, leaves: list[bytes]) -> list[NewTile]:
-        """Add leaf hashes; returns the tiles that became full."""
-        filled: list[NewTile] = []
-        size = self.range.size
-        for leaf in leaves:
-            size += 1
-            self._push(0, leaf, size, filled)
-        self.range = self.range.append(leaves)
-        return filled
+    def root(self) -> bytes:
+        """Root of the whole tree: what is full on one level stands in the edges above it."""
+        roots = chain.from_iterable(edge.range.roots for edge in reversed(self.edges))
+        return CompactRange(self.size, tuple(roots)).root()
 
-    def _push(self, level: int, value: bytes, size: int, filled: list[NewTile]) -> None:
-        if level == len(self.edges):
-            self.edges.append([])
-        edge = self.edges[level]
-        edge.append(value)
-        if len(edge) == WIDTH:
-            root = expand(edge)[-1][0]
-            number = (size >> (_BITS * (level + 1))) - 1
-            filled.append(NewTile(level, number, b"".join(edge), root))
-            self.edges[level] = []
-            self._push(level + 1, root, size, filled)
+    def append(self, leaves: Sequence[bytes]) -> tuple[Tree, list[NewTile]]:
+        """The tree with these leaf hashes added, and the tiles that became full; one hash a leaf."""
+        edges, filled, size, level = list(self.edges), list[NewTile](), self.size, 0
+        while leaves:
+            if level == len(edges):
+                edges.append(Edge())
+            edges[level], new = _fill(edges[level], leaves, level, size >> _BITS * (level + 1))
+            filled += new
+            leaves, level = [tile.root for tile in new], level + 1
+        return Tree(tuple(edges)), filled
+
+
+def _fill(edge: Edge, hashes: Sequence[bytes], level: int, number: int) -> tuple[Edge, list[NewTile]]:
+    """Put hashes into the unfilled tile `number` of a level, and into those that follow it."""
+    filled: list[NewTile] = []
+    for begin in range(-edge.range.size, len(hashes), WIDTH):
+        edge = edge.grown(hashes[max(begin, 0) : begin + WIDTH])
+        if edge.range.size == WIDTH:
+            (root,) = edge.range.roots
+            filled.append(NewTile(level, number + len(filled), edge.hashes, root))
+            edge = Edge()
+    return edge, filled
 
 
 def load(connection: sqlite3.Connection) -> Tree:
@@ -69,25 +87,11 @@ def load(connection: sqlite3.Connection) -> Tree:
     count, last = connection.execute("SELECT count(*), max(idx) FROM leaf").fetchone()
     if count and last != count - 1:
         raise Refused("log.leaves_missing", f"{count} leaves, but the last has index {last}")
-    tree, source = Tree(EMPTY_RANGE, []), TileSource(connection)
-    level, width = 0, count
-    while width or not tree.edges:
-        tree.edges.append(source.hashes(level, width // WIDTH, width % WIDTH))
-        level, width = level + 1, width // WIDTH
-    tree.range = CompactRange(count, tuple(_range_roots(tree.edges)))
-    return tree
-
-
-def _range_roots(edges: list[list[bytes]]) -> list[bytes]:
-    """Roots of the perfect subtrees along the right edge, largest first."""
-    roots: list[bytes] = []
-    for edge in reversed(edges):
-        at = 0
-        for bit in range(_BITS - 1, -1, -1):
-            if len(edge) >> bit & 1:
-                roots.append(expand(edge[at : at + (1 << bit)])[-1][0])
-                at += 1 << bit
-    return roots
+    edges, source, width = list[Edge](), TileSource(connection), count
+    while width or not edges:
+        edges.append(Edge().grown(source.hashes(len(edges), width // WIDTH, width % WIDTH)))
+        width //= WIDTH
+    return Tree(tuple(edges))
 
 
 def expand(hashes: list[bytes]) -> list[list[bytes]]:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receipts import merkle
-from receipts.log.tiles import Tree, tile_path, tiles_at
+from receipts.log.tiles import Edge, Tree, tile_path, tiles_at
 from receipts.merkle import EMPTY_RANGE, EMPTY_ROOT, NodeAt
 from schemas.canonical import sha256
 from schemas.errors import Refused
@@ -67,16 +67,17 @@ def test_the_compact_range_has_the_tree_s_root(size: int) -> None:
 @pytest.mark.parametrize("size", [255, 256, 257, 65_535, 65_536, 65_537])
 def test_tiles_across_their_boundaries(size: int) -> None:
     leaves = [merkle.leaf_hash(number.to_bytes(4)) for number in range(size)]
-    tree = Tree()
-    filled = tree.append(leaves)
+    tree, filled = Tree().append(leaves[: size // 3])
+    tree, more = tree.append(leaves[size // 3 :])
+    filled += more
     full = {(tile.level, tile.n): tile for tile in filled}
     for level, (count, width) in enumerate(tiles_at(size)):
         assert sum(1 for at in full if at[0] == level) == count
-        edge = tree.edges[level] if level < len(tree.edges) else []
-        assert len(edge) == width
+        edge = tree.edges[level] if level < len(tree.edges) else Edge()
+        assert (edge.range.size, len(edge.hashes)) == (width, width * 32)
     assert all(len(tile.hashes) == 8192 for tile in filled)
     assert full[0, 0].root == merkle.root(leaves[:256]) if size >= 256 else not full
-    assert tree.range.root() == EMPTY_RANGE.append(leaves).root()
+    assert (tree.size, tree.root()) == (size, EMPTY_RANGE.append(leaves).root())
 
 
 def test_tile_paths() -> None:

@@ -132,7 +132,7 @@ def test_proofs_across_the_second_level_of_tiles() -> None:
         connection.executemany(
             "INSERT INTO leaf VALUES (?, ?)", [(n, n.to_bytes(4)) for n in range(len(leaves))]
         )
-        filled = Tree().append(leaves)
+        _, filled = Tree().append(leaves)
         connection.executemany(
             "INSERT INTO tile VALUES (?, ?, ?, ?)",
             [(tile.level, tile.n, tile.hashes, tile.root) for tile in filled],

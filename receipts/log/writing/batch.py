@@ -19,7 +19,6 @@ from receipts import leaf
 from receipts.checkpoint import Checkpoint
 from receipts.log.draft import Issued, Keep, LogKeys, Prepared, Recorded
 from receipts.log.erasure import Order, erase
-from receipts.log.tiles import Tree
 from receipts.log.writing.signing import Numbered, Signer, State
 from receipts.merkle import leaf_hash
 from receipts.statements.notice import Notice
@@ -86,13 +85,12 @@ def append(
     time_ms = milliseconds(at)
     numbered = signer.number(drafts, state, at)
     appended = Appended(numbered, signer.receipts(numbered))
-    tree = Tree(state.tree.range, [list(edge) for edge in state.tree.edges])
     leaves = [(one.index, one.record, one.salt, time_ms) for one in numbered]
     noticed = _noticed(
-        connection, notices, tree.size + len(numbered), signer.keys.receipt.thumbprint, time_ms
+        connection, notices, state.tree.size + len(numbered), signer.keys.receipt.thumbprint, time_ms
     )
     hashes = [one.leaf_hash for one in numbered] + [leaf_hash(record) for _, record, _, _ in noticed]
-    filled = tree.append(hashes)
+    tree, filled = state.tree.append(hashes)
     connection.executemany(
         "INSERT INTO leaf (idx, record, salt, time_ms) VALUES (?, ?, ?, ?)",
         leaves + noticed,
@@ -170,7 +168,7 @@ def sign_checkpoint(
     if state.checkpoint[0] == state.tree.size:
         return lambda: None
     size = state.tree.size
-    note = keys.sign(Checkpoint(origin, size, state.tree.range.root()).text, at)
+    note = keys.sign(Checkpoint(origin, size, state.tree.root()).text, at)
     connection.execute(
         "INSERT INTO checkpoint (size, note, time_ms) VALUES (?, ?, ?)",
         (size, note, milliseconds(at)),

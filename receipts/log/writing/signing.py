@@ -70,6 +70,7 @@ class Signer:
         heads: dict[str, tuple[int, bytes]] = {}
         numbered: list[Numbered] = []
         salts = secrets.token_bytes(leaf.SALT_BYTES * len(drafts))
+        first = state.tree.size
         for number, draft in enumerate(drafts):
             seq, last = heads.get(draft.peer) or state.chains.get(draft.peer) or (0, _FIRST)
             predicate = _predicate(draft, fixed, seq, last)
@@ -77,8 +78,8 @@ class Signer:
             digest = envelope.digest(envelope.STATEMENT, payload)
             salt = salts[number * leaf.SALT_BYTES : (number + 1) * leaf.SALT_BYTES]
             record = leaf.make(draft.kind, salt, digest, self.keys.receipt.thumbprint).write()
-            index = state.tree.size + number
-            numbered.append(Numbered(draft, seq, index, digest, salt, record, leaf_hash(record), at, payload))
+            index, hashed = first + number, leaf_hash(record)
+            numbered.append(Numbered(draft, seq, index, digest, salt, record, hashed, at, payload))
             heads[draft.peer] = (seq + 1, digest)
         return numbered
 
