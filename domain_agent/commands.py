@@ -17,6 +17,7 @@ from domain_agent import config as agent_config
 from domain_agent import observe
 from domain_agent.admit.results import verify_result
 from domain_agent.agent import Agent
+from domain_agent.alone import alone
 from domain_agent.membership import Membership
 from federation.connection import Bus
 from schemas.messages.interior import AgentStatus, ResultRequest, RevokeNode, SignedResult
@@ -68,12 +69,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 async def _run(config: agent_config.AgentConfig) -> None:
-    observe.start(config.observe, "comity-agent", config.membership.domain)
-    agent = Agent(config, await Bus.connect(config.membership.bus))
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, agent.drain)
-    await agent.run()
+    with alone(config.state):
+        observe.start(config.observe, "comity-agent", config.membership.domain)
+        agent = Agent(config, await Bus.connect(config.membership.bus))
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, agent.drain)
+        await agent.run()
 
 
 async def _ask(config: agent_config.AgentConfig, subject: str, payload: bytes) -> bytes:

@@ -48,7 +48,7 @@ def read_membership(top: Section, federation: Section, user: str) -> Membership:
     """
     domain = top.text("domain", DOMAIN, write='domain = "clinic.example"')
     bus = _bus(top.child("bus"), domain, user)
-    trust = _trust(federation)
+    trust = _trust(federation, domain)
     if domain not in trust.members:
         raise top.error("domain", f"{domain} is no member", "one of " + ", ".join(trust.members))
     return Membership(domain, bus, trust)
@@ -58,29 +58,33 @@ def _bus(section: Section, domain: str, user: str) -> BusSettings:
     url = section.text("url", r"(tls|nats)://.{1,2000}", write='url = "tls://127.0.0.1:4222"')
     seed = section.secret("seed", write=f'seed = "<nkey seed file of bus user {user}>"')
     waived = section.values.get("ca") == ANY
-    ca = section.path("ca", write='ca = "<PEM of the only authority trusted>", or "any" on loopback')
+    write = 'ca = "<PEM of the only authority trusted>", or "any" on loopback'
+    ca = section.path("ca", write=write)
+    if not waived:
+        section.public("ca", write=write)
     section.finish()
     hosts = [urlsplit(address).hostname or "" for address in url.split(",")]
     if waived and not all(host in LOOPBACK for host in hosts):
         raise section.error("ca", 'is "any", but url leaves this machine', "a PEM file")
-    if not waived:
-        read_public(ca)
     settings = BusSettings(url, seed, None if waived else ca, f"{domain}/{user}", f"_INBOX.{user}")
     return overridden(settings, os.environ)
 
 
-def _trust(section: Section) -> FederationTrust:
-    charter = section.path("charter", write='charter = "federation/charter.json"')
+def _trust(section: Section, domain: str) -> FederationTrust:
+    charter = section.public("charter", write='charter = "federation/charter.json"')
     pin = section.text("pin", DIGEST, write='pin = "<digest of the charter, agreed out of band>"')
     manifests = _files(section, "manifests", "each member's signed manifest")
     values = _files(section, "reference_values", "image publishers' signed lists")
     try:
-        return FederationTrust.load(
-            read_public(charter),
+        trust = FederationTrust.load(
+            charter,
             pin=bytes.fromhex(pin),
             manifests=[read_public(path) for path in manifests],
             reference_values=[read_public(path) for path in values],
         )
+        if domain in trust.members:  # a stranger is told so by name
+            trust.manifest(domain)
+        return trust
     except (Refused, Unreadable) as error:
         raise ConfigurationError(
             "config.trust", f"{section.source}: [federation] does not hold: {error}"

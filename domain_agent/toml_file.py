@@ -35,7 +35,14 @@ class Section(Table):
 
     def path(self, key: str, *, write: str) -> Path:
         """A path, relative to the file. Whether it exists is the reader's business."""
-        return Path(self.source).parent / self.text(key, r".{1,4096}", write=write)
+        return Path(self.source).parent / self.text(key, r"[^\0\n]{1,4096}", write=write)
+
+    def public(self, key: str, *, write: str) -> bytes:
+        """What stands in a file that is no secret: a certificate, a charter."""
+        try:
+            return read_public(self.path(key, write=write))
+        except ConfigurationError as error:
+            raise self.error(key, f"cannot be used: {error.text}", write) from None
 
     def secret(self, key: str, *, write: str) -> Path:
         """The path of a secret file that only its owner may read, relative to the file."""

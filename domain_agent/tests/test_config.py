@@ -246,3 +246,39 @@ def test_an_agent_waits_for_a_quote_as_long_as_it_is_told(
     for wrong in (0, 61):
         with pytest.raises(ConfigurationError, match="quote_s"):
             waits(f"[admission]\nquote_s = {wrong}\n")
+
+
+@pytest.mark.parametrize("key", ["charter", "manifests", "reference_values"])
+@pytest.mark.parametrize("path", ["no/such/file", "a\\u0000b"])
+def test_a_paper_that_is_not_there_is_named_with_its_key(
+    founded: Founded, seed: Path, tmp_path: Path, key: str, path: str
+) -> None:
+    lines = founded.federation_toml().splitlines(keepends=True)
+    wrong = "".join(f'{key} = "{path}"\n' if line.startswith(f"{key} ") else line for line in lines)
+    with pytest.raises(ConfigurationError, match=rf"agent\.toml: \[federation\] {key} .*; write {key} ="):
+        load_agent(tmp_path, agent_text(founded, seed, federation=wrong + 'expectations = "x"\n'))
+    with pytest.raises(ConfigurationError, match=rf"node\.toml: \[federation\] {key} .*; write {key} ="):
+        load_node(tmp_path, node_text(founded, seed, federation=wrong))
+
+
+@pytest.mark.parametrize("path", ["no/such/file", "a\\u0000b"])
+def test_an_authority_that_is_not_there_is_named_with_its_key(
+    founded: Founded, seed: Path, tmp_path: Path, path: str
+) -> None:
+    bus = f'[bus]\nurl = "tls://127.0.0.1:4222"\nseed = "{seed}"\nca = "{path}"\n'
+    with pytest.raises(ConfigurationError, match=r"node\.toml: \[bus\] ca .*; write ca ="):
+        load_node(tmp_path, node_text(founded, seed, bus=bus))
+
+
+def test_a_member_without_its_own_manifest_is_told_at_start(
+    founded: Founded, seed: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "none").mkdir()
+    lines = founded.federation_toml().splitlines(keepends=True)
+    wrong = "".join('manifests = "none"\n' if line.startswith("manifests ") else line for line in lines)
+    for load, text in (
+        (load_node, node_text(founded, seed, federation=wrong)),
+        (load_agent, agent_text(founded, seed, federation=wrong + 'expectations = "x"\n')),
+    ):
+        with pytest.raises(ConfigurationError, match=r"\.toml: \[federation\] does not hold: trust\."):
+            load(tmp_path, text)
