@@ -54,7 +54,8 @@ def read_trust(config: BrokerConfig) -> TrustFiles:
         )
         trust.manifest(config.domain)
     except (Refused, Unreadable) as error:
-        raise ConfigurationError("config.trust", f"[federation] does not hold: {error}") from None
+        where = f"[federation] charter {files.charter} and what stands beside it"
+        raise ConfigurationError("config.trust", f"{where}: does not hold: {error}") from None
     return TrustFiles(charter, manifests, values, trust)
 
 

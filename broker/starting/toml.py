@@ -7,6 +7,7 @@ relative to the file they stand in. Bare of anything that only a broker has.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar, get_args, get_type_hints
@@ -72,13 +73,28 @@ def read_settings(path: Path, settings: type[S]) -> S:
     """The settings that this file states. Raises `ConfigurationError` and nothing else."""
     stated = load_toml(path, limit=MAX_FILE_BYTES, area="config")
     try:
-        text = json.dumps(stated, allow_nan=False)
-    except (TypeError, ValueError):
-        raise ConfigurationError("config.value", f"{path}: dates, inf and nan have no use here") from None
+        odd, text = _without_use(stated, ""), json.dumps(stated, default=str)
+    except RecursionError:
+        raise ConfigurationError("config.value", f"{path}: nested too deeply") from None
+    if odd is not None:
+        raise ConfigurationError("config.value", f"{path}: {odd}: dates, inf and nan have no use here")
     try:
         return TypeAdapter(settings).validate_json(text, context=path.parent.resolve())
     except ValidationError as error:
         raise _named(path, settings, stated, error) from None
+
+
+def _without_use(value: Any, name: str) -> str | None:
+    """The dotted key of the first value that TOML has and settings do not."""
+    inside: dict[Any, Any] = value if isinstance(value, dict) else {}
+    if isinstance(value, list):
+        inside = dict(enumerate(value))
+    elif not isinstance(value, dict | str | int | float) or (
+        isinstance(value, float) and not math.isfinite(value)
+    ):
+        return name
+    found = (_without_use(each, f"{name}.{key}".lstrip(".")) for key, each in inside.items())
+    return next((each for each in found if each is not None), None)
 
 
 def _named(path: Path, settings: type[Any], stated: Any, error: ValidationError) -> ConfigurationError:

@@ -112,8 +112,9 @@ WRONG = [
     ('tenants = ["radiology"]', 'tenants = ["oncology"]', "config.value", "'oncology'"),
     ('log_level = "info"', 'log_level = "loud"', "config.value", "observe.log_level"),
     ("network = 1.0", "network = -1.0", "config.value", "weights.default.network"),
-    ("network = 1.0", "network = nan", "config.value", "nan"),
-    ("hold_ms = 3000", "hold_ms = 2026-01-01", "config.value", "dates"),
+    ("network = 1.0", "network = nan", "config.value", "weights.default.network: dates, inf and nan"),
+    ("hold_ms = 3000", "hold_ms = 2026-01-01", "config.value", "negotiation.hold_ms: dates"),
+    ('domain = "clinic.de"', "a" + ".a" * 3000 + " = 1", "config.value", "nested too deeply"),
     ('domain = "clinic.de"', 'domain = "clinic.de" x', "config.syntax", "TOML"),
 ]
 
