@@ -11,12 +11,15 @@ from pathlib import Path
 
 from receipts import bundle as bundles
 from receipts.commands import render
+from receipts.export.cose import Signers
+from receipts.note import NoteSigner
 from receipts.verify import verify_bundle
 from receipts.verify.pinned import PinnedTrust, establish
 from receipts.verify.replay.selection import Selection
 from receipts.verify.show import describe
 from receipts.verify.trust_file import TrustFile, parse
 from schemas.errors import ComityError, ConfigurationError
+from schemas.keys import SigningKey
 from schemas.primitives import parse_time
 
 
@@ -62,6 +65,13 @@ def _parser() -> argparse.ArgumentParser:
     where = export.add_mutually_exclusive_group(required=True)
     where.add_argument("--out", type=Path, metavar="FILE", help="write the bundle alone")
     where.add_argument("--sigstore", type=Path, metavar="DIR", help="write what the sigstore tool verifies")
+    where.add_argument("--cose", type=Path, metavar="DIR", help="write each receipt as COSE, signed anew")
+    export.add_argument(
+        "--receipt-key", type=Path, metavar="FILE", help="with --cose: what signed the receipt"
+    )
+    export.add_argument(
+        "--log-key", type=Path, metavar="FILE", help="with --cose: what signs the checkpoints"
+    )
     export.add_argument(
         "--authority", type=Path, metavar="DIR", help="with --sigstore: the private root, made at first use"
     )
@@ -100,9 +110,12 @@ def _export(arguments: argparse.Namespace) -> int:
     with LogFile(arguments.log) as log:
         held = papers.read(arguments.papers)
         bundle = take.take(log, arguments.name, held, policies, explained=arguments.explained)
-        domain = log.domain
+        domain, origin = log.domain, log.origin
     if arguments.sigstore:
         return _sigstore(arguments, bundle, domain, establish(held, load_trust(arguments.trust)))
+    if arguments.cose:
+        signers = _signers(arguments, origin)
+        return _cose(arguments, bundle, domain, establish(held, load_trust(arguments.trust)), signers)
     if arguments.out:
         _save(arguments.out, bundles.write(bundle))
     else:
@@ -131,6 +144,28 @@ def _sigstore(arguments: argparse.Namespace, bundle: bundles.Bundle, domain: str
         _print(json.dumps({"exit": 0, "note": note, "commands": list(commands)}))
     else:
         _print("\n".join([*commands, note]))
+    return 0
+
+
+def _signers(arguments: argparse.Namespace, origin: str) -> Signers:
+    """The keys that `--cose` signs with. Raises `ConfigurationError`."""
+    from receipts.witnessing.commands import read_seed
+
+    if not arguments.receipt_key or not arguments.log_key:
+        raise ConfigurationError("export.keys", "--cose needs --receipt-key FILE and --log-key FILE")
+    return Signers(
+        SigningKey.load(arguments.receipt_key), NoteSigner.of(origin, read_seed(arguments.log_key))
+    )
+
+
+def _cose(
+    arguments: argparse.Namespace, bundle: bundles.Bundle, domain: str, held: PinnedTrust, signers: Signers
+) -> int:
+    """Export the log's own receipts under the keys that signed them and their log."""
+    from receipts.export import files
+
+    written = [str(path) for path in files.write_cose(bundle, domain, held, signers, arguments.cose)]
+    _print(json.dumps({"exit": 0, "written": written}) if arguments.json else "\n".join(written))
     return 0
 
 
