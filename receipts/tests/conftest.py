@@ -42,3 +42,10 @@ def code_of(call: Callable[[], object]) -> str:
         call()
     assert isinstance(turned_away.value, Unreadable | Refused)
     return turned_away.value.code
+
+
+async def refusal(waiting: object) -> str:
+    """The reason code that an awaited call was turned away with."""
+    with pytest.raises(ComityError) as turned_away:
+        await waiting  # type: ignore[misc]
+    return turned_away.value.code
