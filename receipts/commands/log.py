@@ -15,6 +15,7 @@ from pathlib import Path
 
 from receipts.audit.logfile import LogFile
 from receipts.commands import keeping as log_keeping
+from receipts.commands.ids import told_apart
 from receipts.commands.keeping import Opener
 from receipts.export.lines import csv_lines, json_lines
 from receipts.log import fsck, static, store
@@ -30,7 +31,7 @@ def main(argv: Sequence[str], *, opener: Opener | None = None) -> int:
     `opener` opens a broker's own log, for the commands that write to it.
     """
     try:
-        arguments = _parser().parse_args(argv)
+        arguments = _parser().parse_args(told_apart(argv))
     except SystemExit as stop:  # argparse has printed why
         return stop.code if isinstance(stop.code, int) else 2
     if arguments.command == "tiles":

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from receipts import bundle as bundles
 from receipts.commands import render
+from receipts.commands.ids import told_apart
 from receipts.export.cose import Signers
 from receipts.note import NoteSigner
 from receipts.verify import verify_bundle
@@ -29,7 +30,7 @@ def main(argv: Sequence[str], *, selection: Selection | None = None) -> int:
     `selection`: the broker's cut and ranking, to make a choice again.
     """
     try:
-        arguments = _parser().parse_args(argv)
+        arguments = _parser().parse_args(told_apart(argv))
     except SystemExit as stop:  # argparse has printed why
         return stop.code if isinstance(stop.code, int) else 2
     try:
