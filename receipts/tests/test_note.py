@@ -6,6 +6,7 @@ import base64
 import contextlib
 import hashlib
 import hmac
+from collections.abc import Callable
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
@@ -115,6 +116,32 @@ SMALL_ORDER = [
 @pytest.mark.parametrize("raw", SMALL_ORDER)
 def test_an_ed25519_key_that_anybody_can_sign_for_is_not_registered(raw: str) -> None:
     assert code_of(lambda: NoteKey.of(ORIGIN, bytes.fromhex(raw))) == "note.weak_key"
+
+
+ORDER = 2**252 + 27742317777372353535851937790883648493  # of edwards25519's group, RFC 8032 5.1
+
+
+SPOILT: dict[str, Callable[[bytes], bytes]] = {
+    "s and the order": lambda blob: blob[:32] + _little(int.from_bytes(blob[32:], "little") + ORDER),
+    "s of zero": lambda blob: blob[:32] + bytes(32),
+    "another sign of R": lambda blob: blob[:31] + bytes([blob[31] ^ 0x80]) + blob[32:],
+    "R beyond the prime": lambda blob: _little(2**255 - 18) + blob[32:],
+    "short": lambda blob: blob[:-1],
+    "long": lambda blob: blob + b"\0",
+    "empty": lambda blob: b"",
+}
+
+
+def _little(number: int) -> bytes:
+    return number.to_bytes(32, "little")
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_an_ed25519_signature_has_one_spelling(how: str) -> None:
+    text = good("").encode()
+    blob = SIGNER.private.sign(text)
+    SIGNER.key.verify(blob, text)
+    assert code_of(lambda: SIGNER.key.verify(SPOILT[how](blob), text)) == "note.signature_invalid"
 
 
 def good(text: str) -> str:
