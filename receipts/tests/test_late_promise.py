@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Sequence
 from contextlib import suppress
@@ -31,6 +32,7 @@ from receipts.verify.jury import Jury
 from receipts.verify.pinned import PinnedTrust, establish
 from receipts.witnessing import equivocation, quorum
 from receipts.witnessing.equivocation import Conviction, Equivocation, late
+from receipts.witnessing.state import WitnessState
 from schemas import envelope
 from schemas.errors import ComityError, Refused, Undecided, Unreadable
 from schemas.keys import SigningKey
@@ -355,3 +357,53 @@ async def test_a_promise_alone_is_no_document(auditor: Auditor, tmp_path: Path) 
     await auditor.play(Run())
     with pytest.raises(ComityError, match=r"log\.document"):
         await said(auditor, tmp_path)
+
+
+def asking(old: int, size: int) -> bytes:
+    """A tlog-witness request by anyone who holds the log's checkpoint: none is authenticated."""
+
+    def node(level: int, index: int) -> bytes:
+        return merkle.root(LEAVES[index << level : (index + 1) << level])
+
+    hashes = merkle.consistency_proof(old, size, node) if 0 < old < size else []
+    lines = "".join(f"{base64.b64encode(each).decode()}\n" for each in hashes)
+    return f"old {old}\n{lines}\n".encode() + shown(size=size)
+
+
+def witnesses(folder: Path) -> list[WitnessState]:
+    logs = {WORLD.cloud.origin: [WORLD.cloud.keys.note.key]}
+    states = []
+    for number, signer in enumerate((DESK_W, FORUM_W)):
+        assert signer is not None
+        states.append(WitnessState.open(folder / f"{number}.db", logs=logs, signers=[signer]))
+    return states
+
+
+def test_honest_witnesses_hand_out_what_convicts_a_log_that_stands_still(tmp_path: Path) -> None:
+    """Whoever holds promise and checkpoint asks them again after the deadline; each says what it has seen."""
+    states = witnesses(tmp_path)
+    for state in states:
+        assert state.add_checkpoint(asking(0, INDEX), time=DUE - 20).status == 200
+    in_time = [state.latest(WORLD.cloud.origin) or b"" for state in states]
+    assert code_of(lambda: direct(late(promised(), in_time))) == "equivocation.none"
+    for state in states:
+        assert state.add_checkpoint(asking(INDEX, INDEX), time=DUE + 20).status == 200
+    stood = [state.latest(WORLD.cloud.origin) or b"" for state in states]
+    assert judged(late(promised(), stood)).accused == "cloud.fr/log"
+    for state in states:
+        state.close()
+
+
+def test_honest_witnesses_convict_no_log_that_was_in_time(tmp_path: Path) -> None:
+    """They have seen more, and cosign the smaller tree no more; one that lies is not enough."""
+    states = witnesses(tmp_path)
+    for state in states:
+        assert state.add_checkpoint(asking(0, INDEX), time=DUE - 20).status == 200
+        assert state.add_checkpoint(asking(INDEX, INDEX + 1), time=DUE - 5).status == 200
+        assert state.add_checkpoint(asking(INDEX, INDEX), time=DUE + 20).status == 409
+    grown = [state.latest(WORLD.cloud.origin) or b"" for state in states]
+    assert code_of(lambda: direct(late(promised(), grown))) == "equivocation.none"
+    with pytest.raises(Undecided, match=r"quorum\.not_met"):
+        judged(late(promised(), [shown((CLINIC_W, DUE + 20))]))
+    for state in states:
+        state.close()
