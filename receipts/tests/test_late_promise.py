@@ -334,6 +334,8 @@ async def test_it_goes_along_with_bundles(auditor: Auditor, tmp_path: Path) -> N
         report = WORLD.verify(data, AT, quorum=needed)
         assert claim(report, "not-equivocated", "execution")[:2] == wanted
         assert claim(report, "not-equivocated", "placement")[:2] == ("not-checked", None)
+        said_so = "1 that rest on witnesses" in claim(report, "not-equivocated", "execution")[2]
+        assert said_so is (wanted != convicted), "what was left open is named"
 
 
 @pytest.mark.parametrize(

@@ -68,14 +68,14 @@ def _judge(judged: list[Judged], case: Case, selection: Selection | None) -> lis
         if each.authentic is not None and all(claim.verdict != "failed" for claim in each.claims)
     ]
     context = Context(authentic, case.found.node_statements)
-    convicted = convictions(case)
+    caught = convictions(case)
     reports: list[ReceiptReport] = []
     for each in judged:
         if each.authentic is None or each.authentic not in authentic:
             reports.append(_reported(each))
             continue
         claim, appraised = attested(each.authentic, authentic, case)
-        more = [*links(each.authentic, context, appraised), *sequence(each.authentic, context, convicted)]
+        more = [*links(each.authentic, context, appraised), *sequence(each.authentic, context, caught)]
         more += [
             policy_claim(each.authentic, case, appraised, selection),
             plan_choice_claim(each.authentic, case, selection),

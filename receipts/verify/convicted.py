@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from receipts import checkpoint, proof
@@ -19,15 +19,32 @@ from schemas.keys import VerifyKey
 from schemas.papers.manifest import Role
 
 
-def convictions(case: Case) -> list[Conviction]:
+@dataclass(frozen=True, slots=True)
+class Caught:
+    """What the documents at hand show."""
+
+    convicted: tuple[Conviction, ...]
+    open: int
+    """Documents under the accused's own signatures that convict nobody before this reader's quorum."""
+
+
+def convictions(case: Case) -> Caught:
     """Every log and issuer that is convicted under the keys held here; what convicts nobody is passed over.
 
     Witnesses are none of it: that one cosigned two histories says nothing of the log's own honesty.
     """
     documents = [each for each in (*_brought(case.bundle), *_own(case)) if each.kind != "witness"]
     jury = Jury(case.at, case.trust)
-    found = [_held(partial(convict, document, case.held, jury)) for document in documents]
-    return [each for each in found if each is not None]
+    found: list[Conviction] = []
+    unheard = 0
+    for document in documents:
+        try:
+            found.append(convict(document, case.held, jury))
+        except Undecided:
+            unheard += 1
+        except ComityError:
+            continue
+    return Caught(tuple(found), unheard)
 
 
 def without_the_caught(held: PinnedTrust, bundle: Bundle) -> PinnedTrust:

@@ -16,7 +16,7 @@ from receipts.statements.statement import Statement
 from receipts.verify.attested import Appraised
 from receipts.verify.authentic import Authentic
 from receipts.verify.claim import Claim, ClaimName, asserted, failed, inapplicable, not_checked, proved
-from receipts.witnessing.equivocation import Conviction
+from receipts.verify.convicted import Caught
 from schemas import envelope
 from schemas.errors import ComityError, Refused, Undecided
 
@@ -195,7 +195,7 @@ def check_same_run(body: ExecutionReceipt, said: NodeStatement) -> NodeStatement
     return said
 
 
-def sequence(receipt: Authentic, context: Context, convicted: Sequence[Conviction] = ()) -> list[Claim]:
+def sequence(receipt: Authentic, context: Context, caught: Caught) -> list[Claim]:
     """`sequence` and `not-equivocated`, as far as the bundle shows them."""
     mine = [
         each
@@ -208,7 +208,7 @@ def sequence(receipt: Authentic, context: Context, convicted: Sequence[Convictio
             "verify.equivocation", f"two receipts to {receipt.body.peer} numbered {receipt.body.seq}"
         )
         return [failed("sequence", error), failed("not-equivocated", error)]
-    unknown = _not_convicted(receipt, convicted)
+    unknown = _not_convicted(receipt, caught)
     if receipt.body.seq == 0:
         return [proved("sequence", receipt, f"number 0: the first to {receipt.body.peer}"), unknown]
     before = next((each for each in mine if each.body.seq == receipt.body.seq - 1), None)
@@ -221,7 +221,7 @@ def sequence(receipt: Authentic, context: Context, convicted: Sequence[Convictio
     return [proved("sequence", before, f"follows number {before.body.seq}"), unknown]
 
 
-def _not_convicted(receipt: Authentic, convicted: Sequence[Conviction]) -> Claim:
+def _not_convicted(receipt: Authentic, caught: Caught) -> Claim:
     """A log that showed two histories is distrusted from the smaller size on (receipts.md 12).
 
     What was proven under a smaller checkpoint stays good: both histories contain that tree or contradict
@@ -229,10 +229,11 @@ def _not_convicted(receipt: Authentic, convicted: Sequence[Conviction]) -> Claim
     """
     name: ClaimName = "not-equivocated"
     size = receipt.logged.checkpoint.checkpoint.size if receipt.logged else None
-    for each in convicted:
+    for each in caught.convicted:
         issuer = each.origin is None and each.accused == receipt.body.issuer
         log = each.origin == receipt.body.log.origin and each.from_size is not None
         if issuer or (log and (size is None or size >= (each.from_size or 0))):
             return failed(name, Refused("verify.equivocation", each.text))
-    known = f"; {len(convicted)} of others, or above this checkpoint" if convicted else ""
+    known = f"; {len(caught.convicted)} of others, or above this checkpoint" if caught.convicted else ""
+    known += f"; {caught.open} that rest on witnesses whom this quorum does not hear" if caught.open else ""
     return not_checked(name, f"none known to this verifier{known}")
