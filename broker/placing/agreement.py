@@ -25,7 +25,7 @@ from broker.placing.decide import ConsumerPolicy
 from broker.placing.negotiate import Declined, Offered, call_for_offers, release
 from broker.placing.placements import Choice, Considered, Placements, Refusal, Shown
 from broker.placing.refusals import infeasible
-from broker.problems import Infeasible, Shed, Upstream
+from broker.problems import Infeasible, RequestProblem, Shed, Upstream
 from broker.select import refused
 from broker.select.candidates import Feasibility, feasible
 from broker.select.cost import Weights
@@ -224,6 +224,8 @@ class Placing:
                 try:
                     taken = await self._take(attempt, plan, answer)
                     break
+                except RequestProblem:  # the request's own fault, whoever serves it
+                    raise
                 except ComityError as error:
                     reasons[plan.domain] = (error.code,)
         finally:

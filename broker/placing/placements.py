@@ -20,6 +20,7 @@ from broker.placing.attempt import new_commitment
 from broker.placing.collateral import NOTHING, Supply
 from broker.placing.negotiate import Offered
 from broker.placing.policy_block import node_record, policy_block
+from broker.problems import Invalid
 from broker.select.candidates import Feasibility, Rejected
 from broker.select.rank import Plan, RankRecord
 from broker.select.refused import CutRecord
@@ -32,6 +33,7 @@ from receipts.statements import fields, receipt
 from receipts.statements.decided import plan_digest, refusal_block
 from schemas import merkle
 from schemas.canonical import Json, jcs, sha256, write_json
+from schemas.errors import Refused
 from schemas.papers.trust import FederationTrust
 from schemas.policy.layers import Decision, Layers
 from schemas.primitives import format_time
@@ -118,13 +120,10 @@ class Placements:
         draft = Draft(body, disclosures=self._disclosures(choice.appraisal, listing, shown.collateral))
         kept = [listing, choice.considered.ranking.write(), choice.decision.record]
         kept += [*([shown.evidence] if shown.evidence else []), *self._unkept(shown.collateral)]
-        (issued,) = await self.log.issue(
-            [draft], keep=Keep(journey.wire_id, evidence=kept), record=self._ahead(journey, choice)
-        )
+        issued = await self._log(journey, draft, kept, self._ahead(journey, choice))
         if len(self._supplies) >= MAX_SUPPLIES:
             self._supplies.clear()
         self._supplies.add(shown.collateral.name)
-        journey.recorded = True
         return issued
 
     async def refuse(self, journey: Journey, refusal: Refusal) -> Issued:
@@ -148,12 +147,23 @@ class Placements:
         )
         adverts = [sha256(advert).hex() for advert in refusal.adverts]
         disclosed = Disclosures(considered=sha256(listing).hex(), adverts=adverts)
+        return await self._log(journey, Draft(body, disclosed), [listing, record, *refusal.adverts], [])
+
+    async def _log(
+        self, journey: Journey, draft: Draft, kept: Sequence[bytes], rows: Sequence[Recorded]
+    ) -> Issued:
+        """Log it; the request's first receipt says whose it is. A name is used once: otherwise `Invalid`."""
         tenant = journey.accepted.tenant.name.encode()
-        (issued,) = await self.log.issue(
-            [Draft(body, disclosed)],
-            keep=Keep(journey.wire_id, evidence=[listing, record, *refusal.adverts]),
-            record=[] if journey.recorded else [Recorded(REQUEST, journey.wire_id, tenant)],
-        )
+        whose = [] if journey.recorded else [Recorded(REQUEST, journey.wire_id, tenant)]
+        try:
+            (issued,) = await self.log.issue(
+                [draft], keep=Keep(journey.wire_id, evidence=kept), record=[*rows, *whose]
+            )
+        except Refused as error:
+            if error.code != "log.recorded":
+                raise
+            text = "request_id: this name was used before; each request needs its own"
+            raise Invalid("request.repeated", text, param="request_id") from None
         journey.recorded = True
         return issued
 
@@ -161,17 +171,13 @@ class Placements:
         return () if supply.name in self._supplies else supply.pieces.values()
 
     def _ahead(self, journey: Journey, choice: Choice) -> list[Recorded]:
-        """The intent of this attempt; with the first, whose request it is: a second one is refused here."""
+        """The intent of this attempt."""
         intent = Intent(
             provider=choice.offered.domain,
             request_id=journey.wire_id,
             commitment=choice.commitment,
         )
-        rows = [Recorded(INTENT, choice.commitment, intent.write())]
-        if not journey.recorded:
-            tenant = journey.accepted.tenant.name.encode()
-            rows.append(Recorded(REQUEST, journey.wire_id, tenant))
-        return rows
+        return [Recorded(INTENT, choice.commitment, intent.write())]
 
     def _draft(self, journey: Journey, choice: Choice, root: bytes, count: int) -> receipt.PlacementDraft:
         offer, plan = choice.offered.body, choice.plan

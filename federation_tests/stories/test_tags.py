@@ -85,3 +85,14 @@ async def test_a_rejected_domain_is_named_with_its_rule(calm: World) -> None:
     stated = response.json()
     rejected = {entry["domain"]: entry["rules"] for entry in stated["rejected"]}
     assert "RES-001-inside-residency" in rejected[HYPER]
+
+
+async def test_a_name_that_was_used_before_is_a_400_that_says_so(calm: World) -> None:
+    """A repeated request is no second one: whether it was answered or refused, its name stays taken."""
+    for name, model in (("visit-1", "chat.small"), ("visit-2", "nobody.has-this")):
+        named = {"model": model, "messages": MESSAGES, "comity": {"request_id": name}}
+        first, again = [await calm.http().post("/chat/completions", json=named) for _ in range(2)]
+        assert first.status_code in (200, 409)
+        error = again.json()["error"]
+        assert (again.status_code, error["param"]) == (400, "request_id")
+        assert error["comity"]["code"] == "request.repeated"
