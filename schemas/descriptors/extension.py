@@ -18,7 +18,7 @@ from schemas.descriptors.tags import PolicyTags
 from schemas.errors import Unreadable
 from schemas.primitives import Count, Label, TimeText, Token
 
-MAX_EXTENSION_BYTES: Final = 32 * 1024  # the `comity` object as JSON; a manifest fits
+MAX_EXTENSION_BYTES: Final = 32 * 1024  # the `comity` object as JSON
 MAX_HEADER_CHARS: Final = 4096
 
 PositiveMs = Annotated[int, Field(ge=1, le=86_400_000)]
@@ -72,14 +72,10 @@ class Extension(Wire):
     quality: Quality = Quality()
     slo: Slo = Slo()
     policy: PolicyTags = PolicyTags()
-    affinity: Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,256}$")] | None = None
-    """Opaque session token."""
     budget: Budget = Budget()
     priority: Annotated[int, Field(ge=1, le=5)] = 3
     service_class: Literal["interactive", "standard", "batch"] = Field(default="standard", alias="class")
     deadline: TimeText | None = None
-    manifest: Annotated[str, Field(max_length=16 * 1024)] | None = None
-    """A signed contract-of-inference as envelope text."""
     request_id: Token | None = None
 
 
@@ -95,7 +91,7 @@ _HEADER_FIELDS: Final[Mapping[str, tuple[str, str]]] = {
     ),
     **dict.fromkeys(("max_price", "max_carbon_g"), ("budget", _NUMBER)),
     "currency": ("budget", _TEXT),
-    **dict.fromkeys(("capability", "affinity", "class", "deadline", "manifest", "request_id"), ("", _TEXT)),
+    **dict.fromkeys(("capability", "class", "deadline", "request_id"), ("", _TEXT)),
     "priority": ("", _NUMBER),
 }
 _PREFIX: Final = "x-comity-"

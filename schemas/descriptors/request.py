@@ -120,7 +120,6 @@ def describe(
         slo=extension.slo,
         policy=counted.tags,
         overridden=list(counted.overridden),
-        affinity=extension.affinity,
         budget=extension.budget,
         priority=extension.priority,
         service_class=extension.service_class,

@@ -84,13 +84,15 @@ def test_body_and_headers_say_the_same_in_two_ways() -> None:
         ({"class": "urgent"}, {}, "class", "interactive"),
         ({"deadline": "tomorrow"}, {}, "deadline", "2026"),
         ({"request_id": "a b"}, {}, "request_id", "match"),
-        ({"manifest": "x" * 40_000}, {}, "comity", "at most"),
+        ({"capability": "x" * 40_000}, {}, "comity", "at most"),
         ({"slo": {"ttft_ms": float("nan")}}, {}, "comity", "strict"),
         (None, {"X-Comity-Surprise": "1"}, "X-Comity-Surprise", "no such field"),
         (None, {"X-Comity-Min-Assurance": "three"}, "policy.min_assurance", "whole number"),
         (None, {"X-Comity-Confidential-Gpu": "yes"}, "policy.confidential_gpu", "true or false"),
         (None, {"X-Comity-Residency": ""}, "policy.residency", "''"),
-        (None, {"X-Comity-Affinity": "x" * 5_000}, "affinity", "longer"),
+        ({"affinity": "session-1"}, {}, "affinity", "no such"),
+        ({"manifest": "{}"}, {}, "manifest", "no such"),
+        (None, {"X-Comity-Deadline": "x" * 5_000}, "deadline", "longer"),
         ({"policy": {"data_class": "phi"}}, {"X-Comity-Data-Class": "public"}, "policy.data_class", "differ"),
         (
             {"policy": {"min_assurance": True}},
@@ -187,7 +189,7 @@ json_values: st.SearchStrategy[Any] = st.recursive(
     max_leaves=8,
 )
 groups = st.dictionaries(
-    st.sampled_from(["policy", "slo", "budget", "quality", "priority", "class", "affinity"]), json_values
+    st.sampled_from(["policy", "slo", "budget", "quality", "priority", "class", "deadline"]), json_values
 )
 headers = st.dictionaries(
     st.sampled_from(
