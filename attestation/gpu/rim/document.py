@@ -17,7 +17,7 @@ MAX_ELEMENTS: Final = 1024  # real ones have about 90
 MAX_DEPTH: Final = 8  # real ones have 6 levels
 _TOO_DEEP: Final = etree.XPath("boolean(" + "/*" * (MAX_DEPTH + 1) + ")")
 """Whether there is an element at a level that no manifest has."""
-_XML_ATTRIBUTE: Final = re.compile(r"\sxml:")
+_XML_ATTRIBUTE: Final = re.compile(rb"\sxml:")
 """No other prefix can be bound to that namespace (Namespaces in XML 1.0, 3)."""
 
 
@@ -27,7 +27,7 @@ def read_document(data: bytes) -> Any:
         raise malformed(f"more than {MAX_DOCUMENT_BYTES} bytes")
     if data.count(b"<") > 2 * MAX_ELEMENTS:
         raise malformed(f"more than {MAX_ELEMENTS} elements")
-    _hold_markup(_text(data))
+    _hold_markup(data, _behind_declaration(data))
     try:
         root = etree.fromstring(data, _parser())
     except (etree.XMLSyntaxError, ValueError):
@@ -44,30 +44,34 @@ def _parser() -> Any:
     )  # fmt: skip
 
 
-def _text(data: bytes) -> str:
-    """UTF-8 and nothing else: another encoding could hide markup from the look below."""
+def _behind_declaration(data: bytes) -> int:
+    """Where the document begins, which is UTF-8 and nothing else: another encoding could hide markup.
+
+    ASCII is a part of it, and may be what an XML declaration names.
+    """
+    start = data.find(b"?>") + 2 if data.startswith(b"<?xml ") else 0
+    named, plain = data[:start].lower(), data.isascii()
+    if b"encoding" in named and b"utf-8" not in named and not (b"ascii" in named and plain):
+        raise malformed("another encoding than UTF-8 or ASCII")
     try:
-        return data.decode("utf-8")
+        if not plain:
+            data.decode("utf-8")
     except UnicodeDecodeError:
         raise malformed("not UTF-8") from None
+    return start
 
 
-def _hold_markup(text: str) -> str:
+def _hold_markup(data: bytes, start: int) -> bytes:
     """No DTD, entity, comment, CDATA section; no instruction but an XML declaration in front.
 
     C14N 1.0 and 1.1 give the same bytes where no `xml:` attribute occurs (C14N 1.1 section 1.2).
     """
-    if text.startswith("<?xml "):
-        declaration, _, text = text.partition("?>")
-        named = declaration.lower()
-        if "encoding" in named and "utf-8" not in named and not ("ascii" in named and text.isascii()):
-            raise malformed("another encoding than UTF-8, or than ASCII, which is a part of it")
     # One character is looked for first: most documents have neither, and that look costs next to nothing.
-    if ("!" in text and "<!" in text) or ("?" in text and "<?" in text):
+    if (b"!" in data and data.find(b"<!", start) >= 0) or (b"?" in data and data.find(b"<?", start) >= 0):
         raise malformed("a declaration, comment, CDATA section or processing instruction")
-    if "xml:" in text and _XML_ATTRIBUTE.search(text):
+    if b"xml:" in data and _XML_ATTRIBUTE.search(data):
         raise malformed("an attribute of the namespace xml")
-    return text
+    return data
 
 
 def _hold_depth(root: Any) -> Any:

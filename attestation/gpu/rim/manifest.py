@@ -7,14 +7,15 @@ one `Payload` of the root.
 from __future__ import annotations
 
 import re
+from binascii import unhexlify
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Final
+from typing import Final, TypeAlias
 
 from attestation.gpu.pki.constraints import hold_chain
 from attestation.gpu.pki.signature import verify_link
-from attestation.gpu.rim.canonical import MAX_DOCUMENT_BYTES, Element, Names, malformed, read_canonical
+from attestation.gpu.rim.canonical import MAX_DOCUMENT_BYTES, Element, malformed, read_canonical
 from attestation.pki.x509 import Certificate
 from schemas.canonical import sha256
 from schemas.errors import Refused
@@ -29,17 +30,21 @@ _SWID: Final = "http://standards.iso.org/iso/19770/-2/2015/schema.xsd}"
 _RIM: Final = (
     "https://trustedcomputinggroup.org/resource/tcg-reference-integrity-manifest-rim-information-model/}"
 )
-_RESOURCE_TAG: Final = f"{_SWID}Resource"
+_RESOURCE: Final = f"{_SWID}Resource"
 _HASH: Final = "http://www.w3.org/2001/04/xmlenc#sha384}Hash"
-_NUMBERS: Final = {str(number): number for number in range(256)}
+_HASHES: Final = {tuple(sorted(f"{_HASH}{n}" for n in range(count))) for count in range(MAX_ALTERNATIVES + 1)}
+"""How the values of a measurement are named, in C14N's order: from ten on it no longer counts upwards."""
+_NUMBERS: Final = {b"%d" % number: number for number in range(256)}
 """Each in its one spelling."""
-_ACTIVE: Final = {"True": True, "False": False}
-_HASHES: Final = tuple(f"{_HASH}{n}" for n in range(MAX_ALTERNATIVES))
-_VERSION: Final = re.compile(rb"colloquialVersion\s{0,9}=\s{0,9}([\"'])([0-9A-Za-z.]{1,64})\1")
-_RESOURCE: Final = ("active", "alternatives", "index", "name", "size", "type")
-"""In the order in which C14N writes attributes; values follow, for they have a namespace (xml-c14n 2.2)."""
-_WRITTEN: Final = frozenset((*_RESOURCE, *_HASHES[:count]) for count in range(1, 11))
-"""Which attributes there are. From ten values on, C14N no longer counts upwards."""
+_VERSION_NAME: Final = b"colloquialVersion"
+_VERSION: Final = re.compile(rb"\s{0,9}=\s{0,9}([\"'])([0-9A-Za-z.]{1,64})\1")
+_PAYLOAD: Final = b"Payload"
+_MEASUREMENT: Final = re.compile(
+    rb'<([^ />]+(?: xmlns[^ =]*="[^"]*")*) active="(True|False)" alternatives="([0-9]+)" '
+    rb'index="([0-9]+)"(?: name="[^"]*")? size="([0-9]+)" type="Measurement"'
+    rb"([^>]*)>[^<]*</"
+)
+"""As C14N writes one: declarations, attributes in no namespace by name, then those in one (xml-c14n 2.2)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,7 +84,7 @@ def verify_manifest(data: bytes) -> Manifest:
             verify_link(child.der, parent.der)
     except Refused as error:
         raise Refused("gpu.rim_chain_untrusted", error.text) from None
-    return _read(read_canonical(signed.canonical), sha256(data).hex(), signed.chain)
+    return _read(signed.canonical, sha256(data).hex(), signed.chain)
 
 
 @lru_cache(maxsize=CACHED_MANIFESTS)
@@ -88,16 +93,20 @@ def stated_version(data: bytes) -> str | None:
 
     A look at the text: it only says for which report the document is tried, and believes nothing.
     """
-    found = [
-        each[2] for each in _VERSION.finditer(data[:MAX_DOCUMENT_BYTES])
-        if data[each.start() - 1 : each.start()].isspace()
-    ]  # fmt: skip
-    return str(found[0].decode("ascii")) if len(found) == 1 else None
+    at = data.find(_VERSION_NAME, 0, MAX_DOCUMENT_BYTES)
+    found = _VERSION.match(data, at + len(_VERSION_NAME)) if data[at - 1 : at].isspace() else None
+    if found is None or data.find(_VERSION_NAME, found.end(), MAX_DOCUMENT_BYTES) >= 0:
+        return None
+    return str(found[2].decode("ascii"))
 
 
-def _read(elements: Sequence[Element], digest: str, chain: tuple[Certificate, ...]) -> Manifest:
+def _read(canonical: bytes, digest: str, chain: tuple[Certificate, ...]) -> Manifest:
+    start, end = _payload(canonical)
+    golden, spellings = _golden(canonical, start, end)
+    elements = read_canonical(b"".join((canonical[:start], *map(_sample, spellings), canonical[end:])))
     if elements[0][1] != f"{_SWID}SoftwareIdentity":
         raise malformed("not a SoftwareIdentity")
+    _hold_payload(elements, len(spellings))
     root, meta = _said(elements[0]), _said(elements[_one(elements, "Meta")])
     return Manifest(
         digest=digest,
@@ -107,11 +116,34 @@ def _read(elements: Sequence[Element], digest: str, chain: tuple[Certificate, ..
         version=_attribute(meta, "colloquialVersion"),
         manufacturer=_attribute(meta, f"{_RIM}FirmwareManufacturerId"),
         tag_id=_attribute(root, "tagId"),
-        golden=_golden(elements[_one(elements, "Payload") + 1 :]),
+        golden=golden,
         chain=chain,
         begins=max(each.not_before for each in chain),
         ends=min(each.not_after for each in chain),
     )
+
+
+def _payload(canonical: bytes) -> tuple[int, int]:
+    """Between which bytes the content of the first element stands that is called a payload."""
+    at = canonical.find(_PAYLOAD)
+    while at >= 0:
+        if canonical[at - 1 : at] in (b"<", b":"):  # else it is a part of another name
+            name = canonical[canonical.rfind(b"<", 0, at) + 1 : at + len(_PAYLOAD)]
+            start, end = canonical.find(b">", at) + 1, canonical.rfind(b"</%b>" % name)
+            if start <= end:
+                return start, end
+        at = canonical.find(_PAYLOAD, at + 1)
+    raise malformed("no Payload")
+
+
+def _hold_payload(elements: Sequence[Element], spellings: int) -> None:
+    """The one payload is a child of the root, and what was cut out of it are its measurements."""
+    at = _one(elements, "Payload")
+    inside = elements[at + 1 : at + 1 + spellings]
+    if sum("Payload" in name for _, name, _, _ in elements) != 1:
+        raise malformed("something else that is called a Payload")
+    if not all(name == _RESOURCE and names in _HASHES for _, name, names, _ in inside):
+        raise malformed("a payload of something other than measurements")
 
 
 def _one(elements: Sequence[Element], name: str) -> int:
@@ -135,56 +167,48 @@ def _attribute(said: Mapping[str, str], name: str) -> str:
     return value
 
 
-def _golden(following: Sequence[Element]) -> dict[int, tuple[bytes, ...]]:
-    """Active values by index, from what stands inside the payload. An index that stands twice refuses."""
-    seen: set[int] = set()
-    golden: dict[int, tuple[bytes, ...]] = {}
-    for level, name, names, stated in following:
-        if level == 2:
-            break
-        if level != 3 or name != _RESOURCE_TAG:
-            raise malformed("a payload of something other than measurements")
-        index, active, values = _resource(names, stated)
-        if index in seen:
-            raise malformed(f"index {index} stands twice")
-        seen.add(index)
-        if active:
-            golden[index] = values
-    return dict(sorted(golden.items()))
+Spelling: TypeAlias = tuple[bytes, ...]
+"""How a measurement's tag opens, with what it declares; then the names of its values, as they are written."""
 
 
-def _resource(names: Names, stated: list[str]) -> tuple[int, bool, tuple[bytes, ...]]:
-    """(index, active, accepted values) of one measurement."""
-    if names not in _WRITTEN:
-        stated = _in_order(dict(zip(names, stated, strict=True)))
-    active, count, index, _, size, kind, *listed = stated
-    if kind != "Measurement":
+def _golden(canonical: bytes, start: int, end: int) -> tuple[dict[int, tuple[bytes, ...]], set[Spelling]]:
+    """Active values by index between these bytes, and every way in which a measurement is written there.
+
+    Nothing but measurements: each has one start and one end, and C14N leaves no other `<` (1.0, 2.3).
+    """
+    found = _MEASUREMENT.findall(canonical, start, end)
+    if canonical.count(b"<", start, end) != 2 * len(found):
         raise malformed("a payload of something other than measurements")
-    number, length = _NUMBERS.get(index, MAX_INDEX + 1), _NUMBERS.get(size, MAX_VALUE_BYTES + 1)
-    if number > MAX_INDEX or length > MAX_VALUE_BYTES:
-        raise malformed(f"an index above {MAX_INDEX} or a size above {MAX_VALUE_BYTES}, or no number")
-    if active not in _ACTIVE or len(listed) > MAX_ALTERNATIVES or _NUMBERS.get(count) != len(listed):
-        raise malformed(f"measurement {number} disagrees with itself")
-    if _ACTIVE[active] and not listed:
-        raise malformed(f"measurement {number} is active and has no value")
-    return number, _ACTIVE[active], tuple([_value(text, length) for text in listed])
+    written = [each[5].split(b'"') for each in found]
+    values = [each[1::2] for each in written]
+    indices = [_NUMBERS.get(each[3], MAX_INDEX + 1) for each in found]
+    if max(indices, default=0) > MAX_INDEX or len(set(indices)) != len(indices):
+        raise malformed(f"an index above {MAX_INDEX}, no number, or one that stands twice")
+    _hold_values(found, values)
+    active = [at for at, each in enumerate(found) if each[1] == b"True"]
+    if not all(values[at] for at in active):
+        raise malformed("a measurement that is active and has no value")
+    golden = {indices[at]: tuple(map(unhexlify, values[at])) for at in active}
+    spellings = {(each[0], *parts[::2]) for each, parts in zip(found, written, strict=True)}
+    return dict(sorted(golden.items())), spellings
 
 
-def _in_order(said: dict[str, str]) -> list[str]:
-    """The attributes as `_WRITTEN` has them, for one without a name or with many values."""
-    found = {"name": "", **said}
-    names = [*_RESOURCE, *_HASHES[: len(found) - len(_RESOURCE)]]
-    if found.keys() != set(names):
-        raise malformed("a measurement that disagrees with itself")
-    return [found[name] for name in names]
-
-
-def _value(text: str, size: int) -> bytes:
-    """Hex in either case. `fromhex` passes over white space, so both lengths are looked at."""
+def _hold_values(found: Sequence[Sequence[bytes]], values: Sequence[Sequence[bytes]]) -> None:
+    """As many as each measurement states, each of the size that it states, in hex."""
+    if [_NUMBERS.get(each[2]) for each in found] != [len(listed) for listed in values]:
+        raise malformed("a measurement with another number of values than it states")
+    digits = [2 * _NUMBERS.get(each[4], MAX_VALUE_BYTES + 1) for each in found]
+    if max(digits, default=0) > 2 * MAX_VALUE_BYTES:
+        raise malformed(f"a size above {MAX_VALUE_BYTES}, or no number")
+    if any(len(value) != size for size, listed in zip(digits, values, strict=True) for value in listed):
+        raise malformed("a value of another size than is stated")
     try:
-        value = bytes.fromhex(text)
+        unhexlify(b"".join([value for listed in values for value in listed]))
     except ValueError:
-        value = b""
-    if len(text) != 2 * size or len(value) != size:
-        raise malformed(f"a value that is not {size} bytes in hex")
-    return value
+        raise malformed("a value that is not hex") from None
+
+
+def _sample(spelling: Spelling) -> bytes:
+    """A measurement that is written so, less what it says: its names are understood once."""
+    opening, *names = spelling
+    return b"<%b%b></%b>" % (opening, b'""'.join(names), opening.partition(b" ")[0])

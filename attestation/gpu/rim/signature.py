@@ -73,14 +73,12 @@ def verify_document(data: bytes) -> SignedDocument:
 
 def _parts(root: Any) -> _Parts:
     """The one signature, directly under the root, with the members that it must have and no others."""
-    signatures = list(root.iter(f"{_DS}Signature"))
-    if not signatures:
+    found = list(root.iter(f"{_DS}Signature", f"{_DS}Object"))
+    signature = next((each for each in found if each.tag == f"{_DS}Signature"), None)
+    if signature is None:
         raise malformed("not signed")
-    if len(signatures) != 1 or signatures[0].getparent() is not root:
-        raise _wrapping("not exactly one signature, directly under the root")
-    if next(root.iter(f"{_DS}Object"), None) is not None:
-        raise _wrapping("an Object inside the signature")
-    signature = signatures[0]
+    if len(found) != 1 or signature.getparent() is not root:
+        raise _wrapping("not exactly one signature, directly under the root, or an Object inside it")
     info, value, key = _members(signature, "SignedInfo", "SignatureValue", "KeyInfo")
     method, algorithm, reference = _members(info, "CanonicalizationMethod", "SignatureMethod", "Reference")
     _hold_algorithm(method, _C14N11)

@@ -67,6 +67,17 @@ def tampered(name: str, old: str, new: str) -> bytes:
     return paying(one.replace(old, new))
 
 
+HASH = 'xmlns:h="http://www.w3.org/2001/04/xmlenc#sha384"'
+
+
+def measured(declared: str, prefix: str = "h", inside: str = "") -> str:
+    """A measurement that declares its own prefix."""
+    return (
+        f'<ns0:Resource {declared} type="Measurement" index="8" active="True" alternatives="1" '
+        f'{prefix}:Hash0="{value_of(8).hex()}" name="" size="48">{inside}</ns0:Resource>'
+    )
+
+
 TRANSFORM = f'<ds:Transform Algorithm="{{}}"/><ds:Transform Algorithm="{C14N11}"/>'
 XPATH = "http://www.w3.org/TR/1999/REC-xpath-19991116"
 C14N10 = "http://www.w3.org/TR/2001/REC-xml-c14n-20010315"
@@ -111,6 +122,15 @@ ATTACKS: dict[str, dict[str, bytes]] = {
         "size": tampered("size", 'size="48"', 'size="47"'),
         "not hex": tampered("hash", value_of(7).hex(), "zz" * 48),
         "active in another spelling": tampered("active", 'active="True"', 'active="true"'),
+        "a prefix that means something else": paying(measured('xmlns:h="urn:x"')),
+        "a prefix that means something else inside": paying(measured('xmlns:ns2="urn:x"', "ns2")),
+        "a value that means something else": tampered("hash", "ns2:Hash0", "ns0:Hash0"),
+        "a value in no namespace": tampered("hash", "ns2:Hash0", "Hash0"),
+        "a measurement of another kind": tampered("tag", "ns0:Resource", "ns0:File"),
+        "a measurement in another namespace": paying(
+            DRIVER_MANIFEST.resource(7).replace("<ns0:Resource", '<ns0:Resource xmlns:ns0="urn:x"')),
+        "a payload inside": paying(f"<ns0:Payload>{DRIVER_MANIFEST.resource(7)}</ns0:Payload>"),
+        "another payload": replace(DRIVER_MANIFEST, extra='<x:Payload xmlns:x="urn:x"/>').document(),
         "another type": tampered("type", 'type="Measurement"', 'type="Other"'),
         "a child inside": tampered("child", "/>", "><a/></ns0:Resource>"),
         "two payloads": replace(DRIVER_MANIFEST, extra="<ns0:Payload/>").document(),
@@ -212,6 +232,16 @@ def test_other_spellings_of_the_same_document_read_alike() -> None:
     for same in ("<?xml version='1.0' encoding='ASCII'?>\n" + DOCUMENT, quoted):
         assert verify_manifest(same.encode()).golden == good.golden
         assert stated_version(same.encode()) == "550.90.07"
+
+
+def test_measurements_may_be_written_in_several_ways() -> None:
+    """With prefixes of their own, with more values than C14N counts, with white space inside, among text."""
+    many = replace(DRIVER_MANIFEST, values={7: [bytes([n]) * 48 for n in range(12)]}).resource(7)
+    found = verify_manifest(paying(f"{many} text {measured(HASH, inside=chr(10))}"))
+    assert {index: len(values) for index, values in found.golden.items()} == {7: 12, 8: 1}
+    assert found.golden[8] == (value_of(8),)
+    named = replace(DRIVER_MANIFEST, name="ns0:Payload x", extra="<ns0:Note>ns0:Payload </ns0:Note>")
+    assert verify_manifest(named.document()).golden == verify_manifest(DOCUMENT.encode()).golden
 
 
 def test_a_measurement_that_is_not_active_needs_no_value() -> None:
