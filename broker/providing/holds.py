@@ -21,6 +21,9 @@ KEEP_S: Final = 3600.0  # seconds that a finished negotiation is remembered for 
 MAX_OPEN_PER_PEER: Final = 128  # offers a peer may hold at once: as many as it may run streams here
 CALL_BUDGET: Final = 200  # calls without an accept before a peer has to wait
 CALL_REFILL_PER_S: Final = 5.0
+LAPSE_COST: Final = 10.0
+"""Calls that a hold costs which was neither used nor given back: it kept a place idle."""
+MAX_DEBT: Final = 500.0  # calls below none, which take 100 s to earn
 
 State = Literal["HELD", "RELEASED", "COMMITTED", "ACTIVE", "COMPLETED", "FAILED", "CANCELLED", "TERMINATED"]
 TERMINAL: Final = frozenset({"RELEASED", "COMPLETED", "FAILED", "CANCELLED", "TERMINATED"})
@@ -103,7 +106,7 @@ class Holds:
             raise Refused("hold.unknown", "no such hold of yours")
         if negotiation.state in ("HELD", "RELEASED") and negotiation.expires <= now:
             if negotiation.state == "HELD":
-                self.move(negotiation, "RELEASED", now)
+                self._lapse(negotiation, now)
             raise Refused("hold.expired", "this hold has expired")
         if negotiation.state != "HELD":
             raise Refused("hold.used", f"this hold is {negotiation.state.lower()}")
@@ -124,8 +127,14 @@ class Holds:
         """Holds whose time is over, moved to RELEASED: the caller tells the agent."""
         gone = [held for held in self._held.values() if held.expires <= now]
         for negotiation in gone:
-            self.move(negotiation, "RELEASED", now)
+            self._lapse(negotiation, now)
         return gone
+
+    def _lapse(self, negotiation: Negotiation, now: float) -> None:
+        """Its time is over. Whoever lets holds lapse soon has to wait, and strands little meanwhile."""
+        self.move(negotiation, "RELEASED", now)
+        budget = self._budgets.setdefault(negotiation.consumer, _Budget(at=now))
+        budget.calls = max(-MAX_DEBT, budget.calls - LAPSE_COST)
 
     @property
     def running(self) -> int:

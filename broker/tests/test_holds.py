@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -70,6 +72,21 @@ def test_accepting_gives_the_call_back() -> None:
         each = negotiation(number, expires=10.0)
         holds.add(each, now=0.0)
         holds.move(each, "COMMITTED", now=0.0)
+
+
+def test_who_never_uses_a_hold_strands_few_places() -> None:
+    """A peer that calls whenever it may and lets all holds lapse keeps at most a handful of slots idle."""
+    holds, numbers, held = Holds(), itertools.count(), 0
+    open_places: list[int] = []
+    for now in range(1000):
+        held -= len(holds.expired(now))
+        with contextlib.suppress(Refused):
+            for number in numbers:
+                holds.charge_call(CONSUMER, now)
+                holds.add(negotiation(number, expires=now + 10.0), now)
+                held += 1
+        open_places.append(held)
+    assert sum(open_places[500:]) / 500 < 6
 
 
 def test_offers_held_at_once_are_bounded() -> None:
