@@ -12,13 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, TypeAlias
 
+import cbor2
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from receipts import proof
-from receipts.export import cbor
-from receipts.export.cbor import Cbor, Tagged
 from receipts.leaf import raw_thumbprint
 from receipts.note import NoteKey, NoteSigner
 from receipts.statements.receipt import KINDS
@@ -42,6 +41,9 @@ ES256: Final = -7  # RFC 9053 2.1: ECDSA with SHA-256, r ‖ s
 EDDSA: Final = -8  # RFC 9053 2.2; what readers know, though RFC 9864 gives Ed25519 a number of its own
 SALT: Final = "comity-leaf-salt"
 """Our own header: with payload and key it makes the leaf record, which the inclusion proof is about."""
+
+Header: TypeAlias = dict[int | str, Any]
+"""Parameters of COSE by their numbers, our own by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +75,9 @@ def export(data: bytes, text: bytes, signers: Signers, log_keys: Iterable[NoteKe
     parsed, stated = proof.read(text), logged.checkpoint.checkpoint
     if not parsed.path:
         raise Refused("export.alone", "a COSE receipt names a sibling: wait for a second leaf in the log")
-    place = cbor.write([stated.size, parsed.index, list(parsed.path)])
+    place = _write([stated.size, parsed.index, list(parsed.path)])
     receipt = _inclusion(place, stated.root, signers.log)
-    protected: dict[int | str, Cbor] = {
+    protected: Header = {
         ALGORITHM: ES256,
         CONTENT_TYPE: envelope.STATEMENT,
         KEY_ID: raw_thumbprint(verified.signer),
@@ -91,7 +93,7 @@ def export(data: bytes, text: bytes, signers: Signers, log_keys: Iterable[NoteKe
 def _inclusion(place: bytes, root: bytes, signer: NoteSigner) -> bytes:
     """A receipt of inclusion: the root is signed and left out, so that a reader must compute it."""
     key = signer.key
-    protected: dict[int | str, Cbor] = {
+    protected: Header = {
         ALGORITHM: EDDSA,
         KEY_ID: key.key_id,
         CLAIMS: {ISSUER: key.name},  # the root alone would not say of which log
@@ -101,13 +103,18 @@ def _inclusion(place: bytes, root: bytes, signer: NoteSigner) -> bytes:
     return _sign1(protected, {PROOFS: {INCLUSION: [place]}}, None, signature)
 
 
-def _signed(protected: Cbor, payload: bytes) -> bytes:
+def _signed(protected: Header, payload: bytes) -> bytes:
     """Sig_structure (RFC 9052 4.4), without external data."""
-    return cbor.write(["Signature1", cbor.write(protected), b"", payload])
+    return _write(["Signature1", _write(protected), b"", payload])
 
 
-def _sign1(protected: Cbor, unprotected: Cbor, payload: bytes | None, signature: bytes) -> bytes:
-    return cbor.write(Tagged(SIGN1, [cbor.write(protected), unprotected, payload, signature]))
+def _sign1(protected: Header, unprotected: Header, payload: bytes | None, signature: bytes) -> bytes:
+    return _write(cbor2.CBORTag(SIGN1, [_write(protected), unprotected, payload, signature]))
+
+
+def _write(value: Any) -> bytes:
+    """CBOR in its deterministic form: shortest heads, definite lengths, keys in order (RFC 8949 4.2)."""
+    return cbor2.dumps(value, canonical=True)
 
 
 def _es256(key: SigningKey, signed: bytes) -> bytes:
