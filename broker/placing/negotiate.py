@@ -8,7 +8,7 @@ capacity, holds that only expire 18 %).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -55,8 +55,21 @@ async def call_for_offers(
 
     terms: the fields of CallForOffers that are the same for all. A finalist that is absent, silent
     or says something we cannot accept is `Declined`; nothing is raised for a single one.
+
+    A caller that leaves meanwhile cancels this, and nobody's slots wait for it: what is offered is released.
     """
-    return list(await asyncio.gather(*(_call(peers, domain, terms) for domain in finalists[:MAX_FINALISTS])))
+    calls = asyncio.gather(*(_call(peers, domain, terms) for domain in finalists[:MAX_FINALISTS]))
+    try:
+        return list(await asyncio.shield(calls))
+    except asyncio.CancelledError:
+        peers.bus.spawn(lambda: _release_all(peers, calls))
+        raise
+
+
+async def _release_all(peers: Peers, calls: Awaitable[list[Offered | Declined]]) -> None:
+    for answer in await calls:
+        if isinstance(answer, Offered):
+            await release(peers, answer, "caller-left")
 
 
 async def _call(peers: Peers, domain: str, terms: dict[str, Any]) -> Offered | Declined:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -14,7 +15,7 @@ from broker.tests.parties import CAPABILITY, CONSUMER, MODEL, PROVIDER, Parties,
 from schemas.descriptors.capability import Rates
 from schemas.errors import Undecided
 from schemas.messages.message import Received
-from schemas.messages.negotiation import CallForOffers, Offer, Refuse
+from schemas.messages.negotiation import CallForOffers, Offer, Refuse, Release
 
 Answer = Callable[[Received[CallForOffers], Peers], bytes]
 
@@ -149,3 +150,38 @@ def test_negotiation_ids_are_uuid_v7() -> None:
     assert first != second
     assert first[12] == "7"
     assert first[16] in "89ab"
+
+
+async def test_what_is_offered_to_a_caller_that_left_is_given_back(parties: Parties) -> None:
+    """Its slot is not held until it lapses: that would cost our domain, for something one tenant did."""
+    provider, consumer = parties.peers(PROVIDER), parties.peers(CONSUMER)
+    asked, go_on, told = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    released: list[Release] = []
+    spawned: list[asyncio.Task[None]] = []
+
+    class Road(Peers):
+        async def ask(self, domain: str, op: str, payload: bytes, **_: Any) -> bytes:
+            asked.set()
+            await go_on.wait()
+            call = provider.receive(payload, CallForOffers, CONSUMER)
+            return reply(provider, Offer, call, **offer_terms(call))
+
+        async def tell(self, domain: str, op: str, payload: bytes) -> None:
+            assert (domain, op) == (PROVIDER, "release")
+            released.append(provider.receive(payload, Release, CONSUMER).body)
+            told.set()
+
+    class Spawning:
+        def spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+            spawned.append(asyncio.create_task(work()))
+
+    road = Road(cast(Any, Spawning()), consumer.trust, consumer.domain, consumer.key, consumer.local)
+    calling = asyncio.create_task(call_for_offers(road, [PROVIDER], call_terms()))
+    await asked.wait()
+    calling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    go_on.set()
+    await asyncio.wait_for(told.wait(), 10)
+    assert [each.hold_id for each in released] == ["h"]
+    await asyncio.gather(*spawned)
