@@ -24,6 +24,8 @@ MAX_NOTE_BYTES: Final = 512 * 1024  # a checkpoint with every signature it may c
 MAX_SIGNATURES: Final = 64  # signed-note asks readers for at least 16
 MAX_NAME_BYTES: Final = 255  # what a cosigned structure can hold in its one-byte length
 _LEAD: Final = "— "  # U+2014, space
+_CONTROL: Final = re.compile(r"[\x00-\x09\x0b-\x1f]")  # all below U+0020 but the newline
+_NOT_IN_NAMES: Final = re.compile(r"[\s+\x00-\x1f]")
 
 # p = 2^255 − 19; points whose order divides 8, by y coordinate. A key among them verifies anything.
 _P: Final = 2**255 - 19
@@ -149,8 +151,7 @@ def ed25519_key(raw: bytes) -> ed25519.Ed25519PublicKey:
 
 def check_name(name: str) -> str:
     """Return a key name that signed-note allows: not empty, no space, no plus. Raises `Unreadable`."""
-    bad = not name or "+" in name or any(char.isspace() or ord(char) < 0x20 for char in name)
-    if bad or len(_utf8(name)) > MAX_NAME_BYTES:
+    if not name or _NOT_IN_NAMES.search(name) or len(_utf8(name)) > MAX_NAME_BYTES:
         raise Unreadable("note.name", "a key name is not empty and holds neither blanks nor plus signs")
     return name
 
@@ -163,7 +164,7 @@ def read(data: bytes) -> Note:
         whole = data.decode("utf-8")
     except UnicodeDecodeError:
         raise Unreadable("note.encoding", "not UTF-8") from None
-    if any(ord(char) < 0x20 and char != "\n" for char in whole):
+    if _CONTROL.search(whole):
         raise Unreadable("note.control", "a control character")
     head, found, tail = whole.rpartition("\n\n")
     if not found or not tail.endswith("\n"):
