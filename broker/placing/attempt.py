@@ -145,7 +145,7 @@ class AnswerReader:
         try:
             text = part.content.decode("utf-8")
             return Delta(text) if part.kind == answer.TEXT else Delta(None, _choices(text))
-        except ValueError:
+        except (ValueError, RecursionError):
             raise Unreadable("attempt.part", "a part is not what its kind says") from None
 
     def _finish(self, content: bytes) -> Ended:

@@ -106,6 +106,17 @@ def test_a_whole_answer_ends_with_the_nodes_statement(parties: Parties) -> None:
     assert reader.ended.statement.body.outcome == "ok"
 
 
+@pytest.mark.parametrize("part", [b"[" * 100_000, b"[1]", b"{}", b"\xff", b'[{"delta":'])
+def test_choices_that_are_none_end_the_run(parties: Parties, part: bytes) -> None:
+    sealed = sealed_order(parties)
+    secret = parties.node.seal.open_secret(sealed.sealed_secret, sealed.header_digest)
+    nonce = b"\x05" * seal.RUN_NONCE_BYTES
+    sealer = seal.answer_sealer(secret, sealed.header_digest, sealed.sealed_secret, nonce)
+    chunk = answer.tag(answer.CHUNK, sealer.seal(answer.tag(answer.CHOICES, part[:60_000])))
+    with pytest.raises(Unreadable, match=r"attempt\.part"):
+        read_all(parties, sealed, [answer.tag(answer.RUN, nonce), chunk])
+
+
 @pytest.mark.parametrize("changes", [{"node_seal": "00" * 32}, {"node_sign": "A" * 43}])
 def test_an_offer_of_another_node_than_the_evidence_proves(parties: Parties, changes: dict[str, str]) -> None:
     secret, _ = new_commitment(BODY)
