@@ -19,6 +19,10 @@ ROTATE_S: Final = 50.0  # seconds a challenge is current; session.md 2 allows 60
 KEEP_S: Final = 86_400.0  # seconds an old one may still be answered for: the longest age anyone may accept
 MAX_KEPT: Final = 2048  # our own challenges of a day at `ROTATE_S`
 MAX_ANSWERED: Final = 200  # challenges in one quote: its document of some 600 bytes each fits one bus message
+PACE_S: Final = (
+    10.0  # seconds that a peer's challenge counts at least, on average: each makes all nodes quote
+)
+SPARE: Final = 5.0  # challenges that may come sooner, as after a peer's restarts
 FORGET_PEER_S: Final = 3600.0  # seconds without an advert after which a peer's challenge is answered no more
 
 
@@ -48,6 +52,8 @@ class OwnChallenges:
 class _Heard:
     value: bytes
     at: float
+    spare: float
+    """Challenges that may follow at once."""
 
 
 class PeerChallenges:
@@ -59,11 +65,16 @@ class PeerChallenges:
         """Rises with every new challenge: a node's next quote is due soon."""
 
     def note(self, domain: str, value: bytes, now: float) -> None:
-        """A peer's current challenge, authenticated by the caller."""
-        held = self._heard.get(domain)
-        if held is None or held.value != value:
+        """A peer's current challenge, authenticated by the caller.
+
+        One that comes sooner than a peer may ask waits: it counts with a later advert that repeats it.
+        """
+        held = self._heard.get(domain, _Heard(b"", now, SPARE))
+        spare = min(SPARE, held.spare + max(0.0, now - held.at) / PACE_S)
+        if value != held.value and spare >= 1:
             self.version += 1
-        self._heard[domain] = _Heard(value, now)
+            held, spare = _Heard(value, now, spare), spare - 1
+        self._heard[domain] = _Heard(held.value, now, spare)
 
     def current(self, now: float) -> Mapping[str, bytes]:
         """Per peer; beyond what one quote can answer, those heard last count."""

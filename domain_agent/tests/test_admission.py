@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from domain_agent.admit.admission import GRACE_S
-from domain_agent.admit.challenges import ROTATE_S, OwnChallenges, PeerChallenges
+from domain_agent.admit.challenges import PACE_S, ROTATE_S, OwnChallenges, PeerChallenges
 from domain_agent.admit.revocations import FILE, Revocations
 from domain_agent.node.keys import NodeKeys
 from domain_agent.tests.founding import PEER, Founded
@@ -208,6 +208,26 @@ def test_peers_that_fell_silent_are_answered_no_more() -> None:
     peers.note("b.example", b"2" * 32, 3000.0)
     assert set(peers.current(3601.0)) == {"b.example"}
     assert peers.version == 2
+
+
+def test_a_peer_cannot_keep_all_nodes_quoting() -> None:
+    """Each new challenge makes every node quote: a peer that draws one a second is answered now and then."""
+    peers = PeerChallenges()
+    for second in range(1000):
+        peers.note("a.example", second.to_bytes(32), float(second))
+    assert peers.version <= 5 + 1000 / PACE_S
+    peers.note("b.example", b"2" * 32, 1000.0)
+    assert peers.current(1000.0)["b.example"] == b"2" * 32
+    for second in range(1000, 1011):
+        peers.note("a.example", b"3" * 32, float(second))
+    assert peers.current(1011.0)["a.example"] == b"3" * 32
+
+
+def test_a_peer_that_restarts_is_answered_at_once() -> None:
+    peers = PeerChallenges()
+    for boot in range(4):
+        peers.note("a.example", boot.to_bytes(32), float(boot))
+        assert peers.current(float(boot))["a.example"] == boot.to_bytes(32)
 
 
 def test_revocations_last_and_the_trust_epoch_only_rises(tmp_path: Path) -> None:
