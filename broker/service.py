@@ -25,7 +25,7 @@ from federation.flood import FloodLimits
 from federation.serving import Inbound
 from federation.stream import Responder, serve_streams
 from receipts.witnessing.state import WitnessState
-from schemas.errors import ComityError, Refused
+from schemas.errors import ComityError, Refused, Undecided
 from schemas.messages import answer
 from schemas.messages.interior import NodeRevoked, OwnAdvert
 from schemas.messages.negotiation import FetchEvidence, FetchReceipt, FetchSnapshot, Revoke
@@ -59,6 +59,8 @@ class Service:
     border: Border
     executions: Executions
     predictor: Predictor
+    run_s: float
+    """Seconds that a run may take here, whatever its consumer's order allows: a slow reader keeps a slot."""
     witness: WitnessState | None = None
     """Cosigns the others' checkpoints; None where this domain runs no witness."""
     advert: OwnAdvert | None = None
@@ -150,13 +152,20 @@ class Service:
 
     async def _run(self, inbound: Inbound, responder: Responder) -> None:
         with span("border execute", inbound.headers, peer=inbound.sender):
-            body = await responder.receive_body()
-            async with aclosing(self.border.run(inbound.sender, inbound.payload, body)) as frames:
-                async for frame in frames:
-                    if frame[:1] == answer.EXECUTION and responder.cancelled.is_set():
-                        return
-                    await responder.send(frame)
-            await responder.end()
+            try:
+                async with asyncio.timeout(self.run_s):
+                    await self._pass_on(inbound, responder)
+            except TimeoutError:
+                raise Undecided("run.too_long", f"a run may take {self.run_s:g} s here") from None
+
+    async def _pass_on(self, inbound: Inbound, responder: Responder) -> None:
+        body = await responder.receive_body()
+        async with aclosing(self.border.run(inbound.sender, inbound.payload, body)) as frames:
+            async for frame in frames:
+                if frame[:1] == answer.EXECUTION and responder.cancelled.is_set():
+                    return
+                await responder.send(frame)
+        await responder.end()
 
     async def _from_agent(self, inbound: Inbound) -> bytes | None:
         match inbound.op:

@@ -134,7 +134,10 @@ def _join(made: Made) -> Parts:
     executions = Executions(config.domain, trust.charter.currency, made.log, config.execution_retention)
     border = _border(made, peers, interior, directory, appraisals, executions)
     witness = own_witness(config, trust)
-    service = Service(bus, peers, interior, directory, appraisals, border, executions, predictor, witness)
+    run_s = config.limits.request_ms / 1000
+    service = Service(
+        bus, peers, interior, directory, appraisals, border, executions, predictor, run_s, witness
+    )
     shelf = Shelf(peers, made.log)
     placing = _placing(made, peers, directory, appraisals, predictor)
     answering = Answering(peers, border, appraisals, shelf)

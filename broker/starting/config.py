@@ -199,7 +199,7 @@ class Limits:
     queue_ms: Milliseconds = 5_000
     """How long a request may wait for a place, milliseconds."""
     request_ms: Milliseconds = 600_000
-    """How long a request may take in all, milliseconds."""
+    """How long a request may take in all, and the run of a peer here, milliseconds."""
     drain_ms: Milliseconds = 30_000
     """How long running requests may go on after SIGTERM, milliseconds."""
 

@@ -14,7 +14,7 @@ from aiohttp import web
 from broker.providing import border
 from federation.stream import open_stream
 from federation_tests.conftest import MakeWorld
-from federation_tests.engine import asked_for, die_after, echo, fail, finish, hang_after, say
+from federation_tests.engine import asked_for, die_after, echo, fail, finish, hang_after, hold_after, say
 from federation_tests.plan import CLINIC, CLOUD, HYPER, Changes
 from federation_tests.receipts import fetch, proved, verify
 from federation_tests.sse import Streamed, lines, read, request
@@ -213,3 +213,16 @@ def _used(world: World) -> dict[str, int]:
         for domain in world.domains.values()
         for node in domain.nodes
     }
+
+
+async def test_a_run_takes_no_longer_than_its_provider_allows(make_world: MakeWorld) -> None:
+    """However long the consumer's order lets it, and however slowly it reads: the slot is free again."""
+    world = await make_world(PAIR, brokers={CLOUD: settings(limits={"request_ms": 1000})})
+    never = asyncio.Event()
+    for engine in world.engines.values():
+        engine.script = hold_after("first", until=never)
+    streamed = await read(world.http(), request("too long", policy=FRANCE))
+    never.set()
+    assert not streamed.complete
+    assert "run.too_long" in str(streamed.error)
+    await until(lambda: not any(_used(world).values()))
