@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -87,8 +88,8 @@ class Service:
         await self.bus.serve("broker.*", self._from_agent, limits=PEER_LIMITS, concurrency=4)
         self.bus.on_reconnect(self.sync)
         self._tasks = [
-            asyncio.create_task(self._sync_for_ever()),
-            asyncio.create_task(self._sweep_for_ever()),
+            asyncio.create_task(for_ever(self.sync, SYNC_EVERY_S)),
+            asyncio.create_task(for_ever(self.border.expire, SWEEP_EVERY_S)),
         ]
 
     async def finish(self, within: float) -> None:
@@ -243,12 +244,12 @@ class Service:
         except ComityError as error:
             log.info("no snapshot", extra={"peer": domain, "code": error.code})
 
-    async def _sync_for_ever(self) -> None:
-        while True:
-            await self.sync()
-            await asyncio.sleep(SYNC_EVERY_S)
 
-    async def _sweep_for_ever(self) -> None:
-        while True:
-            await asyncio.sleep(SWEEP_EVERY_S)
-            await self.border.expire()
+async def for_ever(work: Callable[[], Awaitable[None]], every_s: float) -> None:
+    """Do it, wait, do it again. A failure is told and ends nothing: nobody else would sweep or listen."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            log.exception("periodic work failed", extra={"work": getattr(work, "__name__", "")})
+        await asyncio.sleep(every_s)

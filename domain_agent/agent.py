@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from domain_agent.admit.admission import Admission
@@ -29,7 +30,7 @@ from federation.connection import Bus
 from federation.flood import FloodLimits
 from federation.register import Accepted, Advert, AdvertRegister
 from federation.serving import Inbound
-from schemas.errors import Refused, Undecided
+from schemas.errors import ComityError, Refused, Undecided
 from schemas.messages.advert import receive_advert
 from schemas.messages.interior import (
     AgentStatus,
@@ -268,8 +269,11 @@ class Agent:
         )
 
         async def tell() -> None:
-            await self.bus.publish("broker.revoked", revoked.write())
-            await self._save()
+            for each in (partial(self.bus.publish, "broker.revoked", revoked.write()), self._save):
+                try:
+                    await each()
+                except ComityError as error:  # the next advert's trust epoch tells it as well
+                    _log.error("a lost node was not told or kept: %s", error, extra={"code": error.code})
 
         self.bus.spawn(tell)
 

@@ -74,6 +74,7 @@ async def running(config: BrokerConfig, *, logs: bool = True) -> AsyncIterator[R
         # 4. Peers and agent first, applications last.
         await parts.service.start()
         recovering = asyncio.create_task(parts.shelf.recover())
+        recovering.add_done_callback(_tell_failure)
         following = asyncio.create_task(parts.circle.follow(parts.log), name="comity-witnesses")
         gate = Gate(config.limits)
         server = EdgeServer(build_app(_edge(config, parts, gate, observability)), config.listen, gate)
@@ -97,6 +98,11 @@ async def running(config: BrokerConfig, *, logs: bool = True) -> AsyncIterator[R
         if parts.service.witness is not None:
             parts.service.witness.close()
         observability.stop()
+
+
+def _tell_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.error("what peers owe was not asked for", exc_info=task.exception())
 
 
 def serve(config: BrokerConfig) -> int:
