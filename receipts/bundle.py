@@ -31,6 +31,8 @@ MAX_UNPACKED_BYTES: Final = 64 * 1024 * 1024  # all files together
 MAX_FILES: Final = 2048  # a request leaves some dozens
 MAX_ADVERTS: Final = 1024  # behind one decision: members of a federation
 MAX_RATIO: Final = 200  # unpacked to packed bytes of one file; JSON full of base64 compresses below 20
+_PACKED: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Other ways of packing name their own memory, up to 4 GiB, before a byte is unpacked."""
 _FIXED_TIME: Final = (2000, 1, 1, 0, 0, 0)  # the same content gives the same bytes
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,253}(/[a-z0-9][a-z0-9._-]{0,253}){0,3}")
 
@@ -222,6 +224,8 @@ def _unpack(archive: zipfile.ZipFile) -> dict[str, bytes]:
             raise Unreadable("bundle.size", f"more than {MAX_UNPACKED_BYTES} bytes unpacked")
         if entry.file_size > MAX_RATIO * max(entry.compress_size, 1):
             raise Unreadable("bundle.ratio", f"{name} unpacks to more than {MAX_RATIO} times its size")
+        if entry.compress_type not in _PACKED:
+            raise Unreadable("bundle.zip", f"{name} is neither stored nor deflated")
         with archive.open(entry) as file:
             files[name] = file.read(entry.file_size + 1)
         if len(files[name]) != entry.file_size:

@@ -99,6 +99,17 @@ def unknown_method() -> bytes:
     return bytes(data)
 
 
+def otherwise_packed(method: int) -> bytes:
+    return packed(("evidence/x", bytes(range(256))), method=method)
+
+
+def broken_lzma() -> bytes:
+    """What LZMA says of its own parameters, all bits set: a dictionary of 4 GiB among them."""
+    data = otherwise_packed(zipfile.ZIP_LZMA)
+    at = 30 + len("evidence/x") + 4  # behind the local header, LZMA's version and the length of its parameters
+    return data[:at] + b"\xff" * 5 + data[at + 5 :]
+
+
 def twice() -> bytes:
     with pytest.warns(UserWarning, match="Duplicate name"):
         return packed(("evidence/x", b"1"), ("evidence/x", b"2"))
@@ -109,6 +120,9 @@ HOSTILE: list[tuple[Callable[[], bytes], str]] = [
     (lying_size, "bundle.zip"),
     (encrypted, "bundle.zip"),
     (unknown_method, "bundle.zip"),
+    (lambda: otherwise_packed(zipfile.ZIP_LZMA), "bundle.zip"),
+    (lambda: otherwise_packed(zipfile.ZIP_BZIP2), "bundle.zip"),
+    (broken_lzma, "bundle.zip"),
     (twice, "bundle.duplicate"),
     (lambda: packed(*((f"evidence/{number}", b"") for number in range(2049))), "bundle.count"),
     (lambda: bytes(bundles.MAX_BUNDLE_BYTES + 1), "bundle.too_long"),
@@ -195,7 +209,9 @@ BAD_TRUST: list[tuple[dict[str, str | None], str]] = [
     ({"expectations": None}, "expectations is not set"),
     ({"expectations": '"gone.toml"'}, "gone.toml: no such file"),
     ({"profile": '"gone.toml"'}, "gone.toml: no such file"),
-    ({"profile": "3"}, "profile is no text"),
+    ({"profile": "3"}, "profile is no name"),
+    ({"profile": r'"a\u0000b"'}, "profile is no name"),
+    ({"profile": '""'}, "profile is no name"),
     ({"surprise": "1"}, "surprise is not a key"),
     ({"audience": '"NOT A DOMAIN"'}, "audience has the wrong form"),
     ({"quorum": '"none'}, "trust.toml:"),

@@ -40,6 +40,7 @@ _KEYS: Final = frozenset(
     }
 )
 ANY: Final = "any"
+_FILE: Final = r"[^\0]{1,4096}"
 
 _MINIMAL: Final[tuple[ClaimName, ...]] = ("signature", "schema", "issuer-key", "logged")
 _STANDARD: Final = (*_MINIMAL, "placement-link", "execution-link", "ack-link", "attested")
@@ -178,7 +179,7 @@ def _waived(top: Mapping[str, Any], expectations: Expectations | None) -> tuple[
 
 def _expectations(top: Mapping[str, Any], source: str, read: Callable[[str], bytes]) -> Expectations | None:
     write = 'expectations = "expected.toml" (what you demand of nodes), or expectations = "any"'
-    name = _text(top, source, "expectations", r"[^\0]{1,4096}", write)
+    name = _text(top, source, "expectations", _FILE, write)
     return None if name == ANY else Expectations.parse(read(name), source=name)
 
 
@@ -197,7 +198,7 @@ def _models(top: Mapping[str, Any], source: str, read: Callable[[str], bytes]) -
         if not isinstance(entry, dict):
             raise _error(source, "models", "has the wrong form", write)
         table = _Models(source, f"models.{number}", entry)
-        signature = table.text("signature", r"[^\0]{1,4096}", write='signature = "<file>"')
+        signature = table.text("signature", _FILE, write='signature = "<file>"')
         try:
             found.append(judge(table, "signer", read)(read(signature)))
         except (Unreadable, Refused) as error:
@@ -208,8 +209,8 @@ def _models(top: Mapping[str, Any], source: str, read: Callable[[str], bytes]) -
 
 def _profile(top: Mapping[str, Any], source: str, read: Callable[[str], bytes]) -> Profile:
     name = top.get("profile", "standard")
-    if not isinstance(name, str):
-        raise _error(source, "profile", "is no text", 'profile = "standard"')
+    if not isinstance(name, str) or not re.fullmatch(_FILE, name):
+        raise _error(source, "profile", "is no name of one, nor of a file", 'profile = "standard"')
     if name in PROFILES:
         return Profile(name, PROFILES[name])
     own = parse_toml(read(name), name, limit=MAX_TRUST_BYTES, area="trust_file")
