@@ -84,6 +84,7 @@ _NVIDIA: Final = (
     ocsp._verify,
     ocsp._cert_ids,
     demanded._checked,
+    manifest.read_manifest,
     manifest.verify_manifest,
     manifest.stated_version,
 )

@@ -7,6 +7,7 @@ family have in common are verified once, and equal measurements are compared onc
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
@@ -18,9 +19,10 @@ from attestation.gpu.node.batch import check_batch
 from attestation.gpu.node.fabric import check_fabric
 from attestation.gpu.nras.check import Device, check_token
 from attestation.gpu.spdm.opaque import DRIVER
+from attestation.gpu.verify import read_ahead
 from attestation.result import Check, compared, failed, not_evaluated, undecided
 from schemas.canonical import Json
-from schemas.errors import Unreadable
+from schemas.errors import Refused, Unreadable
 from schemas.proof.evidence import DeviceState
 
 MAX_DEVICES: Final = 64
@@ -80,9 +82,16 @@ class DevicesAppraisal:
 def appraise_devices(
     inputs: Sequence[DeviceInput], *, common: Sequence[bytes], asked: Asked
 ) -> DevicesAppraisal:
-    """Appraise all. common: collateral for all of them. Raises `Unreadable` for too many."""
+    """Appraise all. common: collateral for all of them. Raises `Unreadable` for too many.
+
+    1. read every chain, before any signature is checked; 2. each device; 3. all together; 4. service tokens.
+    """
     if len(inputs) > MAX_DEVICES:
         raise Unreadable("gpu.too_many_devices", f"{len(inputs)} devices, at most {MAX_DEVICES}")
+    for device in inputs:
+        for chain in gather((*device.endorsements, *common)).chains[:1]:
+            with suppress(Refused):  # found anew, and told, with its device
+                read_ahead(chain)
     devices: list[DeviceAppraisal | None] = []
     checks: list[Check] = []
     for position, device in enumerate(inputs):

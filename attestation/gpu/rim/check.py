@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Final, TypeAlias
 
 from attestation.gpu.pki.chain import Family
 from attestation.gpu.rim.golden import Mismatch, holds
-from attestation.gpu.rim.issues import Chosen, Offer, Rules, choose, slots_of
+from attestation.gpu.rim.issues import Chosen, Offer, Rules, choose, concerning, slots_of
+from attestation.gpu.rim.manifest import read_manifest
 from attestation.gpu.spdm.firmware import Firmware
 from attestation.result import Check, failed, not_evaluated, passed, undecided
+from schemas.errors import Refused
 
 CACHED_FIRMWARES: Final = 16  # of one moment: a board has one for its GPUs and one for its switches
 _RIM: Final = "gpu.md 6; ISO 19770-2; xmldsig-core1"
@@ -37,8 +40,15 @@ def check_manifests(
 
 @lru_cache(maxsize=CACHED_FIRMWARES)
 def _checked(firmware: Firmware, family: Family, offers: tuple[Offer, ...], rules: Rules, at: float) -> Found:
-    """The devices of one board show the same, at one moment, and are compared once."""
-    chosen = tuple([choose(slot, offers, firmware, family, rules, at) for slot in slots_of(firmware, family)])
+    """The devices of one board show the same, at one moment, and are compared once.
+
+    All manifests are read before the first signature is checked, which leaves the processor's caches cold.
+    """
+    slots = slots_of(firmware, family)
+    for offer in [each for slot in slots for each in concerning(slot, offers)]:
+        with suppress(Refused):  # found anew, and told, when it is chosen from
+            read_manifest(offer.data)
+    chosen = tuple([choose(slot, offers, firmware, family, rules, at) for slot in slots])
     return (*map(_issue, chosen), _conflict(chosen), _golden(firmware, chosen)), chosen
 
 

@@ -88,7 +88,7 @@ def choose(
     outcomes: dict[str, str] = {}
     usable: list[Manifest] = []
     problem: Refused | None = None
-    for offer in [each for each in offers if _concerns(each, slot)][:MAX_ISSUES]:
+    for offer in concerning(slot, offers):
         try:
             manifest = hold_issue(verify_manifest(offer.data), slot, firmware, family, rules, at)
         except Refused as error:
@@ -104,6 +104,11 @@ def choose(
     manifest, found = next((pair for pair in compared if holds(pair[1])), compared[0])
     pin = rules.roots.pin_of(manifest.chain[-1], "manifest")
     return Chosen(slot, manifest, None, found, outcomes, expired=at > manifest.ends, pin=pin)
+
+
+def concerning(slot: Slot, offers: Sequence[Offer]) -> list[Offer]:
+    """The issues that are tried for it."""
+    return [each for each in offers if _concerns(each, slot)][:MAX_ISSUES]
 
 
 def _concerns(offer: Offer, slot: Slot) -> bool:

@@ -11,7 +11,7 @@ from binascii import unhexlify
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from attestation.gpu.pki.constraints import hold_chain
 from attestation.gpu.pki.signature import verify_link
@@ -20,9 +20,13 @@ from attestation.pki.x509 import Certificate
 from schemas.canonical import sha256
 from schemas.errors import Refused
 
+if TYPE_CHECKING:
+    from attestation.gpu.rim.signature import SignedDocument
+
 MAX_INDEX: Final = 63
 MAX_ALTERNATIVES: Final = 16  # four are the most seen
 MAX_VALUE_BYTES: Final = 64
+CACHED_DOCUMENTS: Final = 16  # read and not yet verified, about 60 KiB each; a board has three
 CACHED_MANIFESTS: Final = 256  # verified documents kept per process, about 10 KiB each
 NVIDIA_ID: Final = "5703"  # IANA private enterprise number
 
@@ -72,19 +76,43 @@ class Manifest:
         return self.chain[0].not_before
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Unproven:
+    """What a document says if its signature holds."""
+
+    document: SignedDocument
+    says: Manifest | Refused
+    """Why it says nothing that can be read; told only behind its signature and its chain."""
+
+
+@lru_cache(maxsize=CACHED_DOCUMENTS)
+def read_manifest(data: bytes) -> Unproven:
+    """Read a document, and verify nothing. Raises `Refused` (`gpu.rim_*`) for one of another shape."""
+    from attestation.gpu.rim.signature import read_signed  # with lxml: 12 ms, for who reads a manifest
+
+    document = read_signed(data)
+    try:
+        return Unproven(document, _read(document.canonical, sha256(data).hex(), document.chain))
+    except Refused as error:
+        return Unproven(document, error)
+
+
 @lru_cache(maxsize=CACHED_MANIFESTS)
 def verify_manifest(data: bytes) -> Manifest:
     """The manifest in these bytes. Raises `Refused` (`gpu.rim_*`); a failure is never remembered."""
-    from attestation.gpu.rim.signature import verify_document  # with lxml: 12 ms, for who reads a manifest
+    from attestation.gpu.rim.signature import verify_signed
 
-    signed = verify_document(data)
+    read = read_manifest(data)
+    chain = verify_signed(read.document).chain
     try:
-        hold_chain(signed.chain)
-        for child, parent in zip(signed.chain, [*signed.chain[1:], signed.chain[-1]], strict=True):
+        hold_chain(chain)
+        for child, parent in zip(chain, [*chain[1:], chain[-1]], strict=True):
             verify_link(child.der, parent.der)
     except Refused as error:
         raise Refused("gpu.rim_chain_untrusted", error.text) from None
-    return _read(signed.canonical, sha256(data).hex(), signed.chain)
+    if isinstance(read.says, Refused):
+        raise Refused(read.says.code, read.says.text)
+    return read.says
 
 
 @lru_cache(maxsize=CACHED_MANIFESTS)

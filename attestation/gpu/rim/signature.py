@@ -1,7 +1,7 @@
 """The signature of a manifest: one shape of XML-DSig and no other (W3C xmldsig-core1; gpu.md 6).
 
-The signature covers the whole document but itself. What is returned are the very bytes whose digest
-was signed, so that nobody can read a value that was not under the signature.
+The signature covers the whole document but itself. What is read are the very bytes whose digest was
+signed, so that nobody can read a value that was not under the signature.
 """
 
 from __future__ import annotations
@@ -31,12 +31,17 @@ _SHA384: Final = "http://www.w3.org/2001/04/xmldsig-more#sha384"
 
 @dataclass(frozen=True, slots=True)
 class SignedDocument:
-    """A document that the first of its certificates signed. The chain is not judged."""
+    """A document with its signature, in the one shape. Nothing in it has been verified."""
 
     canonical: bytes
-    """The bytes that were digested: everything but the signature."""
+    """The bytes that are digested: everything but the signature."""
     chain: tuple[Certificate, ...]
     """Signer, two authorities, root; as delivered."""
+    digest: bytes
+    """What was signed of the canonical bytes."""
+    signed_info: bytes
+    signature: bytes
+    """r ‖ s, 96 bytes, over `signed_info`, which holds the digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,25 +55,32 @@ class _Parts:
     certificates: tuple[bytes, ...]
 
 
-def verify_document(data: bytes) -> SignedDocument:
-    """Read and verify. Raises `Refused` (`gpu.rim_*`).
+def read_signed(data: bytes) -> SignedDocument:
+    """Raises `Refused` (`gpu.rim_*`).
 
-    1. well-formed and bounded; 2. one signature of the one shape; 3. its certificates can be read;
-    4. SignedInfo under the signer's key; 5. the digest of everything else (xmldsig-core1 3.2).
+    1. well-formed and bounded; 2. one signature of the one shape; 3. its certificates can be read.
     """
     root = read_document(data)
     parts = _parts(root)
     chain = _chain(parts.certificates)
     signed_info = _canonical(parts.signed_info)
     canonical = _canonical_without(root, parts.signature)
-    digest_holds = hashlib.sha384(canonical).digest() == parts.digest
+    return SignedDocument(canonical, chain, parts.digest, signed_info, parts.value)
+
+
+def verify_signed(document: SignedDocument) -> SignedDocument:
+    """The document, which the first of its certificates signed; the chain is not judged. Raises `Refused`.
+
+    1. SignedInfo under the signer's key; 2. the digest of everything else (xmldsig-core1 3.2).
+    """
+    holds = hashlib.sha384(document.canonical).digest() == document.digest
     try:
-        verify_raw(p384_of(chain[0]), parts.value, signed_info)
+        verify_raw(p384_of(document.chain[0]), document.signature, document.signed_info)
     except Refused as error:
         raise Refused("gpu.rim_signature_invalid", error.text) from None
-    if not digest_holds:
+    if not holds:
         raise Refused("gpu.rim_digest_mismatch", "the document is not what was signed")
-    return SignedDocument(canonical, chain)
+    return document
 
 
 def _parts(root: Any) -> _Parts:

@@ -180,6 +180,8 @@ ATTACKS: dict[str, dict[str, bytes]] = {
     },
     "rim_signature_invalid": {
         "another key": replace(DRIVER_MANIFEST, key="nobody").document(),
+        "another key, and nothing that can be read": replace(
+            DRIVER_MANIFEST, key="nobody", resources="<ns0:Other/>").document(),
         "namespace rebound": swap('xmlns:ns2="http', 'xmlns:ns2="urn:http'),
         "value of zeros": signed(value=base64.b64encode(bytes(96)).decode()),
         "signed info changed": swap("<ds:SignedInfo>", "<ds:SignedInfo> "),
@@ -187,6 +189,8 @@ ATTACKS: dict[str, dict[str, bytes]] = {
             DRIVER_MANIFEST, key="nobody", signature={}).document(),
     },
     "rim_chain_untrusted": {
+        "a stranger's, and unreadable": replace(
+            DRIVER_MANIFEST, changes={"authority": {"signer": "nobody"}}, resources="<a/>").document(),
         "three certificates": text(lambda good: good.replace(
             good[good.rindex("<ds:X509Certificate>") : good.rindex("</ds:X509Data>")], "")),
     },
