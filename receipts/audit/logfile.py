@@ -62,7 +62,10 @@ class LogFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Raises `Unreadable` (`log.damaged`) in place of what SQLite says of pages that it cannot read."""
         self.connection.close()
+        if isinstance(error, sqlite3.Error):
+            raise Unreadable("log.damaged", f"{self.path}: {error}") from None
 
     @property
     def size(self) -> int:

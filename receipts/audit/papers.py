@@ -19,6 +19,8 @@ def read(folder: Path) -> Bundle:
     charter: bytes | None = None
     manifests: list[bytes] = []
     try:
+        if not folder.is_dir():
+            raise ConfigurationError("audit.papers", f"{folder}: no such folder")
         files = sorted(path for path in folder.rglob("*.json") if path.is_file())[:MAX_PAPERS]
         documents = [path.read_bytes() for path in files if path.stat().st_size <= MAX_PAPER_BYTES]
     except OSError as error:

@@ -54,6 +54,8 @@ def read_policies(folder: Path) -> dict[str, bytes]:
     """
     found: dict[str, bytes] = {}
     try:
+        if not folder.is_dir():
+            raise ConfigurationError("take.policies", f"{folder}: no such folder")
         for path in sorted(folder.rglob("*.cedar")):
             if path.stat().st_size > MAX_POLICY_BYTES:
                 raise ConfigurationError("take.policies", f"{path}: more than {MAX_POLICY_BYTES} bytes")

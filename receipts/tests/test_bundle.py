@@ -106,7 +106,7 @@ def otherwise_packed(method: int) -> bytes:
 def broken_lzma() -> bytes:
     """What LZMA says of its own parameters, all bits set: a dictionary of 4 GiB among them."""
     data = otherwise_packed(zipfile.ZIP_LZMA)
-    at = 30 + len("evidence/x") + 4  # behind the local header, LZMA's version and the length of its parameters
+    at = 30 + len("evidence/x") + 4  # behind the local header, LZMA's version, and a length
     return data[:at] + b"\xff" * 5 + data[at + 5 :]
 
 

@@ -59,6 +59,20 @@ async def test_a_bundle_alone(auditor: Auditor, tmp_path: Path) -> None:
     assert export(auditor, placed.receipt_id) == 2
 
 
+@pytest.mark.parametrize("option", ["--policies", "--papers"])
+@pytest.mark.parametrize("place", ["gone", "trust.toml", "round"])
+async def test_a_folder_that_is_none_is_named(auditor: Auditor, option: str, place: str) -> None:
+    """A misspelt folder of policies is not one without policies: what was asked for would be left out."""
+    await auditor.play(Run())
+    (auditor.folder / "round").symlink_to("round")
+    wrong, out = str(auditor.folder / place), auditor.folder / "one.receipt"
+    with pytest.raises(ConfigurationError, match="no such folder"):
+        export(auditor, auditor.runs[0].request.id, "--out", str(out), option, wrong)
+    assert not out.exists()
+    code, report = auditor.log(CLINIC, "--policies", wrong)
+    assert (code, report["error"]) == (2, f"{wrong}: no such folder")
+
+
 @pytest.mark.parametrize("name", ["/etc/hostname", "../expected.toml"])
 async def test_a_trust_file_takes_nothing_from_elsewhere_along(auditor: Auditor, name: str) -> None:
     await auditor.play(Run())

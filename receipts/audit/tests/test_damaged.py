@@ -97,6 +97,25 @@ async def test_every_command_says_so(
     assert _exit_code(lambda: COMMANDS[command](played, path)) == 2
 
 
+PAGE = 4096  # bytes, as SQLite makes them by default
+
+
+@pytest.mark.parametrize(("command", "wanted"), [("pair", 2), ("receipt", 2), ("fsck", 2), ("tiles", 0)])
+async def test_a_page_that_the_disk_lost(auditor: Auditor, command: str, wanted: int) -> None:
+    """Every index begins with a page of zeros: whoever needs one says so, whoever needs none goes on."""
+    run = Run()
+    await auditor.play(run)
+    path = auditor.database(CLINIC)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=DELETE")
+        pages = connection.execute("SELECT rootpage FROM sqlite_schema WHERE type = 'index'").fetchall()
+    with path.open("r+b") as file:
+        for (page,) in pages:
+            file.seek((page - 1) * PAGE)
+            file.write(bytes(PAGE))
+    assert _exit_code(lambda: COMMANDS[command](auditor, path)) == wanted
+
+
 def _exit_code(run: Callable[[], int]) -> int:
     """As `comity` itself has it."""
     try:
