@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -100,12 +100,15 @@ class SlotTable:
         if len(self._waiting) >= WAITING_PER_SLOT * self.count:
             raise Undecided("node.busy", "too many requests wait for a slot")
         future: asyncio.Future[Slot] = asyncio.get_running_loop().create_future()
-        self._waiting.append((scope, future))
+        waiting = (scope, future)
+        self._waiting.append(waiting)
         try:
             return await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled():
                 self._give(future.result())
+            with suppress(ValueError):  # who left takes nobody's place in the queue
+                self._waiting.remove(waiting)
             raise
 
     def _pick(self, scope: Scope | None) -> Slot:

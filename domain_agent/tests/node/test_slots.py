@@ -93,3 +93,24 @@ async def test_waiting_is_in_order_and_bounded() -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
     assert order == list(range(1, 64))
     assert table.busy == 0
+
+
+async def test_who_left_takes_nobodys_place_in_the_queue() -> None:
+    """While one run goes on, any number may come, wait and leave again: the next one still may wait."""
+    table = SlotTable(1)
+    holder = table.seat(None)
+    await holder.__aenter__()
+
+    async def wait() -> None:
+        async with table.seat(None):
+            pass
+
+    for _ in range(2):
+        tasks = [asyncio.create_task(wait()) for _ in range(64)]
+        await until(lambda: table.waiting == 64)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert table.waiting == 0
+    await holder.__aexit__(None, None, None)
+    await wait()
