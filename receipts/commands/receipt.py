@@ -8,11 +8,13 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from receipts import bundle as bundles
 from receipts.commands import render
 from receipts.commands.ids import told_apart
 from receipts.export.cose import Signers
+from receipts.model_signature import MAX_SIGNATURE_BYTES
 from receipts.note import NoteSigner
 from receipts.verify import verify_bundle
 from receipts.verify.pinned import PinnedTrust, establish
@@ -22,6 +24,8 @@ from receipts.verify.trust_file import TrustFile, parse
 from schemas.errors import ComityError, ConfigurationError
 from schemas.keys import SigningKey
 from schemas.primitives import parse_time
+
+MAX_NAMED_BYTES: Final = MAX_SIGNATURE_BYTES  # of a trust file or one that it names: models' are largest
 
 
 def main(argv: Sequence[str], *, selection: Selection | None = None) -> int:
@@ -120,7 +124,7 @@ def _export(arguments: argparse.Namespace) -> int:
     if arguments.out:
         _save(arguments.out, bundles.write(bundle))
     else:
-        named = take.NamedFiles(arguments.trust.parent, {})
+        named = take.NamedFiles(arguments.trust.parent, _configuration)
         trust = _configuration(arguments.trust)
         parse(trust, source=str(arguments.trust), read=named.read)
         take.write_folder(arguments.folder, bundle, trust, named.found)
@@ -193,10 +197,15 @@ def load_trust(path: Path) -> TrustFile:
 
 
 def _configuration(path: Path) -> bytes:
+    """A trust file, or one that it names. Raises `ConfigurationError`."""
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MAX_NAMED_BYTES + 1)
     except OSError as error:
         raise ConfigurationError("trust_file.file", f"{path}: {error.strerror}") from None
+    if len(data) > MAX_NAMED_BYTES:
+        raise ConfigurationError("trust_file.file", f"{path}: more than {MAX_NAMED_BYTES} bytes")
+    return data
 
 
 def _read(path: Path, limit: int) -> bytes:

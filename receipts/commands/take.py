@@ -7,8 +7,8 @@ VERIFY.txt        the command, and what it needs
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -56,7 +56,7 @@ def read_policies(folder: Path) -> dict[str, bytes]:
     try:
         if not folder.is_dir():
             raise ConfigurationError("take.policies", f"{folder}: no such folder")
-        for path in sorted(folder.rglob("*.cedar")):
+        for path in sorted(path for path in folder.rglob("*.cedar") if path.is_file()):
             if path.stat().st_size > MAX_POLICY_BYTES:
                 raise ConfigurationError("take.policies", f"{path}: more than {MAX_POLICY_BYTES} bytes")
             data = path.read_bytes()
@@ -73,16 +73,14 @@ class NamedFiles:
     """Reads the files that a trust file names, and remembers them."""
 
     folder: Path
-    found: dict[str, bytes]
+    reading: Callable[[Path], bytes]
+    found: dict[str, bytes] = field(default_factory=dict)
 
     def read(self, name: str) -> bytes:
         """Raises `ConfigurationError`; a name that leads out of the folder cannot be taken along."""
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise ConfigurationError("take.trust", f"{name}: the trust file must name files beside it")
-        try:
-            self.found[name] = (self.folder / name).read_bytes()
-        except OSError as error:
-            raise ConfigurationError("take.trust", f"{name}: {error.strerror}") from None
+        self.found[name] = self.reading(self.folder / name)
         return self.found[name]
 
 

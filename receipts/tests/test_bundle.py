@@ -298,6 +298,7 @@ def test_verify_prints_one_json_object(folder: Path, capsys: pytest.CaptureFixtu
         (("--at", "2030-01-01T00:00:00Z"), 3),
         (("--at", "yesterday"), 2),
         (("--trust", "/nowhere/trust.toml"), 2),
+        (("--trust", "/dev/zero"), 2),
         (("--colour",), 2),
         (("-h",), 0),
     ],
