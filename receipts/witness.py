@@ -31,6 +31,7 @@ __all__ = [
     "cosignature_message",
     "judge",
     "read_request",
+    "stated_origin",
 ]
 
 MAX_HASHES: Final = 63  # consistency hashes in one request (tlog-witness)
@@ -102,16 +103,13 @@ def judge(
     except Unreadable as error:
         return _refusal(400, error)
     except Refused as error:
-        return _impossible(body, logs, error)
+        return _impossible(body, logs, last, error)
     stated = request.signed.checkpoint
     if (refused := _unauthorised(stated.origin, request.signed.note, logs)) is not None:
         return refused
-    if request.old_size > stated.size:
-        return _refusal(400, Refused("witness.old_size", "the old size exceeds the checkpoint's"))
     before = last.get(stated.origin)
-    known = 0 if before is None else before.size
-    if request.old_size != known:
-        return Answer(409, f"{known}\n".encode(), None, SIZE_TYPE, "witness.conflict")
+    if (refused := _out_of_step(request.old_size, stated.size, before)) is not None:
+        return refused
     try:
         check_continues(before, stated, request.hashes)
     except Refused as error:
@@ -134,13 +132,36 @@ def _unauthorised(origin: str, signed: Note, logs: dict[str, Sequence[NoteKey]])
     return None
 
 
-def _impossible(body: bytes, logs: dict[str, Sequence[NoteKey]], error: Refused) -> Answer:
-    """A checkpoint that no log can have: size 0 with another root is 422, where the log itself signed it."""
+def _out_of_step(old_size: int, size: int, before: Checkpoint | None) -> Answer | None:
+    """400 for an old size beyond the new one, 409 for one that is not what was cosigned last."""
+    if old_size > size:
+        return _refusal(400, Refused("witness.old_size", "the old size exceeds the checkpoint's"))
+    known = 0 if before is None else before.size
+    if old_size != known:
+        return Answer(409, f"{known}\n".encode(), None, SIZE_TYPE, "witness.conflict")
+    return None
+
+
+def _impossible(
+    body: bytes, logs: dict[str, Sequence[NoteKey]], last: dict[str, Checkpoint], error: Refused
+) -> Answer:
+    """A checkpoint that no log can have: size 0 with another root is 422, where nothing before it fails."""
     if error.code != "checkpoint.empty_root":
         return _refusal(400, error)
-    signed = note.read(body.partition(b"\n\n")[2])
-    origin = signed.text.partition("\n")[0]
-    return _unauthorised(origin, signed, logs) or _refusal(422, error)
+    head, _, rest = body.partition(b"\n\n")
+    signed, old_size = note.read(rest), int(head.partition(b"\n")[0].removeprefix(b"old "))
+    origin = _origin(signed)
+    refused = _unauthorised(origin, signed, logs) or _out_of_step(old_size, 0, last.get(origin))
+    return refused or _refusal(422, error)
+
+
+def stated_origin(body: bytes) -> str:
+    """The log that a request is about; nothing of it is believed. Raises `Unreadable`."""
+    return _origin(note.read(body.partition(b"\n\n")[2]))
+
+
+def _origin(signed: Note) -> str:
+    return signed.text.partition("\n")[0]
 
 
 def check_continues(before: Checkpoint | None, stated: Checkpoint, hashes: Iterable[bytes]) -> Checkpoint:

@@ -79,6 +79,10 @@ REFUSED: list[tuple[str, bytes, Checkpoint | None, int, str]] = [
      "note.no_known_signer"),
     ("size-beyond-the-format", body(0, Checkpoint(ORIGIN, 2**63, LEAVES[0]), []), None, 400,
      "checkpoint.size_range"),
+    ("empty-root-behind-what-was-cosigned", body(0, Checkpoint(ORIGIN, 0, LEAVES[0]), []), tree(5), 409,
+     "witness.conflict"),
+    ("empty-root-and-old-beyond", body(5, Checkpoint(ORIGIN, 0, LEAVES[0]), []), tree(5), 400,
+     "witness.old_size"),
     ("empty-root-trap", body(0, Checkpoint(ORIGIN, 0, LEAVES[0]), []), None, 422, "checkpoint.empty_root"),
 ]  # fmt: skip
 

@@ -18,7 +18,7 @@ from receipts import checkpoint, note
 from receipts.checkpoint import Checkpoint
 from receipts.cosignature import Cosigner
 from receipts.note import Note, NoteKey
-from receipts.witness import Answer, judge, read_request
+from receipts.witness import Answer, judge, read_request, stated_origin
 from receipts.witnessing import equivocation
 from schemas.errors import ComityError, ConfigurationError, Undecided
 
@@ -132,7 +132,7 @@ class WitnessState:
     def _last(self, body: bytes) -> tuple[Checkpoint, bytes] | None:
         """What was cosigned last of the log that a request is about; None for noise and for newcomers."""
         try:
-            origin = read_request(body).signed.checkpoint.origin
+            origin = stated_origin(body)
         except ComityError:
             return None
         row = self._connection.execute("SELECT note FROM latest WHERE origin = ?", (origin,)).fetchone()

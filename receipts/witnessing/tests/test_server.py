@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from receipts import checkpoint, note
+from receipts.checkpoint import Checkpoint
 from receipts.cosignature import SUBTREE, Cosigner
 from receipts.log import TransparencyLog, fsck
 from receipts.note import Note, Signature
@@ -103,6 +104,15 @@ def test_a_second_history_convicts_the_log(state: WitnessState, old: int, new: i
     assert ask(state, old, new, OTHER)[0] == 422
     assert len(state.convictions()) == 1
     assert ask(state, 5, 9)[0] == 200, "the witness goes on with the history that it knows"
+
+
+def test_a_tree_that_cannot_be_is_behind_like_any_other(state: WitnessState) -> None:
+    """The order of refusals is the protocol's: what was cosigned last comes before what size 0 must be."""
+    assert ask(state, 0, 5)[0] == 200
+    trap = LOG.sign(Checkpoint(ORIGIN, 0, LEAVES[0]).text)
+    for old, wanted in ((0, (409, b"5\n")), (5, (400, b"the old size exceeds the checkpoint's\n"))):
+        answer = state.add_checkpoint(request_body(old, [], trap), time=TIME)
+        assert (answer.status, answer.body) == wanted
 
 
 def test_only_the_log_s_own_lines_are_served(state: WitnessState) -> None:
