@@ -76,10 +76,10 @@ def state_evidence(data: bytes) -> dict[str, Json]:
             return state_report(read_report(device.report))
         case Devices(inputs):
             return {"devices": [state_report(read_report(each.report)) for each in inputs]}
-        case ManifestFile():
-            return _state(verify_manifest(data))
-        case TokenFile():
-            return _claims(read_token(data))
+        case ManifestFile(document):
+            return _state(verify_manifest(document))
+        case TokenFile(token):
+            return _claims(read_token(token))
 
 
 def _claims(token: ServiceToken) -> dict[str, Json]:

@@ -87,7 +87,7 @@ def from_error(name: str, error: ComityError, wanted: str, clause: str) -> Check
 
 
 def date(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}Z"
 
 
 def _form(data: bytes, padding: str) -> tuple[Report | None, Check]:

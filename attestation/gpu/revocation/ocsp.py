@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 
 from attestation.gpu.pki.constraints import stated
@@ -48,9 +47,8 @@ _UNSUCCESSFUL: Final = (1, 2, 3, 5, 6)  # OCSPResponseStatus, RFC 6960 4.2.1
 Status = Literal["good", "revoked", "hold", "unknown"]
 
 
-@dataclass(frozen=True, slots=True)
-class CertId:
-    """Which certificate an answer speaks of (RFC 6960 4.1.1)."""
+class CertId(NamedTuple):
+    """Which certificate an answer speaks of (RFC 6960 4.1.1). A tuple: many are made."""
 
     algorithm: str
     name_hash: bytes
@@ -97,7 +95,7 @@ def read_response(data: bytes) -> Response:
     if len(data) > MAX_RESPONSE_BYTES:
         raise _malformed(f"more than {MAX_RESPONSE_BYTES} bytes")
     try:
-        return _read(ocsp.load_der_ocsp_response(data))
+        return _read(ocsp.load_der_ocsp_response(data), data)
     except (
         ValueError, TypeError, OverflowError, UnsupportedAlgorithm, Unreadable, x509.DuplicateExtension,
         x509.UnsupportedGeneralNameType,
@@ -105,13 +103,14 @@ def read_response(data: bytes) -> Response:
         raise _malformed(f"cannot be read: {type(error).__name__}") from None
 
 
-def _read(parsed: ocsp.OCSPResponse) -> Response:
+def _read(parsed: ocsp.OCSPResponse, data: bytes) -> Response:
     if parsed.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
         raise _malformed(f"status {parsed.response_status.name}")
     answers = tuple(_answer(single) for single in parsed.responses)
+    certificates = _certificates(data)
     if _MARKED in parsed.tbs_response_bytes and _is_strange(parsed, len(answers)):
         raise _malformed("a critical extension")
-    if not 1 <= len(answers) <= MAX_ANSWERS or len(parsed.certificates) > MAX_RESPONDERS:
+    if not 1 <= len(answers) <= MAX_ANSWERS or len(certificates) > MAX_RESPONDERS:
         raise _malformed("too many answers or certificates")
     name = parsed.responder_name
     return Response(
@@ -120,9 +119,17 @@ def _read(parsed: ocsp.OCSPResponse) -> Response:
         algorithm=parsed.signature_algorithm_oid.dotted_string,
         responder_name=name.public_bytes() if name is not None else None,
         responder_key=parsed.responder_key_hash,
-        certificates=tuple(read_certificate(each.public_bytes(Encoding.DER)) for each in parsed.certificates),
+        certificates=tuple(map(read_certificate, certificates)),
         answers=answers,
     )
+
+
+def _certificates(data: bytes) -> list[bytes]:
+    """What the responder sent along, cut out of a response that the library has read (RFC 6960 4.2.1)."""
+    _, content = der.children(data)
+    _, octets = der.children(der.children(content)[0])
+    *_, last = der.children(der.split(octets)[1])
+    return der.children(der.children(last)[0]) if last[:1] == b"\xa0" else []
 
 
 def _is_strange(parsed: ocsp.OCSPResponse, answers: int) -> bool:

@@ -186,8 +186,12 @@ def test_what_the_manifest_service_answers_is_a_manifest() -> None:
          '"devices": ['),
         (DRIVER_MANIFEST.document(), '"version": "550.90.07"'),
         (TokenForge().token(), '"x-nvidia-overall-att-result": true'),
+        (base64.b64encode(GOOD.report()), '"driver": "550.90.07"'),
+        (json.dumps(wrapped()).encode(), '"devices": ['),
+        (json.dumps({"id": "", "rim": base64.b64encode(DRIVER_MANIFEST.document()).decode()}).encode(),
+         '"version": "550.90.07"'),
     ],
-    ids=["report", "in hex", "collected", "manifest", "token"],
+    ids=["report", "in hex", "collected", "manifest", "token", "in base64", "wrapped", "answer"],
 )  # fmt: skip
 def test_every_form_is_shown(
     data: bytes, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
