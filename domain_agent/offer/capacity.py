@@ -17,6 +17,7 @@ COMMITTED_S: Final = 3660.0  # seconds after which a run that was never reported
 IDLE_GRACE_S: Final = 15.0  # seconds after a commit before a node's "idle" is believed against the books
 MAX_HOLDS: Final = 100_000  # entries at once; a thousand nodes with a hundred places each
 FIRST_RUN_MS: Final = 2000.0  # expected length of a run before the first was seen
+MAX_QUEUE_MS: Final = 86_400_000  # a day, the most that a message can state
 RUN_WEIGHT: Final = 0.2  # of the newest run in the mean
 
 
@@ -93,7 +94,7 @@ class Capacity:
         return Load(
             slots=room.slots,
             free=max(0, room.slots - used),
-            queue_ms=round(waiting * room.run_ms / room.slots),
+            queue_ms=min(MAX_QUEUE_MS, round(waiting * room.run_ms / room.slots)),
             full=used >= room.places,
         )
 

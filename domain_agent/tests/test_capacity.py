@@ -6,9 +6,11 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
+from pydantic import TypeAdapter
 
 from domain_agent.offer.capacity import COMMITTED_S, IDLE_GRACE_S, Capacity, Place
 from schemas.errors import Refused
+from schemas.messages.interior import Ms
 
 NODES = ("n1", "n2")
 SLOTS, QUEUE = 2, 1
@@ -144,3 +146,16 @@ def test_an_unknown_node_has_no_room(capacity: Capacity) -> None:
         capacity.hold("stranger", "a", hold_s=5, now=0)
     assert capacity.load("stranger", 0).queue_ms == 0
     assert capacity.load("stranger", 0).free == 0
+
+
+def test_the_longest_wait_can_still_be_stated() -> None:
+    """Runs of an hour before a long queue: the wait stays within what an offer may say."""
+    capacity = Capacity()
+    capacity.set_room("n1", slots=1, queue=1024)
+    for number in range(40):
+        place = capacity.hold("n1", f"first{number}", hold_s=1.0, now=4000.0 * number)
+        capacity.commit(place.hold_id, place.nid, 4000.0 * number)
+        capacity.done(place.hold_id, place.nid, 4000.0 * number + 3600.0)
+    for number in range(500):
+        capacity.hold("n1", f"nid{number}", hold_s=30.0, now=200_000.0)
+    assert TypeAdapter(Ms).validate_python(capacity.load("n1", 200_000.0).queue_ms) > 0
