@@ -7,6 +7,7 @@ from typing import Final, Literal, TypeAlias
 
 from receipts import spreadsheet
 from receipts.commands.page import Page
+from receipts.commands.visible import visible
 from schemas.canonical import Json
 
 MAX_FINDINGS: Final = 10_000  # listed; beyond them they are only counted
@@ -102,7 +103,7 @@ class Audit:
         lines += [f"… and {hidden} more"] if hidden else []
         lines += [f"note     {text}" for text in self.limits]
         lines += ["Nothing is wrong or missing." if self.exit_code == 0 else "The audit does NOT hold."]
-        return "\n".join(lines) + "\n"
+        return "\n".join(map(visible, lines)) + "\n"
 
 
 def _words(value: Json) -> str:

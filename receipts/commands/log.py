@@ -17,6 +17,7 @@ from receipts.audit.logfile import LogFile
 from receipts.commands import keeping as log_keeping
 from receipts.commands.ids import told_apart
 from receipts.commands.keeping import Opener
+from receipts.commands.visible import visible
 from receipts.export.lines import csv_lines, json_lines
 from receipts.log import fsck, static, store
 from receipts.log.columns import check_columns
@@ -123,4 +124,4 @@ def _text(findings: Findings) -> str:
         *(f"WRONG        {text}" for text in findings.wrong),
         "The log holds." if not findings.wrong else "The log does NOT hold.",
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(map(visible, lines)) + "\n"

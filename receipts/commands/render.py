@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from receipts.commands.page import Page
+from receipts.commands.visible import visible
 from receipts.verify.claim import Claim
 from receipts.verify.report import ReceiptReport, Report
 from schemas.canonical import Json
@@ -55,7 +56,8 @@ def stated(value: dict[str, Json], out: TextIO) -> None:
 
     console = _console(out)
     console.print("Nothing below was verified: `comity receipt verify` does that.\n", style="yellow")
-    console.print(escape(json.dumps(value, indent=2, ensure_ascii=False)), highlight=False, soft_wrap=True)
+    lines = json.dumps(value, indent=2, ensure_ascii=False).split("\n")
+    console.print(escape("\n".join(map(visible, lines))), highlight=False, soft_wrap=True)
 
 
 def _console(out: TextIO) -> Console:
@@ -63,14 +65,14 @@ def _console(out: TextIO) -> Console:
 
 
 def _table(receipt: ReceiptReport, result: Report) -> Table:
-    table = Table(title=escape(_title(receipt)), title_justify="left", title_style="bold", expand=False)
+    table = Table(title=_plain(_title(receipt)), title_justify="left", title_style="bold", expand=False)
     table.add_column("claim", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     table.add_column("why")
     for claim in receipt.claims:
         required = claim.name in result.profile.requires and claim.applies
         name = f"{claim.name} *" if required else claim.name
-        table.add_row(name, _styled(claim), escape(_why(claim)))
+        table.add_row(name, _styled(claim), _plain(_why(claim)))
     return table
 
 
@@ -80,7 +82,12 @@ def _title(receipt: ReceiptReport) -> str:
 
 
 def _styled(claim: Claim) -> str:
-    return f"[{_STYLES[claim.verdict]}]{escape(claim.label)}[/]"
+    return f"[{_STYLES[claim.verdict]}]{_plain(claim.label)}[/]"
+
+
+def _plain(text: str) -> str:
+    """Text that is neither markup nor a control."""
+    return escape(visible(text))
 
 
 def _why(claim: Claim) -> str:
