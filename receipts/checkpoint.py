@@ -73,14 +73,23 @@ def read(data: bytes) -> SignedCheckpoint:
 
 
 def verify(data: bytes, keys: Iterable[NoteKey], *, origin: str) -> SignedCheckpoint:
-    """A checkpoint that a known key of `origin` signed.
+    """A checkpoint of a log like ours, that a known key of `origin` signed.
 
-    Raises `Unreadable`, or `Refused` (`checkpoint.origin`, `checkpoint.extension`, as `note.verify`).
+    Raises `Unreadable`, or `Refused` (`checkpoint.extension`, as `verify_any`).
+    """
+    signed = verify_any(data, keys, origin=origin)
+    if signed.checkpoint.extensions:
+        raise Refused("checkpoint.extension", "our logs write no extension lines")
+    return signed
+
+
+def verify_any(data: bytes, keys: Iterable[NoteKey], *, origin: str) -> SignedCheckpoint:
+    """A checkpoint of whatever log, extension lines included, that a known key of `origin` signed.
+
+    Raises `Unreadable`, or `Refused` (`checkpoint.origin`, as `note.verify`).
     """
     signed = read(data)
     if signed.checkpoint.origin != origin:
         raise Refused("checkpoint.origin", f"of {signed.checkpoint.origin}, not of {origin}")
-    if signed.checkpoint.extensions:
-        raise Refused("checkpoint.extension", "our logs write no extension lines")
     note.verify(signed.note, [key for key in keys if key.name == origin])
     return signed

@@ -82,7 +82,7 @@ def verify(
     if proof.extra is None:
         raise Unreadable("proof.salt", "no extra line: without its salt the leaf cannot be rebuilt")
     record = leaf.make(kind, proof.extra, receipt_digest, issuer_thumbprint)
-    return verify_leaf(proof, record.hash, origin=origin, keys=keys)
+    return _follow(proof, record.hash, checkpoint.verify(proof.note, keys, origin=origin))
 
 
 def verify_leaf(proof: Proof, leaf_hash: bytes, *, origin: str, keys: Iterable[NoteKey]) -> Logged:
@@ -90,7 +90,10 @@ def verify_leaf(proof: Proof, leaf_hash: bytes, *, origin: str, keys: Iterable[N
 
     The tree size is the signed one, never one given elsewhere. Raises `Unreadable` or `Refused`.
     """
-    signed = checkpoint.verify(proof.note, keys, origin=origin)
+    return _follow(proof, leaf_hash, checkpoint.verify_any(proof.note, keys, origin=origin))
+
+
+def _follow(proof: Proof, leaf_hash: bytes, signed: SignedCheckpoint) -> Logged:
     stated = signed.checkpoint
     verify_inclusion(leaf_hash, proof.index, stated.size, proof.path, stated.root)
     return Logged(proof.index, signed)

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import hmac
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
@@ -194,11 +195,9 @@ def test_a_leaf_record_is_these_66_bytes() -> None:
     record = leaf.make(Kind.EXECUTION, SALT, DIGEST, base64url(KEY))
     tag = hmac.new(SALT, DIGEST, hashlib.sha256).digest()
     assert record.write() == b"\x01\x02" + tag + KEY
-    assert (
-        record.write().hex()
-        == ("01020bb0f1e37a1e95f3bc1b6ee4a5ba8b5d2e8f7d5b7d4ff1cf2b4d2f6b7fd3fe64" + KEY.hex())
-        or len(record.write()) == leaf.RECORD_BYTES
-    )
+    # printf '%32s' | tr ' ' d | openssl dgst -sha256 -hmac ssssssssssssssssssssssssssssssss
+    assert tag.hex() == "2ca78bd43041ba436e281ca59c8abd05ee59cb1e6bb227f9e257cdfca9977808"
+    assert len(record.write()) == leaf.RECORD_BYTES
     assert leaf.read(record.write()) == record
     assert record.hash == hashlib.sha256(b"\0" + record.write()).digest()
 
@@ -378,4 +377,20 @@ def test_a_proof_of_any_log_s_leaf() -> None:
     assert proof.verify_leaf(parsed, leaves[5], origin=ORIGIN, keys=keys).index == 5
     assert (
         code_of(lambda: proof.verify_leaf(parsed, leaves[4], origin=ORIGIN, keys=keys)) == "merkle.inclusion"
+    )
+
+
+def test_a_proof_from_a_log_that_writes_extension_lines_holds_but_is_none_of_ours() -> None:
+    """tlog-checkpoint allows them, the log's signature covers them, and ours have none (receipts.md 8.2)."""
+    parsed = proof.read(logged(9, 5))
+    stated = checkpoint.read(parsed.note).checkpoint
+    extended = replace(parsed, note=SIGNER.sign(replace(stated, extensions=("epoch 7",)).text))
+    record = leaf.make(Kind.EXECUTION, SALT, DIGEST, base64url(KEY))
+    found = proof.verify_leaf(extended, record.hash, origin=ORIGIN, keys=[SIGNER.key])
+    assert found.checkpoint.checkpoint.extensions == ("epoch 7",)
+    assert code_of(lambda: verify(proof.write(extended))) == "checkpoint.extension"
+    cut = replace(extended, note=extended.note.replace(b"epoch 7", b"epoch 8"))
+    assert (
+        code_of(lambda: proof.verify_leaf(cut, record.hash, origin=ORIGIN, keys=[SIGNER.key]))
+        == "note.signature_invalid"
     )
