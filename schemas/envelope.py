@@ -28,7 +28,7 @@ _STANDARD: Final = bytes.maketrans(b"-_", b"+/")
 
 MAX_ENVELOPE_BYTES = 256 * 1024  # one NATS message
 MAX_SIGNATURES = 16  # a manifest's threshold of roots; everything else has exactly one
-MAX_KEYS_TRIED = 16  # verifications an envelope may cost, whatever its keyid says
+MAX_KEYS_TRIED = 16  # verifications that a signature may cost, whatever its keyid says
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,10 +192,10 @@ def _candidates(envelope: Envelope, keys: list[VerifyKey]) -> list[tuple[VerifyK
     pairs: list[tuple[VerifyKey, bytes]] = []
     for keyid, signature in envelope.signatures:
         named = [key for key in keys if key.thumbprint == keyid]
-        pairs += [(key, signature) for key in (named or keys)]
+        pairs += [(key, signature) for key in (named or keys)[:MAX_KEYS_TRIED]]
     if not pairs:
         raise Refused("envelope.key_unknown", "no key is registered for this")
-    return pairs[:MAX_KEYS_TRIED]
+    return pairs
 
 
 def _signature(entry: Json) -> tuple[str, bytes]:

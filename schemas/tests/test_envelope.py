@@ -152,6 +152,26 @@ def test_base64_may_be_url_safe_but_not_mixed_or_loose() -> None:
     assert refusal(altered(payload="eyJhIjoxfR==")) == "envelope.base64"
 
 
+def unnamed(*keys: SigningKey) -> bytes:
+    """Signatures without the hint of whose they are, which DSSE leaves to the writer."""
+    made = json.loads(envelope.sign(KIND, b"{}", *keys))
+    return json.dumps(made | {"signatures": [{"sig": each["sig"]} for each in made["signatures"]]}).encode()
+
+
+def test_a_threshold_of_many_is_met_without_any_name() -> None:
+    signers = [SigningKey.generate() for _ in range(envelope.MAX_SIGNATURES)]
+    keys = [each.public for each in signers[::-1]]
+    assert envelope.verify_threshold(unnamed(*signers), KIND, keys, len(signers)).payload == b"{}"
+    with pytest.raises(Refused, match=r"envelope\.threshold"):
+        envelope.verify_threshold(unnamed(*signers[1:]), KIND, keys, len(signers))
+
+
+def test_an_unnamed_signature_costs_so_many_verifications_and_no_more() -> None:
+    keys = [SigningKey.generate().public for _ in range(envelope.MAX_KEYS_TRIED - 1)]
+    assert envelope.verify(unnamed(SIGNER), KIND, [*keys, SIGNER.public]).signer == SIGNER.thumbprint
+    assert refusal(unnamed(SIGNER), *keys, OTHER.public, SIGNER.public) == "envelope.signature_invalid"
+
+
 def test_a_threshold_counts_keys_not_signatures() -> None:
     keys = [SIGNER.public, OTHER.public]
     twice = json.loads(envelope.sign(KIND, b"{}", SIGNER, SIGNER))
