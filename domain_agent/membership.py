@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -83,7 +84,7 @@ def _trust(section: Section, domain: str) -> FederationTrust:
             reference_values=[read_public(path) for path in values],
         )
         if domain in trust.members:  # a stranger is told so by name
-            trust.manifest(domain)
+            trust.keys(domain, "message", datetime.now(UTC))
         return trust
     except (Refused, Unreadable) as error:
         raise ConfigurationError(

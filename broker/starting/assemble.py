@@ -38,7 +38,7 @@ from federation.connection import Bus, BusSettings
 from receipts.log import TransparencyLog
 from receipts.witnessing.asking import Circle
 from schemas.descriptors.summary import CapabilitySummary
-from schemas.errors import ConfigurationError
+from schemas.errors import ConfigurationError, Refused
 from schemas.keys import SigningKey
 from schemas.messages.negotiation import FetchEvidence
 from schemas.papers.trust import FederationTrust
@@ -195,7 +195,10 @@ def _bus_settings(config: BrokerConfig) -> BusSettings:
 
 
 def _check_registered(trust: FederationTrust, domain: str, key: SigningKey) -> None:
-    registered = {known.thumbprint for known in trust.keys(domain, "message", datetime.now(UTC))}
+    try:
+        registered = {known.thumbprint for known in trust.keys(domain, "message", datetime.now(UTC))}
+    except Refused as error:  # a clock that is wrong, as often as papers that are old
+        raise ConfigurationError("config.trust", f"[federation] does not hold now: {error.text}") from None
     if key.thumbprint not in registered:
         raise ConfigurationError("config.keys.message", f"{domain} has not registered this message key")
 

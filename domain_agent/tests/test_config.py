@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime, tzinfo
 from pathlib import Path
+from typing import Self
 
 import pytest
 from hypothesis import given
@@ -281,4 +283,21 @@ def test_a_member_without_its_own_manifest_is_told_at_start(
         (load_agent, agent_text(founded, seed, federation=wrong + 'expectations = "x"\n')),
     ):
         with pytest.raises(ConfigurationError, match=r"\.toml: \[federation\] does not hold: trust\."):
+            load(tmp_path, text)
+
+
+@pytest.mark.parametrize("year", [2020, 2040])
+def test_a_clock_that_is_wrong_shows_at_start(
+    founded: Founded, seed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, year: int
+) -> None:
+    class Wrong(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return cls(year, 1, 1, tzinfo=tz)
+
+    monkeypatch.setattr("domain_agent.membership.datetime", Wrong)
+    for load, text in ((load_node, node_text(founded, seed)), (load_agent, agent_text(founded, seed))):
+        with pytest.raises(
+            ConfigurationError, match=rf"\[federation\] does not hold: .* it is {year}-01-01T"
+        ):
             load(tmp_path, text)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 
 from schemas import envelope
 from schemas.errors import Refused
@@ -21,6 +21,7 @@ from schemas.papers.charter import (
     verify_reference_values,
 )
 from schemas.papers.manifest import DomainManifest, LogKey, Role, RoleKey, verify_manifest
+from schemas.primitives import format_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,9 @@ class FederationTrust:
         """
         manifest, now = self.manifest(domain), int(at.timestamp())
         if manifest.expires <= now:
-            raise Refused("trust.manifest_expired", f"the manifest of {domain} has expired")
+            ended = format_time(datetime.fromtimestamp(manifest.expires, UTC))
+            text = f"the manifest of {domain} ended at {ended}, and it is {format_time(at)} here"
+            raise Refused("trust.manifest_expired", text)
         revoked = {entry.thumbprint for entry in manifest.revoked}
         found = [
             public
@@ -90,7 +93,8 @@ class FederationTrust:
             if key.not_before <= now < key.not_after and key.thumbprint not in revoked
         ]
         if not found:
-            raise Refused("trust.no_key", f"{domain} has no valid {role} key at this time")
+            text = f"{domain} has no {role} key that is valid now, and it is {format_time(at)} here"
+            raise Refused("trust.no_key", text)
         return found
 
     def logs(self, domain: str) -> list[LogKey]:
