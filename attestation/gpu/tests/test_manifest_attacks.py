@@ -67,6 +67,7 @@ def tampered(name: str, old: str, new: str) -> bytes:
     return paying(one.replace(old, new))
 
 
+SPACES = st.sampled_from(["", "\n    ", ' "quoted" &lt; &gt; '])
 HASH = 'xmlns:h="http://www.w3.org/2001/04/xmlenc#sha384"'
 
 
@@ -246,6 +247,42 @@ def test_measurements_may_be_written_in_several_ways() -> None:
     assert found.golden[8] == (value_of(8),)
     named = replace(DRIVER_MANIFEST, name="ns0:Payload x", extra="<ns0:Note>ns0:Payload </ns0:Note>")
     assert verify_manifest(named.document()).golden == verify_manifest(DOCUMENT.encode()).golden
+
+
+@st.composite
+def payloads(draw: st.DrawFn) -> tuple[str, dict[int, tuple[bytes, ...]]]:
+    """Measurements in any spelling, and what they demand."""
+    text, golden = "", {}
+    for index in draw(st.lists(st.integers(0, 63), unique=True, max_size=6)):
+        size, active = draw(st.integers(1, 64)), draw(st.booleans())
+        values = draw(st.lists(st.binary(min_size=size, max_size=size), min_size=active, max_size=12))
+        declared, prefix = draw(
+            st.sampled_from([("", "ns2"), (HASH, "h"), (HASH.replace(":h", ":ns2"), "ns2")])
+        )
+        case = draw(st.sampled_from([str.upper, str.lower]))
+        hashes = [f'{prefix}:Hash{n}="{case(value.hex())}"' for n, value in enumerate(values)]
+        attributes = [
+            'type="Measurement"', f'index="{index}"', f'active="{active}"', f'size="{size}"',
+            f'alternatives="{len(values)}"', *hashes, *draw(st.sampled_from([[], ['name="a &lt; &gt;"']])),
+        ]  # fmt: skip
+        opened = " ".join(
+            [draw(st.sampled_from(["ns0:Resource", "Resource"])), *draw(st.permutations(attributes))]
+        )
+        name = opened.split(" ")[0]
+        text += f"<{opened} {declared}>{draw(st.sampled_from(['', ' ']))}</{name}>" + draw(SPACES)
+        if active:
+            golden[index] = tuple(sorted(values))
+    return text, golden
+
+
+@given(payloads())
+@settings(max_examples=40)
+def test_measurements_in_any_spelling_are_read_as_they_are_meant(
+    payload: tuple[str, dict[int, tuple[bytes, ...]]],
+) -> None:
+    text, golden = payload
+    found = verify_manifest(paying(text)).golden
+    assert {index: tuple(sorted(values)) for index, values in found.items()} == golden
 
 
 def test_a_measurement_that_is_not_active_needs_no_value() -> None:
