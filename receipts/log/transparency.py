@@ -262,9 +262,10 @@ class TransparencyLog:
         await asyncio.gather(self._publisher, return_exceptions=True)
         with contextlib.suppress(ComityError):  # a log that has failed is closed all the same
             await self._submit(Work(checkpoint=True))
-        await asyncio.to_thread(self._writer.stop)
         await asyncio.to_thread(self._reading.shutdown)
         self._reader.connection.close()
+        # The writer last: whoever may write, and is the last to leave, puts SQLite's journal into the file.
+        await asyncio.to_thread(self._writer.stop)
 
     def _note_failure(self, error: ComityError) -> None:
         if not self._failed.done():

@@ -115,3 +115,18 @@ async def test_a_log_of_version_1_is_taken_over(clinic: Domain, tmp_path: Path) 
         orphan.execute("INSERT INTO cosignature VALUES (7, 'a.b/witness', '')")
     (wrong,) = checker.check(database).wrong
     assert "7 leaves" in wrong
+
+
+async def test_a_closed_log_is_one_file(clinic: Domain, tmp_path: Path) -> None:
+    """Who copies the database for an auditor copies all of it: nothing is left beside it."""
+    log = await clinic.open(tmp_path)
+    await log.issue(drafts(3))
+    await log.close()
+    assert names(tmp_path) == ["clinic.de.db", "clinic.de.db-holder"]
+    (tmp_path / "copy.db").write_bytes((tmp_path / "clinic.de.db").read_bytes())
+    found = checker.check(tmp_path / "copy.db", keys=[clinic.keys.note.key])
+    assert (found.receipts, found.wrong) == (3, [])
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
