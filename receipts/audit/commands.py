@@ -134,10 +134,10 @@ class Folder:
 
 
 def _progress(stack: ExitStack) -> Report:
-    """A bar on stderr where that is a terminal; nothing elsewhere."""
-    console = Console(stderr=True)
+    """A bar on stderr where that is a terminal; nothing elsewhere, also where somebody forces colours."""
     columns = (TextColumn("verifying receipts"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = stack.enter_context(Progress(*columns, console=console, disable=not console.is_terminal))
+    console, silent = Console(stderr=True), not sys.stderr.isatty()
+    bar = stack.enter_context(Progress(*columns, console=console, disable=silent))
     task = bar.add_task("", total=None)
 
     def report(done: int, total: int) -> None:

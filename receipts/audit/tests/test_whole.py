@@ -15,6 +15,7 @@ from subprocess import PIPE
 import pytest
 
 from receipts.audit import many, whole
+from receipts.audit.commands import main
 from receipts.audit.findings import Audit, Finding
 from receipts.audit.tests.conftest import Auditor, codes
 from receipts.tests.world import CLINIC, CLOUD, NOW, Domain, Run, drafts
@@ -95,6 +96,19 @@ async def test_the_report_in_every_form(auditor: Auditor) -> None:
     assert "number 1 to cloud.fr not in the log" in html
     assert "<script" not in html
     assert "does not hold" in html
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+async def test_progress_is_for_a_terminal(
+    auditor: Auditor, monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    """A build that forces colours has no terminal for all that: its log gets no bar."""
+    await auditor.play(Run())
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    more = ["--trust", str(auditor.folder / "trust.toml"), "--papers", str(auditor.folder / "papers")]
+    assert main([str(auditor.database(CLINIC)), *more, "--json"]) == 0
+    assert ("verifying receipts" in auditor.capture.readouterr().err) == terminal
 
 
 def test_a_spreadsheet_gets_no_formula_and_a_browser_no_markup() -> None:
