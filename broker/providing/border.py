@@ -162,6 +162,7 @@ class Border:
                     if frame[:1] == answer.STATEMENT:
                         run.note_statement(frame[1:])
                     else:
+                        run.opened = run.opened or frame[:1] == answer.RUN
                         yield frame
         except ComityError as error:
             run.failure = error.code
@@ -210,6 +211,8 @@ class Border:
     async def _conclude(self, run: Run, negotiation: Negotiation) -> bytes:
         issued = await self.executions.conclude(run)
         self.holds.move(negotiation, _STATES.get(run.outcome, "FAILED"), time.monotonic())
+        if not run.opened:
+            self.holds.wasted(negotiation, time.monotonic())
         negotiation.execution = issued.digest.hex()
         return answer.ReceiptDelivery(
             receipt_id=issued.receipt_id,

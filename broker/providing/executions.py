@@ -65,6 +65,8 @@ class Run:
     statement: Statement[NodeStatement] | None = None
     failure: str | None = None
     cancelled: bool = False
+    opened: bool = False
+    """Whether the node could open the order: then it began to answer."""
 
     def note_statement(self, data: bytes) -> None:
         """The node's word in the clear. One about another order, or by another key, counts as none."""

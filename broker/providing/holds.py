@@ -19,7 +19,7 @@ from schemas.policy.layers import Decision
 MAX_NEGOTIATIONS: Final = 20_000  # records at once; those that ended first make room for new ones
 KEEP_S: Final = 3600.0  # seconds that a finished negotiation is remembered for Status, while there is room
 MAX_OPEN_PER_PEER: Final = 128  # offers a peer may hold at once: as many as it may run streams here
-CALL_BUDGET: Final = 200  # calls without an accept before a peer has to wait
+CALL_BUDGET: Final = 200  # calls that came to no run before a peer has to wait
 CALL_REFILL_PER_S: Final = 5.0
 LAPSE_COST: Final = 10.0
 """Calls that a hold costs which was neither used nor given back: it kept a place idle."""
@@ -77,7 +77,7 @@ class Holds:
         budget.calls = min(CALL_BUDGET, budget.calls + (now - budget.at) * CALL_REFILL_PER_S)
         budget.at = now
         if budget.calls < 1:
-            raise Refused("RATE", "too many calls without an accept")
+            raise Refused("RATE", "too many calls that came to no run")
         open_offers = sum(
             1 for held in self._held.values() if held.consumer == consumer and held.expires > now
         )
@@ -122,6 +122,11 @@ class Holds:
             self._ended[negotiation.offer.nid] = None
         if state == "COMMITTED":
             self._budgets.setdefault(negotiation.consumer, _Budget(at=now)).calls += 1
+
+    def wasted(self, negotiation: Negotiation, now: float) -> None:
+        """The node could not open the order: its call counts after all."""
+        budget = self._budgets.setdefault(negotiation.consumer, _Budget(at=now))
+        budget.calls = max(-MAX_DEBT, budget.calls - 1)
 
     def expired(self, now: float) -> list[Negotiation]:
         """Holds whose time is over, moved to RELEASED: the caller tells the agent."""

@@ -74,6 +74,20 @@ def test_accepting_gives_the_call_back() -> None:
         holds.move(each, "COMMITTED", now=0.0)
 
 
+def test_an_order_that_no_node_can_open_gives_nothing_back() -> None:
+    """Each leaves two entries in the provider's log: a peer cannot fill it at the bus's rate."""
+    holds, orders = Holds(), 0
+    with contextlib.suppress(Refused):
+        for orders in range(CALL_BUDGET * 2):
+            holds.charge_call(CONSUMER, now=0.0)
+            each = negotiation(orders, expires=10.0)
+            holds.add(each, now=0.0)
+            holds.move(each, "COMMITTED", now=0.0)
+            holds.move(each, "FAILED", now=0.0)
+            holds.wasted(each, now=0.0)
+    assert orders == CALL_BUDGET
+
+
 def test_who_never_uses_a_hold_strands_few_places() -> None:
     """A peer that calls whenever it may and lets all holds lapse keeps at most a handful of slots idle."""
     holds, numbers, held = Holds(), itertools.count(), 0
