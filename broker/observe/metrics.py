@@ -11,7 +11,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-MAX_RULES: Final = 512  # distinct rule ids; further ones are counted as `other`
+MAX_RULES: Final = 512  # distinct rule ids of peers; further ones are counted as `other`
 MAX_ANSWERS: Final = 64  # distinct answers to calls, likewise: a refusal has six codes, a lost call some ten
 SHORT_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 TOKEN_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)
@@ -76,10 +76,10 @@ class Metrics:
             if output_tokens > 1:
                 self._tpot.observe((total_s - first_s) / (output_tokens - 1))
 
-    def denied(self, rules: Iterable[str]) -> None:
-        """A candidate was rejected by these rules, our own or a peer's."""
+    def denied(self, rules: Iterable[str], *, by_peer: bool = False) -> None:
+        """A candidate was rejected by these rules; our own are few, and always stand under their names."""
         for rule in rules:
-            self._denials.labels(self._rules.label(rule)).inc()
+            self._denials.labels(self._rules.label(rule) if by_peer else rule).inc()
 
     def infeasible(self) -> None:
         """A request was refused because no plan is allowed."""

@@ -218,7 +218,7 @@ class Placing:
             for plan, answer in zip(finalists, answers, strict=True):
                 self.metrics.offer(answer.code if isinstance(answer, Declined) else "offer")
                 if isinstance(answer, Declined):
-                    self.metrics.denied(answer.rules)
+                    self.metrics.denied(answer.rules, by_peer=True)
                     reasons[plan.domain] = answer.rules or (answer.code,)
                     continue
                 try:

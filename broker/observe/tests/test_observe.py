@@ -147,10 +147,12 @@ def test_answers_that_peers_name_are_bounded() -> None:
 
 def test_rules_that_peers_name_are_bounded() -> None:
     metrics = Metrics()
-    metrics.denied(f"RULE-{number}" for number in range(MAX_RULES + 50))
+    metrics.denied((f"RULE-{number}" for number in range(MAX_RULES + 50)), by_peer=True)
+    metrics.denied(["RES-001-inside-residency"])
     text = metrics.exposition()[0].decode()
     assert 'comity_policy_denials_total{rule="other"} 50.0' in text
-    assert text.count("comity_policy_denials_total{") == MAX_RULES + 1
+    assert 'comity_policy_denials_total{rule="RES-001-inside-residency"} 1.0' in text
+    assert text.count("comity_policy_denials_total{") == MAX_RULES + 2
 
 
 def test_every_measure_shows() -> None:
