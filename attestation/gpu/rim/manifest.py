@@ -21,13 +21,12 @@ from schemas.canonical import sha256
 from schemas.errors import Refused
 
 if TYPE_CHECKING:
-    from attestation.gpu.rim.signature import SignedDocument
+    from attestation.gpu.rim.signature import Signature
 
 MAX_INDEX: Final = 63
 MAX_ALTERNATIVES: Final = 16  # four are the most seen
 MAX_VALUE_BYTES: Final = 64
-CACHED_DOCUMENTS: Final = 16  # read and not yet verified, about 60 KiB each; a board has three
-CACHED_MANIFESTS: Final = 256  # verified documents kept per process, about 10 KiB each
+CACHED_MANIFESTS: Final = 256  # documents kept per process, read and verified, about 10 KiB each
 NVIDIA_ID: Final = "5703"  # IANA private enterprise number
 
 _SWID: Final = "http://standards.iso.org/iso/19770/-2/2015/schema.xsd}"
@@ -80,21 +79,21 @@ class Manifest:
 class Unproven:
     """What a document says if its signature holds."""
 
-    document: SignedDocument
+    signature: Signature
     says: Manifest | Refused
     """Why it says nothing that can be read; told only behind its signature and its chain."""
 
 
-@lru_cache(maxsize=CACHED_DOCUMENTS)
+@lru_cache(maxsize=CACHED_MANIFESTS)
 def read_manifest(data: bytes) -> Unproven:
     """Read a document, and verify nothing. Raises `Refused` (`gpu.rim_*`) for one of another shape."""
     from attestation.gpu.rim.signature import read_signed  # with lxml: 12 ms, for who reads a manifest
 
-    document = read_signed(data)
+    canonical, signature = read_signed(data)
     try:
-        return Unproven(document, _read(document.canonical, sha256(data).hex(), document.chain))
+        return Unproven(signature, _read(canonical, sha256(data).hex(), signature.chain))
     except Refused as error:
-        return Unproven(document, error)
+        return Unproven(signature, error)
 
 
 @lru_cache(maxsize=CACHED_MANIFESTS)
@@ -103,7 +102,7 @@ def verify_manifest(data: bytes) -> Manifest:
     from attestation.gpu.rim.signature import verify_signed
 
     read = read_manifest(data)
-    chain = verify_signed(read.document).chain
+    chain = verify_signed(read.signature).chain
     try:
         hold_chain(chain)
         for child, parent in zip(chain, [*chain[1:], chain[-1]], strict=True):

@@ -30,18 +30,16 @@ _SHA384: Final = "http://www.w3.org/2001/04/xmldsig-more#sha384"
 
 
 @dataclass(frozen=True, slots=True)
-class SignedDocument:
-    """A document with its signature, in the one shape. Nothing in it has been verified."""
+class Signature:
+    """The signature of a document, in the one shape. It has not been verified."""
 
-    canonical: bytes
-    """The bytes that are digested: everything but the signature."""
     chain: tuple[Certificate, ...]
     """Signer, two authorities, root; as delivered."""
-    digest: bytes
-    """What was signed of the canonical bytes."""
+    digest_holds: bool
+    """Whether the digest in `signed_info` is that of the document."""
     signed_info: bytes
-    signature: bytes
-    """r ‖ s, 96 bytes, over `signed_info`, which holds the digest."""
+    value: bytes
+    """r ‖ s, 96 bytes, over `signed_info`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +53,8 @@ class _Parts:
     certificates: tuple[bytes, ...]
 
 
-def read_signed(data: bytes) -> SignedDocument:
-    """Raises `Refused` (`gpu.rim_*`).
+def read_signed(data: bytes) -> tuple[bytes, Signature]:
+    """The bytes that are digested, everything but the signature; and that. Raises `Refused` (`gpu.rim_*`).
 
     1. well-formed and bounded; 2. one signature of the one shape; 3. its certificates can be read.
     """
@@ -65,22 +63,22 @@ def read_signed(data: bytes) -> SignedDocument:
     chain = _chain(parts.certificates)
     signed_info = _canonical(parts.signed_info)
     canonical = _canonical_without(root, parts.signature)
-    return SignedDocument(canonical, chain, parts.digest, signed_info, parts.value)
+    digest_holds = hashlib.sha384(canonical).digest() == parts.digest
+    return canonical, Signature(chain, digest_holds, signed_info, parts.value)
 
 
-def verify_signed(document: SignedDocument) -> SignedDocument:
-    """The document, which the first of its certificates signed; the chain is not judged. Raises `Refused`.
+def verify_signed(signature: Signature) -> Signature:
+    """The signature, which its first certificate's key made; the chain is not judged. Raises `Refused`.
 
     1. SignedInfo under the signer's key; 2. the digest of everything else (xmldsig-core1 3.2).
     """
-    holds = hashlib.sha384(document.canonical).digest() == document.digest
     try:
-        verify_raw(p384_of(document.chain[0]), document.signature, document.signed_info)
+        verify_raw(p384_of(signature.chain[0]), signature.value, signature.signed_info)
     except Refused as error:
         raise Refused("gpu.rim_signature_invalid", error.text) from None
-    if not holds:
+    if not signature.digest_holds:
         raise Refused("gpu.rim_digest_mismatch", "the document is not what was signed")
-    return document
+    return signature
 
 
 def _parts(root: Any) -> _Parts:

@@ -14,11 +14,12 @@ from attestation.appraise import appraise_nvidia
 from attestation.gpu.appraise import appraise_device
 from attestation.gpu.forms import Devices
 from attestation.gpu.node.devices import DeviceInput
+from attestation.gpu.rim.manifest import read_manifest, verify_manifest
 from attestation.gpu.tests.judging import DRIVER_MANIFEST, GOOD, VBIOS_MANIFEST, but, collateral, expect, toml
 from attestation.memory import forget
 from attestation.pki import ecdsa
 from attestation.result import AttestationResult
-from attestation.testing.nvidia import NOW
+from attestation.testing.nvidia import NOW, GpuForge
 from attestation.testing.nvidia_manifest import SIGNED_FROM, SIGNED_UNTIL
 from attestation.testing.nvidia_node import PRODUCTION, BoardForge, board_manifests
 from attestation.testing.nvidia_status import Answer, asked
@@ -146,6 +147,14 @@ def test_other_inputs_meet_another_room(operations: list[bytes]) -> None:
     unanswered = collateral(GOOD)[:3]
     anew(GOOD.report(), GOOD.nonce, waive=True, documents=unanswered)
     assert ask(NEXT.report(), OTHER, documents=unanswered).reason == "gpu.revocation_unavailable"
+
+
+def test_a_manifest_is_read_once_for_all_moments_and_devices() -> None:
+    forget()
+    for number in range(3):
+        device, moment = GpuForge(number=number), NOW + timedelta(seconds=number)
+        assert ask(device.report(), at=moment, documents=collateral(device)).verdict == "affirming"
+    assert (read_manifest.cache_info().misses, verify_manifest.cache_info().misses) == (2, 2)
 
 
 def test_what_does_not_hold_is_found_anew_each_time(operations: list[bytes]) -> None:
