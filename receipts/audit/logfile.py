@@ -117,6 +117,15 @@ class LogFile:
         row = self.connection.execute("SELECT note FROM checkpoint ORDER BY size DESC LIMIT 1").fetchone()
         return None if row is None else bytes(row[0])
 
+    def uncovered(self, before_ms: int) -> int:
+        """Leaves from before this moment (POSIX milliseconds) that lie beyond the newest checkpoint."""
+        found: int = self.connection.execute(
+            "SELECT count(*) FROM leaf"
+            " WHERE time_ms < ? AND idx >= (SELECT coalesce(max(size), 0) FROM checkpoint)",
+            (before_ms,),
+        ).fetchone()[0]
+        return found
+
     def leaf(self, index: int) -> bytes | None:
         """A leaf's record; None where it is missing."""
         row = self.connection.execute("SELECT record FROM leaf WHERE idx = ?", (index,)).fetchone()

@@ -7,7 +7,7 @@ inclusion for every receipt and consistency for every pair of checkpoints at onc
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -21,6 +21,8 @@ from receipts.audit.notices import Notices, read_notices
 from receipts.audit.replayed import Replay
 from receipts.audit.rows import Row
 from receipts.log import fsck
+from receipts.statements.notice import Gap
+from receipts.statements.promise import MAX_MERGE_DELAY_S
 from receipts.statements.receipt import FIRST
 from receipts.verify.jury import Jury
 from receipts.verify.pinned import PinnedTrust
@@ -55,7 +57,8 @@ def audit_log(
 
     Raises `Unreadable` when the database cannot be read, or is changed meanwhile; `Undecided` when a
     process that helps was killed. `policies`: digest → text of policy sets; where given, every decision is
-    made again. `jury`: whose cosignatures show that a promise was late; without it, none is judged.
+    made again. `jury`: whose cosignatures show that a promise was late, and the moment; without it, no delay
+    is judged.
     """
     result = Audit(f"Log {log.origin} of {log.domain}", limits=list(LIMITS))
     if log.domain not in held.manifests:
@@ -70,6 +73,7 @@ def audit_log(
     with ExitStack() as stack:
         checked = _authenticated(log, signers_of(log.domain, held), stack, whole=replay is not None)
         _tree(log, held, result)
+        _covered(log, result, jury)
         for each in checked:
             walk.take(each)
             if replay is not None and each.body is not None:
@@ -79,6 +83,7 @@ def audit_log(
     progress(walk.seen, total)
     if walk.seen != total:
         raise Unreadable("log.changed", f"{total} receipts, of which {walk.seen} were read: it was changed")
+    walk.finish(fsck.alone(log.connection))
     result.counts |= walk.counts()
     if replay is not None:
         result.counts |= replay.counts()
@@ -104,6 +109,16 @@ def _tree(log: LogFile, held: PinnedTrust, result: Audit) -> None:
     for text in findings.wrong:
         result.add(Finding(log.domain, "audit.tree", "wrong", text))
     result.counts |= {"leaves": findings.leaves, "checkpoints": findings.checkpoints}
+
+
+def _covered(log: LogFile, result: Audit, jury: Jury | None) -> None:
+    """Each leaf is under a checkpoint by its promise's deadline; without, the log may yet be anything."""
+    if jury is None:
+        return
+    owed = log.uncovered(int((jury.at.timestamp() - MAX_MERGE_DELAY_S) * 1000))
+    if owed:
+        text = f"{owed} leaves stand under no checkpoint, though their merge delay is over"
+        result.add(Finding(log.domain, "audit.no_checkpoint", "missing", text))
 
 
 def signers_of(domain: str, held: PinnedTrust) -> Signers:
@@ -181,6 +196,19 @@ class Walk:
             self._add(row, "audit.sequence_gap", "missing", text)
         else:
             self._add(row, "audit.gap_admitted", "note", f"{text}; {self.domain} admits it: {gap.reason}")
+
+    def finish(self, alone: Sequence[int]) -> None:
+        """Leaves without a receipt: numbers missing between others are named already, the newest are not."""
+        known = sum(self.gaps.values()) + sum(map(self._admitted_behind, self.notices.gaps))
+        if len(alone) > known:
+            more = f"beside the {known} whose numbers are missed" if known else f"leaf {alone[-1]} among them"
+            text = f"{len(alone) - known} leaves stand there without their receipt, {more}"
+            self.result.add(Finding(self.domain, "audit.receipt_gone", "missing", text))
+
+    def _admitted_behind(self, gap: Gap) -> int:
+        """How many numbers after a peer's newest one this gap says were lost."""
+        head = self.heads.get(gap.peer)
+        return max(0, gap.last + 1 - max(gap.first, 0 if head is None else head[0] + 1))
 
     def _add(self, row: Row, code: str, severity: Severity, text: str) -> None:
         self.result.add(Finding(self.domain, code, severity, text, row.receipt_id))

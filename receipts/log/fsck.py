@@ -78,6 +78,8 @@ def check(database: Path, *, keys: Sequence[NoteKey] = ()) -> Findings:
         check_tree(connection, findings, keys)
         _check_receipts(connection, findings)
         _check_notices(connection, findings)
+        for index in alone(connection):
+            findings.note(f"leaf {index} is there, its receipt is not")
         row = connection.execute("SELECT count(*) FROM ahead WHERE settled = 0").fetchone()
         findings.unsettled = row[0]
         return findings
@@ -159,6 +161,16 @@ def _check_cosignatures(connection: sqlite3.Connection, findings: Findings) -> N
     )
     for size, witness in rows:
         findings.note(f"{witness} cosigned {size} leaves, but no checkpoint of that size is here")
+
+
+def alone(connection: sqlite3.Connection) -> list[int]:
+    """Leaves behind which neither a receipt nor a notice stands; what was erased has kept its row."""
+    known = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'notice'").fetchone()
+    listed = "statement UNION ALL SELECT idx FROM notice" if known else "statement"  # none up to version 3
+    rows = connection.execute(
+        f"SELECT idx FROM leaf WHERE idx NOT IN (SELECT idx FROM {listed}) ORDER BY idx"  # noqa: S608  # our own names
+    )
+    return [index for (index,) in rows]
 
 
 def _check_receipts(connection: sqlite3.Connection, findings: Findings) -> None:

@@ -18,8 +18,10 @@ from receipts.audit import many, whole
 from receipts.audit.commands import main
 from receipts.audit.findings import Audit, Finding
 from receipts.audit.tests.conftest import Auditor, codes
+from receipts.commands.log import main as log
 from receipts.tests.world import CLINIC, CLOUD, NOW, Domain, Run, drafts
 from schemas import envelope
+from schemas.primitives import format_time
 
 
 async def test_a_clean_log_holds(auditor: Auditor) -> None:
@@ -63,6 +65,37 @@ async def test_every_touch_shows(auditor: Auditor, sql: str, code: str | None) -
         (gap,) = report["findings"]
         assert gap["text"] == "number 1 to cloud.fr not in the log"
         assert report["counts"]["peers"][CLOUD] == {"receipts": 2, "newest": 2, "gaps": 1}
+
+
+NEWEST = "WHERE idx = (SELECT max(idx) FROM statement)"
+FORGOTTEN = (
+    "UPDATE chain SET seq = seq - 1, digest = (SELECT digest FROM statement WHERE seq = chain.seq - 2)"
+)
+
+
+async def test_the_newest_receipt_cannot_be_taken_away(auditor: Auditor) -> None:
+    """No later number asks for it, and its place in the tree stays: a leaf that nothing stands for."""
+    await auditor.play(Run(), Run(), Run())
+    auditor.change(CLINIC, FORGOTTEN)
+    auditor.change(CLINIC, f"DELETE FROM statement {NEWEST}")
+    code, report = auditor.log()
+    assert (code, codes(report)) == (1, [(CLINIC, "audit.receipt_gone")])
+    assert "leaf 2" in report["findings"][0]["text"]
+    assert log(["fsck", str(auditor.database(CLINIC))]) == 1
+    assert "WRONG        leaf 2 is there, its receipt is not" in auditor.capture.readouterr().out
+
+
+@pytest.mark.parametrize(("newest", "count"), [(2, 1), (0, 3)])
+async def test_what_was_never_signed_for_is_owed(auditor: Auditor, newest: int, count: int) -> None:
+    """Whoever takes the checkpoints away has a log that could still become anything."""
+    await auditor.play(Run(), Run(), Run())
+    auditor.change(CLINIC, "DELETE FROM checkpoint WHERE size > ?", newest)
+    code, report = auditor.log()
+    assert (code, codes(report)) == (1, [(CLINIC, "audit.no_checkpoint")])
+    assert report["total"] == {"wrong": 0, "missing": 1, "note": 0}
+    assert report["findings"][0]["text"].startswith(f"{count} leaves ")
+    started = auditor.run(str(auditor.database(CLINIC)), at=format_time(NOW))
+    assert started[0] == 0, "within the merge delay nothing is owed yet"
 
 
 async def test_a_receipt_by_a_stranger_s_key_shows(auditor: Auditor) -> None:
