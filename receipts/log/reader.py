@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
@@ -28,7 +28,7 @@ from receipts.statements.receipt import MODELS, Receipt
 from receipts.statements.statement import parse_payload, parse_receipt, receipt_kind
 from schemas import envelope
 from schemas.canonical import Json, read_json
-from schemas.errors import Refused
+from schemas.errors import Refused, Unreadable
 
 MAX_CONVICTION_BYTES: Final = 4 * 1024 * 1024  # of documents that go along with a bundle: thousands of them
 MAX_COSIGNED_LOOKED_AT: Final = 64  # checkpoints after a receipt, some minutes, that may gather cosignatures
@@ -221,13 +221,17 @@ class Reader:
             f"SELECT {_COLUMNS} FROM statement WHERE {where} AND envelope != x'' ORDER BY idx",  # noqa: S608  # fixed texts
             (value,),
         )
-        return [Stored(*row) for row in rows]
+        found = [Stored(*row) for row in rows]
+        _check_digests(each.digest for each in found)
+        return found
 
     def _foreign(self, request_id: str) -> list[tuple[bytes, bytes, bytes | None]]:
-        return self.connection.execute(
+        found = self.connection.execute(
             "SELECT digest, envelope, proof FROM foreign_statement WHERE request_id = ? ORDER BY digest",
             (request_id,),
         ).fetchall()
+        _check_digests(digest for digest, _, _ in found)
+        return found
 
     def _proof(self, index: int) -> bytes | None:
         row = (
@@ -238,7 +242,10 @@ class Reader:
         )
         if row is None or index >= row[0]:
             return None
-        salt = self.connection.execute("SELECT salt FROM leaf WHERE idx = ?", (index,)).fetchone()[0]
+        found = self.connection.execute("SELECT salt FROM leaf WHERE idx = ?", (index,)).fetchone()
+        if found is None:
+            raise Unreadable("log.damaged", f"leaf {index} is missing")
+        (salt,) = found
         path = self.tiles.inclusion(index, row[0])
         return proof.write(Proof(index, tuple(path), row[1], salt))
 
@@ -277,6 +284,11 @@ class Reader:
             for digest in sorted(wanted)
         ]
         return dict(row for row in rows if row is not None)
+
+
+def _check_digests(digests: Iterable[bytes]) -> None:
+    if any(len(each) != 32 for each in digests):
+        raise Unreadable("log.damaged", "a receipt's digest is not 32 bytes")
 
 
 def reasons(data: bytes, *, ranking: bool) -> set[str]:

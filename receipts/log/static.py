@@ -15,6 +15,7 @@ from receipts.log.tiles import WIDTH, TileSource, tile_path, tiles_at
 from schemas.errors import Refused, Unreadable
 
 MAX_LEVEL: Final = 63  # tile levels that a path can name (tlog-tiles)
+MAX_ENTRY_BYTES: Final = 65_535  # what the length of an entry can say (tlog-tiles); ours have 66
 _TILE: Final = re.compile(
     r"tile/(?P<level>entries|0|[1-9]\d?)/(?P<number>(x\d{3}/){0,6}\d{3})(\.p/(?P<width>[1-9]\d{0,2}))?"
 )
@@ -61,7 +62,9 @@ def read_path(path: str) -> tuple[int, int, int]:
 
 
 def entry_bundle(records: list[bytes]) -> bytes:
-    """Leaf records, each behind its big-endian u16 length."""
+    """Leaf records, each behind its big-endian u16 length. Raises `Unreadable` for one that is too long."""
+    if any(len(record) > MAX_ENTRY_BYTES for record in records):
+        raise Unreadable("log.damaged", f"a record of more than {MAX_ENTRY_BYTES} bytes")
     return b"".join(len(record).to_bytes(2) + record for record in records)
 
 

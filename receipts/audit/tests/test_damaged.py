@@ -97,6 +97,26 @@ async def test_every_command_says_so(
     assert _exit_code(lambda: COMMANDS[command](played, path)) == 2
 
 
+ODD = {
+    "a receipt without its leaf": ("DELETE FROM leaf", "receipt"),
+    "a digest that is none": ("UPDATE statement SET digest = zeroblob(5000)", "receipt"),
+    "another's that is none": ("UPDATE OR IGNORE foreign_statement SET digest = x'00'", "receipt"),
+    "a record that no entry bundle holds": ("UPDATE leaf SET record = zeroblob(70000)", "tiles"),
+}
+
+
+@pytest.mark.parametrize("how", ODD)
+async def test_rows_that_no_log_has(auditor: Auditor, how: str) -> None:
+    run = Run()
+    await auditor.play(run)
+    sql, command = ODD[how]
+    auditor.change(CLINIC, sql)
+    path, papers = str(auditor.database(CLINIC)), str(auditor.folder / "papers")
+    words = ["export", path, run.request.id, "--papers", papers, "--out", str(auditor.folder / "one.receipt")]
+    tiles = ["tiles", path, str(auditor.folder / "tiles")]
+    assert _exit_code(lambda: receipt(words) if command == "receipt" else log(tiles)) == 2
+
+
 PAGE = 4096  # bytes, as SQLite makes them by default
 
 
