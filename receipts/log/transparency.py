@@ -68,8 +68,8 @@ class TransparencyLog:
     ) -> Self:
         """Become the log's holder and read where it stands.
 
-        Raises `Refused` (`log.held`, `log.contradicts_checkpoint`, `log.leaves_missing`) or
-        `ConfigurationError` (`log.database`, `log.schema`, `log.identity`, `log.keys`).
+        Raises `Refused` (`log.contradicts_checkpoint`, `log.leaves_missing`) or `ConfigurationError`
+        (`log.held`, `log.database`, `log.schema`, `log.identity`, `log.keys`).
         """
         path, loop = Path(database), asyncio.get_running_loop()
         connection, holder, state = await asyncio.to_thread(_open, path, identity, keys, clock)

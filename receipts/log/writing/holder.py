@@ -27,7 +27,7 @@ class Holder:
 
     @classmethod
     def acquire(cls, database: Path, connection: sqlite3.Connection) -> Self:
-        """Become the holder. Raises `Refused` (`log.held`) when another live process is."""
+        """Become the holder. Raises `ConfigurationError` (`log.held`) when another live process is."""
         descriptor = _lock(database.with_name(database.name + "-holder"))
         try:
             connection.execute("BEGIN IMMEDIATE")
@@ -57,5 +57,6 @@ def _lock(path: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(descriptor)
-        raise Refused("log.held", f"another process holds the log: {path}") from None
+        text = f"{path}: another process holds this log; stop it, or open another database"
+        raise ConfigurationError("log.held", text) from None
     return descriptor
