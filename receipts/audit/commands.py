@@ -107,12 +107,15 @@ def _audit(arguments: argparse.Namespace, selection: Selection | None) -> Audit:
         report = _progress(stack)
         if arguments.log:
             log = stack.enter_context(LogFile(arguments.log))
+            log.check_apart(arguments.csv, arguments.html)
             if arguments.sample:
                 asked = Sampling(arguments.sample, arguments.defects)
                 return audit_sample(log, held, trust, asked, at=at, progress=report)
             policies = read_policies(arguments.policies) if arguments.policies else None
             return audit_log(log, held, progress=report, policies=policies, selection=selection, jury=jury)
         first, second = (stack.enter_context(LogFile(path)) for path in arguments.pair)
+        for log in (first, second):
+            log.check_apart(arguments.csv, arguments.html)
         keep = Folder(arguments.proofs).keep if arguments.proofs else None
         return audit_pair(first, second, held, held_papers, at=at, jury=jury, keep=keep, progress=report)
 

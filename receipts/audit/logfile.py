@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from receipts.log.tiles import TileSource
 from receipts.merkle import inclusion_proof
 from receipts.proof import Proof
 from schemas.canonical import sha256
-from schemas.errors import Unreadable
+from schemas.errors import ConfigurationError, Unreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,12 @@ class LogFile:
         self.connection.close()
         if isinstance(error, sqlite3.Error):
             raise Unreadable("log.damaged", f"{self.path}: {error}") from None
+
+    def check_apart(self, *outputs: Path | None) -> None:
+        """Nothing that is read out of the log is written over it. Raises `ConfigurationError`."""
+        for out in outputs:
+            if out is not None and os.path.exists(out) and os.path.samefile(out, self.path):
+                raise ConfigurationError("log.output", f"{out}: this is the log itself; write elsewhere")
 
     @property
     def size(self) -> int:

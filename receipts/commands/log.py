@@ -103,6 +103,7 @@ def _tiles(database: Path, folder: Path) -> int:
 def _export(database: Path, form: str, out: Path | None) -> int:
     """One state of the log, line by line. Raises `ComityError`."""
     with LogFile(database) as log, ExitStack() as stack:
+        log.check_apart(out)
         try:
             file = sys.stdout.buffer if out is None else stack.enter_context(out.open("wb"))
             for line in json_lines(log) if form == "jsonl" else csv_lines(log):

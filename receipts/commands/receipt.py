@@ -113,6 +113,7 @@ def _export(arguments: argparse.Namespace) -> int:
         raise ConfigurationError("take.trust", "this needs --trust FILE: what the auditor holds as true")
     policies = take.read_policies(arguments.policies) if arguments.policies else {}
     with LogFile(arguments.log) as log:
+        log.check_apart(arguments.out)
         held = papers.read(arguments.papers)
         bundle = take.take(log, arguments.name, held, policies, explained=arguments.explained)
         domain, origin = log.domain, log.origin

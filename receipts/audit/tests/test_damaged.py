@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from receipts.audit.commands import main as audit
 from receipts.audit.tests.conftest import Auditor
 from receipts.commands.log import main as log
 from receipts.commands.receipt import main as receipt
 from receipts.log.columns import check_columns
 from receipts.log.store import LogRow
 from receipts.tests.world import CLINIC, Run
-from schemas.errors import Unreadable
+from schemas.errors import ConfigurationError, Unreadable
 
 WRONG = {"BLOB": ("'text'", "7", "1.5"), "INTEGER": ("'text'", "x'00'", "1.5"), "VARCHAR": ("x'00'",)}
 COLUMNS = [
@@ -95,6 +96,34 @@ async def test_every_command_says_so(
     """Exit code 2, by itself or through the front door; never a defect of ours."""
     path = spoil(played, table, column, value)
     assert _exit_code(lambda: COMMANDS[command](played, path)) == 2
+
+
+HELD = ["--trust", "trust.toml", "--papers", "papers"]
+OVER: dict[str, list[str]] = {
+    "export": ["log", "export", "LOG", "--out", "LOG"],
+    "csv": ["audit", "LOG", *HELD, "--csv", "LOG"],
+    "html": ["audit", "LOG", *HELD, "--html", "LOG"],
+    "pair": ["audit", "--pair", "cloud.fr.db", "LOG", *HELD, "--csv", "LOG"],
+    "bundle": ["receipt", "export", "LOG", "ID", "--papers", "papers", "--out", "LOG"],
+}
+
+
+@pytest.mark.parametrize("how", OVER)
+async def test_what_is_read_out_of_a_log_is_not_written_over_it(
+    auditor: Auditor, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also by another name of the same file: a slip at the prompt must not cost a log."""
+    run = Run()
+    await auditor.play(run)
+    path = auditor.database(CLINIC)
+    before, named = path.read_bytes(), {"LOG": str(path), "ID": run.request.id}
+    (auditor.folder / "again.db").symlink_to(path)
+    monkeypatch.chdir(auditor.folder)
+    command, *words = [named.get(word, word) for word in OVER[how][:-1]]
+    commands: dict[str, Callable[[list[str]], int]] = {"log": log, "audit": audit, "receipt": receipt}
+    with pytest.raises(ConfigurationError, match="the log itself"):
+        commands[command]([*words, "again.db"])
+    assert path.read_bytes() == before
 
 
 ODD = {
