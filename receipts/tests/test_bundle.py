@@ -64,7 +64,8 @@ def test_parts_are_named_by_what_they_are() -> None:
 
 BAD_PATHS = [
     "../charter.dsse.json", "/etc/passwd", "envelopes/../../x", "C:\\x", "envelopes\\x", "envelopes//x",
-    "./charter.dsse.json", "Envelopes/x", "envelopes/x/", "a/b/c/d/e", "envelopes/..", "\u202e/x", "",
+    "./charter.dsse.json", "Envelopes/x", "envelopes/x/", "a/b/c/d/e", "envelopes/..", "envelopes/a..b",
+    "\u202e/x", "",
 ]  # fmt: skip
 
 

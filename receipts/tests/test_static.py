@@ -77,6 +77,13 @@ def test_a_long_path() -> None:
     assert static.read_path("tile/entries/000") == (-1, 0, WIDTH)
 
 
+@pytest.mark.parametrize(
+    "data", [b"\0", b"\0\1", b"\0\2x", b"\0\1xy", static.entry_bundle([b"x"] * (WIDTH + 1))]
+)
+def test_entry_bundles_that_are_none(data: bytes) -> None:
+    assert code_of(lambda: static.read_entry_bundle(data)) == "static.entries"
+
+
 @given(st.lists(st.binary(max_size=80), max_size=5), st.binary(max_size=40))
 def test_entry_bundles(records: list[bytes], noise: bytes) -> None:
     assert static.read_entry_bundle(static.entry_bundle(records)) == records

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from receipts import merkle, note, witness
 from receipts.checkpoint import Checkpoint
+from receipts.cosignature import SUBTREE
 from receipts.note import Note, NoteSigner, Signature
 from receipts.tests.conftest import code_of, vectors
 from receipts.witness import Answer, Cosigner, CosignerKey
@@ -119,6 +121,37 @@ def test_cosignatures_at_their_limits() -> None:
         assert code_of(lambda changed=changed: SIGNER.key.verify(changed, text)) == code  # type: ignore[misc]
     other = CosignerKey.of("someone/else", SIGNER.key.raw)
     assert code_of(lambda: other.verify(good, text)) == "witness.other_key"
+
+
+def test_what_a_cosignature_would_not_cover_is_not_cosigned_with_it() -> None:
+    """Of two keys, the one that signs the whole text answers for a checkpoint with extension lines."""
+    strong = Cosigner.of(SIGNER.key.name, bytes(31) + b"\1", SUBTREE)
+    extended = replace(tree(5), extensions=("epoch 7",))
+    for stated, wanted in ((tree(5), [SIGNER.key, strong.key]), (extended, [SIGNER.key])):
+        answer = witness.judge(
+            body(0, stated, []), logs={ORIGIN: [LOG.key]}, last={}, signer=SIGNER, time=TIME, also=[strong]
+        )
+        lines = note.read_signatures(answer.body.decode())
+        assert [line.key_id for line in lines] == [key.key_id for key in wanted]
+
+
+@pytest.mark.parametrize(
+    ("vkey", "code"),
+    [
+        (SIGNER.key.vkey.replace("clinic", "klinik"), "note.key_id"),
+        (note.format_vkey("w", note.key_id("w", 4, bytes(32)), 4, bytes(32)), "note.weak_key"),
+        (
+            note.format_vkey("w", note.key_id("w", 4, b"\1" + bytes(31)), 4, b"\1" + bytes(31)),
+            "note.weak_key",
+        ),
+        (note.format_vkey("w", note.key_id("w", 6, bytes(32)), 6, bytes(32)), "note.key_length"),
+        ("w+00000000+BA==", "note.key_length"),
+        ("w+0000000+BA==", "note.vkey"),
+    ],
+)
+def test_witness_keys_that_are_not_registered(vkey: str, code: str) -> None:
+    """Under a key of small order, every tree would be cosigned by everybody."""
+    assert code_of(lambda: CosignerKey.read(vkey)) == code
 
 
 def test_a_cosigner_key_is_not_a_note_key() -> None:

@@ -77,6 +77,8 @@ def test_two_witnesses_of_one_group_have_one_voice(names: tuple[str, ...], met: 
         ("# a policy", "nonsense here"),
         ("# a policy", f"log {LOG.key.vkey}"),
         ("# a policy", "\r"),
+        ("# a policy", "# a policy\x7f"),
+        ("# a policy", "# a policy\r"),
     ],
 )
 def test_a_policy_that_breaks_a_rule_is_refused(old: str, new: str) -> None:
