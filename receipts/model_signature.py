@@ -16,8 +16,10 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from receipts.sigstore_forms import BUNDLE_TYPE
 from schemas import envelope
 from schemas.canonical import Json, read_json, sha256, write_json
+from schemas.envelope import Envelope
 from schemas.errors import Refused, Unreadable
 from schemas.keys import VerifyKey
 
@@ -25,7 +27,6 @@ MAX_SIGNATURE_BYTES: Final = 4 * 1024 * 1024  # some ten thousand files of a mod
 MAX_FILES: Final = 16_384
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 PREDICATE: Final = "https://model_signing/signature/v1.0"
-MEDIA_TYPE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
 
 Material: TypeAlias = Literal["publicKey", "x509CertificateChain", "certificate"]
 _MATERIALS: Final[dict[Material, str]] = {
@@ -62,11 +63,19 @@ def verify_model(data: bytes, keys: Iterable[VerifyKey]) -> SignedModel:
     Raises `Unreadable`, or `Refused` with what `envelope.verify` raises, `model.predicate` or `model.root`.
     """
     _, inner = material(data, "publicKey")
+    verified = envelope.verify_parsed(read_signed(inner), keys)
+    return signed_model(data, verified.payload, verified.signer)
+
+
+def read_signed(inner: bytes) -> Envelope:
+    """One signature over an in-toto statement, not yet verified.
+
+    Raises `Unreadable`, or `Refused` with `envelope.payload_type`.
+    """
     signed = envelope.read(inner, limit=MAX_SIGNATURE_BYTES)
     if signed.payload_type != envelope.STATEMENT or len(signed.signatures) != 1:
         raise Refused("envelope.payload_type", "one signature over an in-toto statement expected")
-    verified = envelope.verify_parsed(signed, keys)
-    return signed_model(data, verified.payload, verified.signer)
+    return signed
 
 
 def signed_model(data: bytes, payload: bytes, signer: str) -> SignedModel:
@@ -102,8 +111,8 @@ def material(data: bytes, kind: Material) -> tuple[Json, bytes]:
                 brought[kind], dict
             ):
                 raise Unreadable("model.bundle", f"not a model signature by {_MATERIALS[kind]}")
-            if media != MEDIA_TYPE:
-                raise Unreadable("model.media_type", f"{MEDIA_TYPE} expected")
+            if media != BUNDLE_TYPE:
+                raise Unreadable("model.media_type", f"{BUNDLE_TYPE} expected")
             return brought[kind], write_json(inner)
     raise Unreadable("model.bundle", "not a model signature")
 

@@ -18,15 +18,12 @@ from receipts.checkpoint import Checkpoint
 from receipts.export.authority import Authority
 from receipts.export.timestamp import respond
 from receipts.note import NoteSigner, key_id
+from receipts.sigstore_forms import BUNDLE_TYPE, ROOT_TYPE, trust_configuration
 from schemas import envelope
 from schemas.canonical import Json, sha256, write_json
 from schemas.keys import VerifyKey
 from schemas.primitives import format_time
 
-BUNDLE_TYPE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
-TRUST_TYPE: Final = "application/vnd.dev.sigstore.clienttrustconfig.v0.1+json"
-ROOT_TYPE: Final = "application/vnd.dev.sigstore.trustedroot+json;version=0.1"
-SIGNING_TYPE: Final = "application/vnd.dev.sigstore.signingconfig.v0.2+json"
 _ED25519: Final = 0x01
 
 
@@ -144,7 +141,7 @@ def trust_config(authority: Authority) -> dict[str, Json]:
             }
         ],
     }
-    return {"mediaType": TRUST_TYPE, "trustedRoot": trusted, "signingConfig": {"mediaType": SIGNING_TYPE}}
+    return trust_configuration(trusted)
 
 
 def _log(name: str, key: bytes, details: str, identifier: bytes, valid: dict[str, Json]) -> dict[str, Json]:

@@ -23,7 +23,7 @@ from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from attestation.pki.x509 import read_certificate
-from receipts.model_signature import MAX_SIGNATURE_BYTES, SignedModel, material, signed_model
+from receipts.model_signature import SignedModel, material, read_signed, signed_model
 from schemas import envelope
 from schemas.canonical import Json, sha256
 from schemas.errors import Refused, Unreadable
@@ -85,9 +85,7 @@ def verify_certified(data: bytes, demanded: Certified) -> SignedModel:
     path = _path(signer, others, demanded)
     _may_sign(signer, path[1:])
     _named(signer, demanded.name)
-    signed = envelope.read(inner, limit=MAX_SIGNATURE_BYTES)
-    if signed.payload_type != envelope.STATEMENT or len(signed.signatures) != 1:
-        raise Refused("envelope.payload_type", "one signature over an in-toto statement expected")
+    signed = read_signed(inner)
     payload = _verified(signer, signed.signatures[0][1], signed.payload)
     subject, root = signer.subject.rfc4514_string(), sha256(path[-1].public_bytes(Encoding.DER))
     return signed_model(data, payload, f"certificate {subject:.200} under root {root.hex()}")

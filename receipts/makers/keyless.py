@@ -11,15 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from receipts.model_signature import MAX_SIGNATURE_BYTES, SignedModel, material, signed_model
-from schemas import envelope
-from schemas.canonical import Json, read_json, write_json
+from receipts.model_signature import SignedModel, material, read_signed, signed_model
+from receipts.sigstore_forms import ROOT_TYPE, TRUST_TYPE, trust_configuration
+from schemas.canonical import read_json, write_json
 from schemas.errors import Refused, Unreadable
 
 MAX_ROOT_BYTES: Final = 1024 * 1024  # the public instance's root is about 10 KiB
-ROOT_TYPE: Final = "application/vnd.dev.sigstore.trustedroot+json;version=0.1"
-CONFIG_TYPE: Final = "application/vnd.dev.sigstore.clienttrustconfig.v0.1+json"
-SIGNING_TYPE: Final = "application/vnd.dev.sigstore.signingconfig.v0.2+json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +36,10 @@ def read_root(data: bytes) -> bytes:
     document = read_json(data, limit=MAX_ROOT_BYTES)
     kind = document.get("mediaType") if isinstance(document, dict) else None
     if kind == ROOT_TYPE:
-        signing: Json = {"mediaType": SIGNING_TYPE}  # the library wants one; nothing here signs
-        return write_json({"mediaType": CONFIG_TYPE, "trustedRoot": document, "signingConfig": signing})
-    if kind == CONFIG_TYPE:
+        return write_json(trust_configuration(document))
+    if kind == TRUST_TYPE:
         return write_json(document)
-    raise Unreadable("model.sigstore_root", f"{ROOT_TYPE} or {CONFIG_TYPE} expected")
+    raise Unreadable("model.sigstore_root", f"{ROOT_TYPE} or {TRUST_TYPE} expected")
 
 
 def verify_keyless(data: bytes, demanded: Keyless) -> SignedModel:
@@ -53,9 +49,7 @@ def verify_keyless(data: bytes, demanded: Keyless) -> SignedModel:
     raises.
     """
     _, inner = material(data, "certificate")
-    signed = envelope.read(inner, limit=MAX_SIGNATURE_BYTES)
-    if signed.payload_type != envelope.STATEMENT or len(signed.signatures) != 1:
-        raise Refused("envelope.payload_type", "one signature over an in-toto statement expected")
+    signed = read_signed(inner)
     if _by_the_library(data, demanded) != (signed.payload_type, signed.payload):
         raise Refused("model.sigstore", "what was verified is not what was read")
     return signed_model(data, signed.payload, f"{demanded.identity} of {demanded.issuer}")
