@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from schemas.errors import ConfigurationError
+from schemas.lock import lock
 
 LOCK: Final = "agent.lock"
 
@@ -21,17 +22,17 @@ def alone(state: Path) -> Iterator[None]:
     """
     try:
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = (state / LOCK).open("ab")
+        descriptor = lock(state / LOCK)
+    except BlockingIOError:
+        raise ConfigurationError(
+            "agent.state",
+            f"{state}: another agent runs with this state; stop it, or write another folder",
+        ) from None
     except OSError as error:
         raise ConfigurationError(
             "agent.state", f"{state}: {error.strerror}; write state = a folder"
         ) from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigurationError(
-                "agent.state",
-                f"{state}: another agent runs with this state; stop it, or write another folder",
-            ) from None
+    try:
         yield
+    finally:
+        os.close(descriptor)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from schemas.errors import ConfigurationError
+from schemas.lock import lock
 
 MARK: Final = ".comity-demo"
 """A file that says: the folder beside it was made by the demo and may be removed by it. Also its lock."""
@@ -28,11 +28,9 @@ def fresh_folder(path: Path) -> Iterator[Path]:
     if path.exists() and not mark.exists():
         raise ConfigurationError("demo.folder", f"{path} was not made by the demo; choose another --run")
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(mark, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
+        descriptor = lock(mark)
+    except BlockingIOError:
         raise ConfigurationError("demo.running", f"another round runs in {path}; stop it first") from None
     try:
         if path.exists():

@@ -199,23 +199,19 @@ def load_trust(path: Path) -> TrustFile:
 
 def _configuration(path: Path) -> bytes:
     """A trust file, or one that it names. Raises `ConfigurationError`."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_NAMED_BYTES + 1)
-    except OSError as error:
-        raise ConfigurationError("trust_file.file", f"{path}: {error.strerror}") from None
+    data = _read(path, MAX_NAMED_BYTES, "trust_file.file")
     if len(data) > MAX_NAMED_BYTES:
         raise ConfigurationError("trust_file.file", f"{path}: more than {MAX_NAMED_BYTES} bytes")
     return data
 
 
-def _read(path: Path, limit: int) -> bytes:
+def _read(path: Path, limit: int, code: str = "bundle.file") -> bytes:
     """At most one byte more than the limit, so that the parser can say that it is too long."""
     try:
         with path.open("rb") as file:
             return file.read(limit + 1)
     except OSError as error:
-        raise ConfigurationError("bundle.file", f"{path}: {error.strerror}") from None
+        raise ConfigurationError(code, f"{path}: {error.strerror}") from None
 
 
 def _print(text: str) -> None:

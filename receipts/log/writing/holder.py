@@ -7,7 +7,6 @@ gone must not write again, whatever it believes.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import sqlite3
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from schemas.errors import ConfigurationError, Refused
+from schemas.lock import lock
 
 
 @dataclass(slots=True)
@@ -50,13 +50,9 @@ class Holder:
 
 def _lock(path: Path) -> int:
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise ConfigurationError("log.database", f"{path}: {error.strerror}") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
+        return lock(path)
+    except BlockingIOError:
         text = f"{path}: another process holds this log; stop it, or open another database"
         raise ConfigurationError("log.held", text) from None
-    return descriptor
+    except OSError as error:
+        raise ConfigurationError("log.database", f"{path}: {error.strerror}") from None
