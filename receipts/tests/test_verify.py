@@ -22,6 +22,7 @@ from receipts.statements.fields import Commitment, Layer, Link, Times
 from receipts.statements.receipt import Considered, Executor
 from receipts.tests.conftest import code_of
 from receipts.tests.world import (
+    CLINIC,
     CLOUD,
     NOW,
     Domain,
@@ -373,13 +374,46 @@ async def test_a_disagreement_shows(
 
 
 async def acknowledge(run: Run, clinic: Any, cloud: Any, **changes: Any) -> None:
+    await clinic.issue([Draft(acknowledgement(request=run.request, links=both(run), **changes))])
+
+
+def both(run: Run) -> list[Link]:
     assert run.placed is not None
     assert run.executed is not None
-    links = [
+    return [
         Link(rel="placement", digest=run.placed.digest.hex()),
         Link(rel="execution", digest=run.executed.digest.hex()),
     ]
-    await clinic.issue([Draft(acknowledgement(request=run.request, links=links, **changes))])
+
+
+async def applaud_oneself(run: Run, clinic: Any, cloud: Any) -> None:
+    """The executing domain acknowledges its own Execution, and hands that over."""
+    (issued,) = await cloud.issue([Draft(acknowledgement(CLINIC, request=run.request, links=both(run)))])
+    await cloud.checkpoint()
+    proofs = {issued.digest: await cloud.proof(issued.receipt_id)}
+    await clinic.keep(Keep(run.request.id, envelopes=[issued.envelope], proofs=proofs))
+
+
+async def test_nobody_acknowledges_its_own_run(federation: Federation, tmp_path: Path) -> None:
+    report = federation.verify(await play(federation, tmp_path, more=applaud_oneself))
+    assert verdict(report, "execution", "usage") == ("asserted-by(cloud.fr)", None)
+    for kind in ("placement", "execution"):
+        assert verdict(report, kind, "ack-link") == ("not-checked", None)
+    for claim in ("placement-link", "execution-link", "ack-link"):
+        assert verdict(report, "acknowledgement", claim) == ("failed", "verify.link_requester")
+    assert report.exit_code == 1
+
+
+@pytest.mark.parametrize("outputs", [(34, 1), (1, 34)])
+async def test_counters_are_agreed_when_no_acknowledgement_says_others(
+    federation: Federation, tmp_path: Path, outputs: tuple[int, int]
+) -> None:
+    async def twice(run: Run, clinic: Any, cloud: Any) -> None:
+        for number in outputs:
+            await acknowledge(run, clinic, cloud, usage_agreed=usage(output_tokens=number))
+
+    report = federation.verify(await play(federation, tmp_path, more=twice))
+    assert verdict(report, "execution", "usage") == ("failed", "verify.usage")
 
 
 async def test_two_receipts_with_one_number_convict(federation: Federation, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from receipts.statements.node import NodeStatement, parse_node_statement, verify_node_statement
@@ -85,6 +86,10 @@ def check_pair(body: Receipt, other: Receipt, model: type[Receipt]) -> Receipt:
             raise Refused("verify.link_peer", f"executed for {body.peer}, placed by {other.issuer}")
         if body.policy.input_commitment != other.policy.input_commitment:
             raise Refused("verify.link_policy", "decided over other policy tags than it was placed with")
+    if isinstance(body, AcknowledgementReceipt):
+        asked = other.issuer if isinstance(other, PlacementReceipt) else other.peer
+        if body.issuer != asked:
+            raise Refused("verify.link_requester", f"{asked} asked for this run, not {body.issuer}")
     return other
 
 
@@ -105,11 +110,25 @@ def _answered(receipt: Authentic, context: Context) -> Claim:
 
 
 def _acknowledged(receipt: Authentic, context: Context) -> Claim:
-    for other in context.receipts:
-        named = {link.digest for link in other.body.links}
-        if isinstance(other.body, AcknowledgementReceipt) and receipt.digest.hex() in named:
-            return proved("ack-link", other, f"acknowledged by {other.body.issuer}: {other.body.status}")
+    for body in acknowledgements(receipt, context):
+        return proved("ack-link", body, f"acknowledged by {body.issuer}: {body.status}")
     return inapplicable("ack-link", "no acknowledgement in the bundle")
+
+
+def acknowledgements(receipt: Authentic, context: Context) -> list[AcknowledgementReceipt]:
+    """What the domain that asked for a run said of it; what others say there is a failure of their own."""
+    rel = "placement" if isinstance(receipt.body, PlacementReceipt) else "execution"
+    wanted = (rel, receipt.digest.hex())
+    found: list[AcknowledgementReceipt] = []
+    for other in context.receipts:
+        body = other.body
+        if isinstance(body, AcknowledgementReceipt) and wanted in {
+            (each.rel, each.digest) for each in body.links
+        }:
+            with suppress(Refused):
+                check_pair(body, receipt.body, type(receipt.body))
+                found.append(body)
+    return found
 
 
 def _ack_link(body: AcknowledgementReceipt, placement: Claim, execution: Claim, context: Context) -> Claim:

@@ -9,7 +9,7 @@ from receipts.statements.receipt import AcknowledgementReceipt, ExecutionReceipt
 from receipts.verify.attested import Appraised
 from receipts.verify.authentic import Authentic
 from receipts.verify.claim import Claim, asserted, failed, inapplicable, not_checked, proved
-from receipts.verify.links import Context
+from receipts.verify.links import Context, acknowledgements
 from schemas.errors import Refused
 
 
@@ -62,16 +62,12 @@ def _usage(receipt: Authentic, context: Context) -> Claim:
     if not isinstance(body, ExecutionReceipt):
         return inapplicable("usage", "only an Execution counts")
     counted = f"{body.usage.input_tokens} + {body.usage.output_tokens} tokens"
-    for other in context.receipts:
-        links = {link.digest for link in other.body.links if link.rel == "execution"}
-        if isinstance(other.body, AcknowledgementReceipt) and receipt.digest.hex() in links:
-            if other.body.usage_agreed is None:
-                break
-            if other.body.usage_agreed != body.usage:
-                return failed(
-                    "usage", Refused("verify.usage", f"{other.body.issuer} agreed to other counters")
-                )
-            return proved("usage", other, f"{counted}, agreed by {other.body.issuer}")
+    agreed = [each for each in acknowledgements(receipt, context) if each.usage_agreed is not None]
+    for each in agreed:
+        if each.usage_agreed != body.usage:
+            return failed("usage", Refused("verify.usage", f"{each.issuer} agreed to other counters"))
+    if agreed:
+        return proved("usage", agreed, f"{counted}, agreed by {agreed[0].issuer}")
     return asserted("usage", body.issuer, counted)
 
 
