@@ -100,13 +100,14 @@ class Agent:
         self._saving = asyncio.Lock()
 
     async def run(self) -> None:
-        """Serve until drained. Raises `Undecided` when the bus cannot be served."""
+        """Serve until drained. Raises as `Bus.over`, or `Undecided` when the bus cannot be served."""
         tasks: set[asyncio.Task[object]] = set()
         try:
             await self._save()
             await self._open()
             self.bus.on_reconnect(self._greet)
-            for work in (self.admission.run(), self.advertiser.run(), self._stopping.wait()):
+            ends = (self._stopping.wait(), self.bus.over())
+            for work in (self.admission.run(), self.advertiser.run(), *ends):
                 tasks.add(asyncio.create_task(work))
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:

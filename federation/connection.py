@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import nats.errors
 from nats.aio.client import Client
@@ -32,6 +33,8 @@ FLUSH_S = 5  # s for the server to confirm what was sent
 MAX_REFUSALS = 8  # of our login, one after the other, before it counts as withdrawn
 PENDING_MESSAGES = 4096  # per subscription, before the client drops the newest
 PENDING_BYTES = 16 * 1024 * 1024  # per subscription
+ENDED_EVERY_S = 1.0  # s between looks at a client that can end without calling us
+MAX_REASON_CHARACTERS = 200  # of the server's words in an error
 MAX_PENDING_REQUESTS = 1024  # with a subscription each, inside the account's limit
 MAX_MESSAGE_BYTES = 224 * 1024  # payload; the server's limit of 256 KiB also covers headers
 LOG_EVERY_S = 5.0  # s between two log lines about the same kind of client error
@@ -52,7 +55,7 @@ class Bus:
         """Client errors by kind; `SlowConsumerError` means that messages were dropped here."""
         self.reconnects = 0
         self.closed = asyncio.Event()
-        """Set when the connection has ended for good: by `close`, or because the login was withdrawn."""
+        """Set when the connection has ended for good: by `close`, or by the server (`over` says why)."""
         self.closing = False
         self.servings: list[Serving] = []
         self.streams: Counter[str] = Counter()
@@ -109,6 +112,22 @@ class Bus:
     @property
     def connected(self) -> bool:
         return self._client.is_connected
+
+    async def over(self) -> NoReturn:
+        """Wait until the connection has ended for good; a program has nothing to go on with then.
+
+        The client comes back from every outage, and from no error that the server states. Raises
+        `Refused` (`bus.login`) when the login was withdrawn, or `Undecided` (`bus.ended`) with the reason.
+        """
+        while not (self.closed.is_set() or self._client.is_closed):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.closed.wait(), ENDED_EVERY_S)
+        self.closed.set()
+        reason = self._client.last_error
+        if self._refusals >= MAX_REFUSALS or isinstance(reason, nats.errors.AuthorizationError):
+            raise Refused("bus.login", f"{self.settings.url}: the login {self.settings.name} was withdrawn")
+        said = re.sub(r"[^\x20-\x7e]", "?", str(reason or "it was closed"))[:MAX_REASON_CHARACTERS]
+        raise Undecided("bus.ended", f"{self.settings.url}: the connection has ended for good: {said}")
 
     def on_reconnect(self, callback: Callback) -> None:
         """Call this, in order of registration, after every reconnection: for example a new snapshot."""

@@ -119,20 +119,32 @@ async def _serve(config: BrokerConfig) -> int:
     async with running(config) as broker:
         leave_alone_what_stands()
         log.info("broker serves", extra={"domain": config.domain, "port": broker.server.port})
-        failed = asyncio.ensure_future(broker.parts.log.failed())
-        stopped = asyncio.ensure_future(stop.wait())
-        await asyncio.wait({failed, stopped, broker.following}, return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
-        if broker.following.done():
-            log.error(
-                "a witness has seen more of the log than is here", exc_info=broker.following.exception()
-            )
-            failed.cancel()
-            return EXIT_LOG_LOST
-        if failed.done():
-            log.error("the log cannot be written any more", extra={"code": failed.result().code})
-            return EXIT_LOG_LOST
-        failed.cancel()
+        return await until_the_end(broker, stop)
+
+
+async def until_the_end(broker: Running, stop: asyncio.Event) -> int:
+    """Wait until we are told to stop, or cannot go on; then the exit code.
+
+    Raises `Refused` (`bus.login`) or `Undecided` (`bus.ended`) when the bus is gone for good: whoever
+    started us starts us again, and nobody takes a program for a border that hears nothing any more.
+    """
+    failed = asyncio.ensure_future(broker.parts.log.failed())
+    gone = asyncio.ensure_future(broker.parts.bus.over())
+    stopped = asyncio.ensure_future(stop.wait())
+    try:
+        ends = {failed, gone, stopped, broker.following}
+        done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for each in (failed, gone, stopped):
+            each.cancel()
+    if broker.following in done:
+        log.error("a witness has seen more of the log than is here", exc_info=broker.following.exception())
+        return EXIT_LOG_LOST
+    if failed in done:
+        log.error("the log cannot be written any more", extra={"code": failed.result().code})
+        return EXIT_LOG_LOST
+    if gone in done:
+        gone.result()
     return 0
 
 

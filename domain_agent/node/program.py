@@ -82,7 +82,7 @@ class Node:
         return cls(config, bus, engine, collect, devices)
 
     async def run(self) -> None:
-        """Serve until drained. Raises `Undecided` (`engine.died`) when the engine ended by itself."""
+        """Serve until drained. Raises as `Bus.over`, or `Undecided` (`engine.died`) when the engine ended."""
         prefix = f"node.{self.config.node_id}.in"
         try:
             await self.bus.serve(f"{prefix}.quote", self._quote, limits=QUOTE_LIMITS, concurrency=1)
@@ -107,7 +107,8 @@ class Node:
     async def _serve(self) -> None:
         died: asyncio.Task[object] = asyncio.create_task(self.engine.ended())
         stopping: asyncio.Task[object] = asyncio.create_task(self._stopping.wait())
-        tasks = {died, stopping, *map(asyncio.create_task, (self._hello(), self._report()))}
+        rest = (self.bus.over(), self._hello(), self._report())
+        tasks = {died, stopping, *map(asyncio.create_task, rest)}
         try:
             running = set(tasks)
             while not died.done() and not stopping.done():

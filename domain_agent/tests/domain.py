@@ -97,11 +97,11 @@ class Domain:
         )
         return str(path)
 
-    async def agent(self, *, digest: str = "", epoch_s: int = 60, k_min: int = 1) -> Agent:
-        """Our agent as a program, until the end of the test."""
+    async def agent(self, *, digest: str = "", epoch_s: int = 60, k_min: int = 1, fails: str = "") -> Agent:
+        """Our agent as a program, until the end of the test. fails: the code it should end with."""
         config = agent_config.load(Path(self.agent_file(digest=digest, epoch_s=epoch_s, k_min=k_min)))
         agent = Agent(config, await Bus.connect(config.membership.bus))
-        self._run(agent.run(), agent.drain)
+        self._run(agent.run(), agent.drain, fails)
         self.running = agent
         return agent
 

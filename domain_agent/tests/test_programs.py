@@ -230,3 +230,15 @@ async def test_telemetry_comes_each_second(founded: Founded, tmp_path: Path) -> 
         assert (first.slots, first.health) == (3, "HEALTHY")
         assert first.models[0].decode_tps == 50
         await until(lambda: record.state is not first)
+
+
+async def test_a_program_that_the_bus_will_not_have_back_ends(founded: Founded, tmp_path: Path) -> None:
+    """Otherwise an agent that hears nobody, and a node that nobody hears, look alive for ever."""
+    async with ScriptedEngine() as engine, domain(founded, tmp_path) as clinic:
+        agent = await clinic.agent(fails="bus.ended")
+        node = await clinic.scripted(engine, fails="bus.ended")
+        await clinic.admitted("n1")
+        for bus in (agent.bus, node.bus):
+            bus._client._max_payload = 1 << 20  # a client that does not check: the server shuts it out
+            await bus._client.publish("agent.status", bytes(300 * 1024))
+            await asyncio.wait_for(bus.closed.wait(), ANSWER_S)

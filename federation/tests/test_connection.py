@@ -259,6 +259,45 @@ async def test_close_lets_what_runs_end(world: World) -> None:
         await answerer.publish("peer.clinic_de.call", b"")
 
 
+async def test_a_login_that_is_withdrawn_ends_the_connection_and_says_so(world: World) -> None:
+    gone, kept = await world.bus("clinic.de", "broker"), await world.bus("clinic.de", "agent")
+    over = asyncio.create_task(gone.over())
+    await withdraw(world, "broker")
+    with pytest.raises(Refused, match=r"bus\.login: .* was withdrawn"):
+        await asyncio.wait_for(over, 10)
+    assert kept.connected
+
+
+async def test_a_login_that_is_withdrawn_during_an_outage_ends_the_connection_too(world: World) -> None:
+    gone = await world.bus("clinic.de", "broker")
+    over = asyncio.create_task(gone.over())
+    await world.server.kill()
+    await withdraw(world, "broker")
+    await world.server.start()
+    with pytest.raises(Refused, match=r"bus\.login: .* was withdrawn"):
+        await asyncio.wait_for(over, 20)
+
+
+async def test_what_else_the_server_ends_for_good_is_said_in_its_words(world: World) -> None:
+    bus = await world.bus("clinic.de")
+    over = asyncio.create_task(bus.over())
+    bus._client._max_payload = 1 << 20  # a client that does not check: the server ends the connection
+    await bus._client.publish("peer.cloud_fr.call", bytes(300 * 1024))
+    with pytest.raises(Undecided, match=r"bus\.ended: .*[Mm]aximum [Pp]ayload"):
+        await asyncio.wait_for(over, 10)
+
+
+async def withdraw(world: World, user: str) -> None:
+    """Take a login of clinic.de out of the server's configuration; a server that runs takes it over."""
+    public = world.plan.domains[0].user(user).public
+    lines = world.folder.config.read_text().splitlines(keepends=True)
+    start = next(number for number, line in enumerate(lines) if public in line)
+    assert f"# {user}" in lines[start + 3]
+    world.folder.config.write_text("".join(lines[:start] + lines[start + 4 :]))
+    if world.server.pid:
+        await world.server.reload()
+
+
 def test_users_have_their_own_inboxes() -> None:
     assert make_user("node.n1", "node").inbox_prefix == "_INBOX.node.n1"
 

@@ -6,12 +6,16 @@ import asyncio
 import time
 from typing import Any
 
+import pytest
+
+from broker.starting.program import until_the_end
 from federation_tests.conftest import MakeWorld
 from federation_tests.engine import asked_for, hold_after
 from federation_tests.plan import CLINIC, CLOUD, HYPER, Changes
 from federation_tests.receipts import fetch, verify
 from federation_tests.sse import Streamed, lines, read, request
 from federation_tests.world import until
+from schemas.errors import Undecided
 
 BACK_S = 3.0  # seconds after the port is back within which requests work again (issue 2)
 HOME = {"data_class": "special-category"}
@@ -106,3 +110,23 @@ async def test_a_drain_that_runs_out_of_time_ends_in_type(make_world: MakeWorld)
     assert stream.failed
     assert (stream.text, stream.code) == ("one ", "broker.drained")
     await asyncio.wait_for(engine.left.wait(), 5)  # and the engine was told to stop
+
+
+async def test_a_broker_that_the_bus_will_not_have_back_ends(make_world: MakeWorld) -> None:
+    """Otherwise it would answer 503 for ever, and whoever watches over it would see a process that lives."""
+    world = await make_world(Changes(domains=(CLINIC,), nodes={CLINIC: ()}))
+    broker = world.domains[CLINIC].broker
+    serving = asyncio.create_task(until_the_end(broker, asyncio.Event()))
+    client = broker.parts.bus._client
+    client._max_payload = 1 << 20  # a client that does not check: the server shuts it out
+    await client.publish("agent.status", bytes(300 * 1024))
+    with pytest.raises(Undecided, match=r"bus\.ended"):
+        await asyncio.wait_for(serving, 20)
+
+
+async def test_a_broker_that_is_told_to_stop_ends_well(make_world: MakeWorld) -> None:
+    world = await make_world(Changes(domains=(CLINIC,), nodes={CLINIC: ()}))
+    stop = asyncio.Event()
+    serving = asyncio.create_task(until_the_end(world.domains[CLINIC].broker, stop))
+    stop.set()
+    assert await asyncio.wait_for(serving, 20) == 0
