@@ -208,12 +208,9 @@ class Service:
         self.appraisals.revoke(sender, revoked.nodes, revoked.reason_class)
 
     def _apply(self, sender: str, payload: bytes) -> None:
-        before = self.directory.get(sender, datetime.now(UTC))
         listing = self.directory.apply(sender, payload, datetime.now(UTC))
-        if listing is None or before is None:
-            return
-        if listing.summary.trust_epoch != before.summary.trust_epoch:
-            self.appraisals.distrust(sender)
+        if listing is not None:
+            self.appraisals.note_epoch(sender, listing.summary.trust_epoch)
 
     def _own_advert(self) -> bytes:
         if self.advert is None:

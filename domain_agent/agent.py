@@ -259,12 +259,12 @@ class Agent:
             raise Undecided(error.code, error.text) from None
         return unpack(answer)
 
-    def _lost(self, thumbprint: str, reason_class: ReasonClass, reason: str) -> None:
+    def _lost(self, thumbprints: tuple[str, ...], reason_class: ReasonClass, reason: str) -> None:
         """Something that peers may rely on is over: a new trust epoch, and the border drops it now."""
         self.revocations.bump()
         revoked = NodeRevoked(
             trust_epoch=self.revocations.trust_epoch,
-            nodes=[thumbprint],
+            nodes=list(thumbprints),
             reason_class=reason_class,
             reason=reason,
         )

@@ -71,6 +71,8 @@ class Appraisals:
     """By domain, then by the node key's thumbprint."""
     _shut: set[str] = field(default_factory=set)
     """Domains that revoked more than we can remember: none of their nodes is trusted any more."""
+    _epochs: dict[str, int] = field(default_factory=dict)
+    """By domain, its own trust epoch as its newest advert stated it, however long ago."""
     _running: dict[tuple[str, str], asyncio.Task[NodeAppraisal]] = field(default_factory=dict)
     _supplied: dict[str, Supply] = field(default_factory=dict)
     """Evidence digest → the bundle without which it was undecided, whether it helped or not."""
@@ -167,7 +169,9 @@ class Appraisals:
         self.trust_epoch += 1
         if domain not in self._shut:
             revoked = self._revoked.setdefault(domain, {})
-            revoked.update(dict.fromkeys(thumbprints, reason))
+            for each in thumbprints:
+                if revoked.get(each) != "compromise":  # which an earlier word that comes late does not undo
+                    revoked[each] = reason
             if len(revoked) > MAX_REVOKED:
                 self._shut.add(domain)
                 del self._revoked[domain]
@@ -177,7 +181,14 @@ class Appraisals:
             if held.evidence.domain != domain or held.sign_key.thumbprint not in thumbprints
         }
 
-    def distrust(self, domain: str) -> None:
+    def note_epoch(self, domain: str, epoch: int) -> None:
+        """What the newest advert of a member says. An epoch that moved shows a revocation that was lost, and
+        is noticed also where the adverts between were lost with it."""
+        if self._epochs.setdefault(domain, epoch) != epoch:
+            self._epochs[domain] = epoch
+            self._distrust(domain)
+
+    def _distrust(self, domain: str) -> None:
         """Forget every verdict on this domain's nodes: its trust epoch moved and we do not know why."""
         self.trust_epoch += 1
         self._cached = {d: held for d, held in self._cached.items() if held.evidence.domain != domain}

@@ -159,6 +159,7 @@ class Border:
             async with open_stream(self.peers.bus, subject, head, body, headers=trace_headers()) as stream:
                 await self._book(run.order.body)
                 async for frame in stream:
+                    self._check_node(run.order.body.node_sign)
                     if frame[:1] == answer.STATEMENT:
                         run.note_statement(frame[1:])
                     else:
@@ -167,6 +168,14 @@ class Border:
         except ComityError as error:
             run.failure = error.code
             yield answer.tag(answer.PROBLEM, answer.Problem(code=error.code, text=error.text[:512]).write())
+
+    def _check_node(self, thumbprint: str) -> None:
+        """Nothing more is passed on from a compromised node, whether its reader was told or not.
+
+        Raises `Refused` (`trust.node_revoked`).
+        """
+        if self.appraisals.revocation(self.peers.domain, thumbprint) == "compromise":
+            raise Refused("trust.node_revoked", "the node was revoked while it answered")
 
     async def _book(self, execute: Execute) -> None:
         """Turn the hold into a run. Raises `Refused` (`hold.expired`) when the agent has given it away."""

@@ -116,6 +116,16 @@ async def test_revocation_takes_effect_at_once(parties: Parties) -> None:
     assert ours.revocation(PROVIDER, verdict.sign_key.thumbprint) == "compromise"
 
 
+def test_what_was_compromised_is_never_merely_stale_again(parties: Parties) -> None:
+    """A bus that holds an earlier word back and hands it over later makes nothing better."""
+    ours = appraisals(parties, Documents())
+    ours.revoke(PROVIDER, ["key", "other"], "stale")
+    ours.revoke(PROVIDER, ["key"], "compromise")
+    ours.revoke(PROVIDER, ["key", "other"], "stale")
+    assert ours.revocation(PROVIDER, "key") == "compromise"
+    assert ours.revocation(PROVIDER, "other") == "stale"
+
+
 async def test_nobody_revokes_a_strangers_node(parties: Parties) -> None:
     evidence = parties.node.evidence()
     ours = appraisals(parties, Documents(evidence))
@@ -130,7 +140,9 @@ async def test_a_trust_epoch_that_moved_means_proving_again(parties: Parties) ->
     ours = appraisals(parties, documents)
     verdict = await ours.appraise(PROVIDER, sha256(evidence).hex())
     epoch = ours.trust_epoch
-    ours.distrust(PROVIDER)
+    for stated in (3, 3, 4):
+        assert ours.usable(verdict, epoch) is verdict
+        ours.note_epoch(PROVIDER, stated)
     with pytest.raises(Refused, match=r"trust\.epoch_changed"):
         ours.usable(verdict, epoch)
     again = await ours.appraise(PROVIDER, sha256(evidence).hex())

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
 import pytest
 
-from broker.service import OPERATIONS, PEER_LIMITS, for_ever
+from broker.directory import Directory
+from broker.placing.appraisals import Appraisals
+from broker.service import OPERATIONS, PEER_LIMITS, Service, for_ever
+from broker.tests.parties import CONSUMER, PROVIDER, Parties
+from broker.tests.test_appraisals import Documents, appraisals
+from broker.tests.test_directory import advert, now
+from schemas.canonical import sha256
+from schemas.errors import Refused
 
 VERIFIED_MS = 0.14  # one message's signature and reading, as measured
 SHARE = 0.25  # of one core
@@ -34,3 +42,42 @@ async def test_periodic_work_that_fails_is_told_and_goes_on(caplog: pytest.LogCa
         await asyncio.wait_for(again.wait(), 10)
         task.cancel()
     assert "periodic work failed" in caplog.text
+
+
+def hearing(parties: Parties, trusted: Appraisals) -> Service:
+    """A service that hears adverts and nothing else."""
+    nobody: Any = None
+    directory = Directory(parties.trust)
+    return Service(
+        nobody, parties.peers(CONSUMER), nobody, directory, trusted, nobody, nobody, nobody, run_s=1.0
+    )
+
+
+async def test_a_lost_revocation_shows_in_the_next_advert(parties: Parties) -> None:
+    evidence = parties.node.evidence()
+    trusted = appraisals(parties, Documents(evidence))
+    service = hearing(parties, trusted)
+    service._apply(PROVIDER, advert(parties, seq=1, trust_epoch=7))
+    verdict = await trusted.appraise(PROVIDER, sha256(evidence).hex())
+    epoch = trusted.trust_epoch
+    service._apply(PROVIDER, advert(parties, seq=2, trust_epoch=7))
+    assert trusted.usable(verdict, epoch) is verdict
+    service._apply(PROVIDER, advert(parties, seq=3, trust_epoch=8))
+    with pytest.raises(Refused, match=r"trust\.epoch_changed"):
+        trusted.usable(verdict, epoch)
+
+
+async def test_silence_hides_no_change_of_the_trust_epoch(parties: Parties) -> None:
+    """A bus that keeps a revocation back would only have to keep the adverts back as well, for a while."""
+    evidence = parties.node.evidence()
+    trusted = appraisals(parties, Documents(evidence))
+    service = hearing(parties, trusted)
+    service._apply(PROVIDER, advert(parties, seq=1, ttl_s=1, trust_epoch=7))
+    verdict = await trusted.appraise(PROVIDER, sha256(evidence).hex())
+    epoch = trusted.trust_epoch
+    async with asyncio.timeout(10):
+        while service.directory.get(PROVIDER, now()):  # noqa: ASYNC110 - the wall clock's matter
+            await asyncio.sleep(0.05)
+    service._apply(PROVIDER, advert(parties, seq=2, trust_epoch=8))
+    with pytest.raises(Refused, match=r"trust\.epoch_changed"):
+        trusted.usable(verdict, epoch)

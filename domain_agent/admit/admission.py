@@ -37,8 +37,8 @@ TICK_S: Final = 0.25  # seconds between two looks at what is due
 
 AskNode = Callable[[str, Challenges], Awaitable[bytes]]
 """(node id, challenges) → the NodeEvidence document. Raises `ComityError`."""
-Lost = Callable[[str, ReasonClass, str], None]
-"""(node key thumbprint, class, reason): nothing under this key is to be trusted any more."""
+Lost = Callable[[tuple[str, ...], ReasonClass, str], None]
+"""(thumbprints of node keys, class, reason): nothing under these keys is to be trusted any more."""
 
 _log = logging.getLogger("comity.agent")
 
@@ -83,7 +83,7 @@ class Admission:
         if earlier is not None:
             self._turns.pop((earlier.node_id, earlier.boot_id), None)
             if earlier.appraisal is not None:
-                self.lost(earlier.appraisal.sign_key.thumbprint, "stale", "node.restarted")
+                self.lost((earlier.appraisal.sign_key.thumbprint,), "stale", "node.restarted")
         self._turns.setdefault((node_id, boot_id), _Turn())
         return record
 
@@ -127,13 +127,17 @@ class Admission:
             turn.asking = False
 
     def revoke(self, node_id: str, reason_class: ReasonClass, reason: str) -> None:
-        """Put a node out now, for as long as the revocation stands. Durability is the caller's."""
+        """Put a node out now, for as long as the revocation stands. Durability is the caller's.
+
+        All keys that this machine ever proved to us are told, also where they were told before: what
+        was merely replaced may turn out to be compromised, and a boot that it says is over may not be.
+        """
         self.revocations.revoke(node_id, reason_class, reason)
         record = self.book.get(node_id)
         if record is None:
             return
-        if record.appraisal is not None:
-            self.lost(record.appraisal.sign_key.thumbprint, reason_class, reason)
+        if record.keys:
+            self.lost(record.keys, reason_class, reason)
         record.appraisal, record.admitted_until, record.reason = None, 0.0, "node.revoked"
 
     def _is_due(self, record: NodeRecord, steady: float, spacing: float) -> bool:
@@ -183,6 +187,7 @@ class Admission:
         ):
             raise Refused(appraisal.reason or "node.contraindicated", f"the appraisal is {appraisal.status}")
         record.appraisal, record.reason = appraisal, None
+        record.note_key(appraisal.sign_key.thumbprint)
         record.admitted_until = min(appraisal.expires_at, self.clock.wall() + self.epoch_s + GRACE_S)
         record.keep(appraisal.evidence_digest.hex(), document, record.key_epoch)
 
@@ -193,7 +198,7 @@ class Admission:
             return
         _log.warning("node not admitted: %s", error, extra={"node": record.node_id, "code": error.code})
         if record.appraisal is not None and isinstance(error, Refused):
-            self.lost(record.appraisal.sign_key.thumbprint, "compromise", error.code)
+            self.lost((record.appraisal.sign_key.thumbprint,), "compromise", error.code)
         record.appraisal, record.admitted_until = None, 0.0
 
     def _turn(self, record: NodeRecord) -> _Turn:

@@ -16,6 +16,7 @@ from schemas.errors import Refused, Undecided
 from schemas.messages.interior import ModelState, NodeState, NodeStatus
 
 MAX_NODES: Final = 1000  # as many as the bus has logins for (federation.accounts)
+MAX_KEYS: Final = 1024  # of one machine's boots: as many as one revocation names
 MAX_DOCUMENTS: Final = 128  # evidence documents per node: two epochs of quotes at least 2 s apart
 SILENT_S: Final = 5.0  # seconds without a state report (one each second) after which a node counts as DOWN
 
@@ -37,6 +38,8 @@ class NodeRecord:
     result: str | None = None
     """The latest appraisal, whatever it found, as a signed EAR."""
     key_epoch: int = 0
+    keys: tuple[str, ...] = ()
+    """Thumbprints that this machine has proved, those of earlier boots first: revoked together."""
     state: NodeState | None = None
     state_at: float = 0.0
     """Steady seconds of the last state report."""
@@ -60,6 +63,11 @@ class NodeRecord:
             if (model.capability, model.model_digest) == (label, digest):
                 return model
         return None
+
+    def note_key(self, thumbprint: str) -> None:
+        """Remember a key that it proved."""
+        if thumbprint not in self.keys:
+            self.keys = (*self.keys, thumbprint)[-MAX_KEYS:]
 
     def keep(self, digest: str, document: bytes, epoch: int) -> None:
         """Store an evidence document; those older than the previous epoch go."""
@@ -92,7 +100,7 @@ class NodeBook:
             return held, None
         if held is None and len(self._records) >= MAX_NODES:
             raise Undecided("agent.too_many_nodes", f"at most {MAX_NODES} nodes")
-        self._records[node_id] = NodeRecord(node_id, boot_id)
+        self._records[node_id] = NodeRecord(node_id, boot_id, keys=held.keys if held else ())
         return self._records[node_id], held
 
     def note_state(self, state: NodeState, sender: str, steady: float) -> NodeRecord | None:

@@ -89,7 +89,7 @@ class Interior:
     def __init__(self, founded: Founded, state: Path, *, k_min: int = 1) -> None:
         self.founded, self.time = founded, Time()
         self.nodes: dict[str, FakeNode] = {}
-        self.lost: list[tuple[str, str, str]] = []
+        self.lost: list[tuple[tuple[str, ...], str, str]] = []
         self.book, self.capacity = NodeBook(), Capacity()
         self.own, self.peers = OwnChallenges(OURS), PeerChallenges()
         self.admission = Admission(
@@ -100,7 +100,7 @@ class Interior:
             peers=self.peers,
             revocations=Revocations.load(state),
             ask=lambda node_id, asked: self.nodes[node_id].quote(founded, asked, self.time.clock.steady()),
-            lost=lambda *what: self.lost.append(what),
+            lost=lambda keys, kind, reason: self.lost.append((keys, kind, reason)),
             clock=self.time.clock,
             results=ResultIssuer(OURS, founded.verifier),
         )

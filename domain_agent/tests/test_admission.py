@@ -131,7 +131,7 @@ async def test_evidence_that_turns_bad_ends_the_admission_and_is_told(interior: 
     interior.time.passed = 60
     await interior.ask_due()
     assert not interior.admitted()
-    assert [(what, kind) for what, kind, _ in interior.lost] == [(thumbprint, "compromise")]
+    assert [(what, kind) for what, kind, _ in interior.lost] == [((thumbprint,), "compromise")]
 
 
 async def test_a_revoked_node_is_out_at_once_and_stays_out(interior: Interior, founded: Founded) -> None:
@@ -148,6 +148,31 @@ async def test_a_revoked_node_is_out_at_once_and_stays_out(interior: Interior, f
     interior.admission.arrive("n1", interior.nodes["n1"].keys.boot_id)
     assert await interior.ask_due() == []
     assert not interior.admitted()
+
+
+async def test_a_revocation_that_turns_out_worse_is_told_again(interior: Interior) -> None:
+    """First it is merely replaced, and its open answers may finish; then it shows that it was stolen."""
+    interior.add()
+    await interior.ask_due()
+    record = interior.book.get("n1")
+    assert record
+    assert record.appraisal
+    key = record.appraisal.sign_key.thumbprint
+    interior.admission.revoke("n1", "stale", "replaced")
+    interior.admission.revoke("n1", "compromise", "stolen")
+    assert interior.lost == [((key,), "stale", "replaced"), ((key,), "compromise", "stolen")]
+
+
+async def test_a_machine_does_not_shake_off_its_keys_by_a_new_boot(interior: Interior) -> None:
+    """One that was taken over says that it has restarted, and goes on answering under the old key."""
+    node, keys = interior.add(), []
+    for _ in range(2):
+        await interior.ask_due()
+        keys.append(node.keys.sign.thumbprint)
+        node.keys = NodeKeys()
+        interior.admission.arrive("n1", node.keys.boot_id)
+    interior.admission.revoke("n1", "compromise", "stolen")
+    assert interior.lost[-1] == (tuple(keys), "compromise", "stolen")
 
 
 async def test_a_node_revoked_while_it_is_asked_is_not_admitted(interior: Interior) -> None:

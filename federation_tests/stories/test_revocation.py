@@ -26,6 +26,11 @@ async def revoke(world: World, node: str, reason_class: Literal["compromise", "s
     return AgentStatus.read(await bus.request("agent.revoke", order.write(), timeout=5.0))
 
 
+def _is_pushed(subject: str) -> bool:
+    """A revocation on its way into another domain."""
+    return subject.startswith("fed.") and subject.endswith(".revoke")
+
+
 def served_by(world: World, text: str) -> list[str]:
     """Nodes whose engine was asked this."""
     return [name for name, engine in world.engines.items() if text in map(asked_for, engine.bodies)]
@@ -78,3 +83,27 @@ async def test_an_open_answer_ends_only_when_the_node_is_compromised(
     assert found.complete, found.error
     assert found.text == text
     assert len(served_by(world, PROMPT)) == (2 if reason_class == "compromise" else 1)
+
+
+async def test_a_bus_that_keeps_the_revocation_back_keeps_no_answer_open(make_world: MakeWorld) -> None:
+    """Its own domain's border ends what comes from a compromised node, whoever was told of it or was not."""
+    world, go_on = await make_world(PAIR, operated=True), asyncio.Event()
+    world.operator.rule = lambda each: [] if _is_pushed(each.subject) else None
+    trusted = world[CLINIC].broker.parts.service.appraisals
+    for engine in world.engines.values():
+        engine.script = hold_after("one ", until=go_on, then=("two ",))
+    found = Streamed()
+    async with world.http().stream(
+        "POST", "/chat/completions", json=request(PROMPT, policy=FRANCE)
+    ) as response:
+        async for data in lines(response):
+            found.take(data)
+            if found.text == "one ":
+                (busy,) = served_by(world, PROMPT)
+                world.engines["paris-2" if busy == "paris-1" else "paris-1"].script = echo()
+                await revoke(world, busy, "compromise")
+                go_on.set()
+    assert trusted._revoked == {}, "it never was told"
+    assert found.complete, found.error
+    assert found.text == PROMPT + " "
+    assert len(served_by(world, PROMPT)) == 2
