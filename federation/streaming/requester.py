@@ -69,6 +69,7 @@ class Stream:
         self._granted = WINDOW
         self._sent = 0  # control frames
         self._body_leave = frames.BODY_WINDOW
+        self._wanted = 0  # WANT frames received
         self._control: tuple[str, bytes] | None = None
         self._finished = False
         self._told = False  # the responder itself ended the stream, or never was
@@ -216,6 +217,9 @@ class Stream:
                 self._bus.spawn(self._cancel)
         elif frame.kind == frames.WANT:
             self._body_leave = max(self._body_leave, frames.count(frame.payload))
+            self._wanted += 1
+            if self._wanted > len(self._rest):  # one for each BODY; more would pass for life
+                raise Unreadable("stream.frame", "more of the body is wanted than there is")
         elif frame.kind == frames.END:
             self._told = True
             self._finish(None)

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 MAX_STREAMS: Final = 256  # running at once per served subject
 MAX_STREAMS_PER_SENDER: Final = 128  # so that one peer leaves room for the others
-MAX_HELD_BYTES: Final = 256 * 1024 * 1024  # bodies announced by all running streams together
+MAX_HELD_BYTES: Final = 256 * 1024 * 1024
+"""Of the bodies that all running streams announce; one sender's share of it is its share of the streams."""
 CREDIT_STALL_S: Final = 30.0  # s without a word from a reader that we wait for
 TELL_S: Final = 5.0  # s to be reconnected and still tell the reader that its stream is lost
 STOP_S: Final = 5.0  # s for running streams to end when serving stops
@@ -213,7 +214,8 @@ class StreamServing:
         self._control: Intake | None = None
         self._running: dict[bytes, tuple[Responder, asyncio.Task[None]]] = {}
         self._per_sender: Counter[str] = Counter()
-        self._held = 0
+        self._announced: Counter[str] = Counter()
+        """Bytes of the bodies of running streams, by sender."""
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -262,14 +264,16 @@ class StreamServing:
         task = asyncio.get_running_loop().create_task(self._run(responder))
         self._running[responder.id] = (responder, task)
         self._per_sender[inbound.sender] += 1
-        self._held += responder.announced
+        self._announced[inbound.sender] += responder.announced
         if not self._timer:
             self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
     def _admit(self, sender: str, opening: Opening) -> None:
         total, per_sender = self._limits
         full = len(self._running) >= total or self._per_sender[sender] >= per_sender
-        if full or self._held + opening.total_bytes > MAX_HELD_BYTES:
+        share = MAX_HELD_BYTES * per_sender // total
+        full = full or self._announced[sender] + opening.total_bytes > share
+        if full or self._announced.total() + opening.total_bytes > MAX_HELD_BYTES:
             self.counts["busy"] += 1
             raise Undecided("stream.busy", "as many streams run as may")
 
@@ -297,9 +301,9 @@ class StreamServing:
         del self._running[responder.id]
         sender = responder.inbound.sender
         self._per_sender[sender] -= 1
+        self._announced[sender] -= responder.announced
         if not self._per_sender[sender]:
-            del self._per_sender[sender]
-        self._held -= responder.announced
+            del self._per_sender[sender], self._announced[sender]
 
     def _receive(self, message: Msg) -> None:
         """A control frame; it must come from whom the server says opened the stream."""
