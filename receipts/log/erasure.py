@@ -8,12 +8,14 @@ its backup: a restored backup is erased again before it serves anything.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from io import FileIO
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +32,7 @@ from schemas.keys import SigningKey
 from schemas.primitives import format_time
 
 MAX_LEDGER_BYTES: Final = 256 * 1024 * 1024  # some million erasures
+MAX_LINE: Final = 324  # bytes of one order: a request id of 64, two words of 128, blanks and line end
 _WORD: Final = re.compile(r"[\x21-\x7e]{1,128}")  # a label: one word of the ledger, a field of a tombstone
 UNKNOWN: Final = "restored"  # reason and authority of an erasure that an older ledger names alone
 
@@ -117,11 +120,10 @@ def _tombstone(index: int, receipt_id: str, order: Order, key: SigningKey) -> No
 
 
 def wipe(connection: sqlite3.Connection, request_id: str, envelopes: Sequence[bytes]) -> None:
-    """Text, salts, keys, and what others said of the request. `secure_delete` overwrites the pages.
+    """Text, salts, keys, what others said of the request, and what its outcome was waited for with.
 
     Evidence of a node's epoch is shared by many requests and says nothing of any: it stays.
     """
-    connection.execute("PRAGMA secure_delete = ON")
     bodies = [_read(data) for data in envelopes]
     commitments = {each for body in bodies for each in _commitments(body)}
     reasons = {each for body in bodies for each in _reasons(body)} | _candidates(connection, request_id)
@@ -137,6 +139,33 @@ def wipe(connection: sqlite3.Connection, request_id: str, envelopes: Sequence[by
         "UPDATE statement SET envelope = x'', disclosures = NULL WHERE request_id = ?", (request_id,)
     )
     connection.execute("DELETE FROM foreign_statement WHERE request_id = ?", (request_id,))
+    _forget_points(connection, request_id, commitments)
+
+
+def _forget_points(connection: sqlite3.Connection, request_id: str, commitments: Iterable[bytes]) -> None:
+    """Write-ahead rows stay without their data, so that no name is used twice. What was still to come for
+    the request is waited for no longer: it would bring back what was erased.
+
+    Rows whose outcome is known hold nothing any more, since the log was opened.
+    """
+    for kind in _kinds(connection):
+        connection.execute("UPDATE ahead SET data = x'' WHERE kind = ? AND key = ?", (kind, request_id))
+        connection.executemany(
+            "UPDATE ahead SET data = x'', settled = 1 WHERE kind = ? AND key = ?",
+            [(kind, each.hex()) for each in commitments],
+        )
+
+
+def _kinds(connection: sqlite3.Connection) -> list[str]:
+    """Kinds of write-ahead rows, of which there are a few: each is one step down the index, not a scan."""
+    found: list[str] = []
+    while True:
+        (kind,) = connection.execute(
+            "SELECT min(kind) FROM ahead WHERE kind > ?", (found[-1] if found else "",)
+        ).fetchone()
+        if kind is None:
+            return found
+        found.append(kind)
 
 
 def _read(data: bytes) -> Receipt:
@@ -170,39 +199,76 @@ def _commitments(body: Receipt) -> list[bytes]:
 
 def _remember(ledger: Path, order: Order) -> None:
     """Before anything is erased: a crash in between erases once more, never once less."""
-    line = f"{order.request_id} {order.reason} {order.authority}\n"
+    line = f"{order.request_id} {order.reason} {order.authority}\n".encode("ascii")
     try:
-        descriptor = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(descriptor, line.encode("ascii"))
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        known = ledger.exists()
+        with open(ledger, "a+b", buffering=0, opener=_privately) as file:
+            _end_line(file)
+            if file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(file.fileno())
+        if not known:
+            _sync_folder(ledger.parent)
     except OSError as error:
         raise ConfigurationError("log.erasures", f"{ledger}: {error.strerror}") from None
+
+
+def _end_line(file: FileIO) -> None:
+    """A piece that a crash left behind the last line end is cut off: this order would go on from there."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - MAX_LINE))
+    piece = file.read(MAX_LINE).rpartition(b"\n")[2]
+    if _is_order(piece):
+        file.write(b"\n")
+    else:
+        file.truncate(size - len(piece))
+
+
+def _is_order(piece: bytes) -> bool:
+    """Whether what stands behind the last line end is whole, as by hand: three words are an order."""
+    return len(piece.split()) == 3
+
+
+def _privately(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+
+def _sync_folder(folder: Path) -> None:
+    """A new file is on disk when its name is."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def remembered(ledger: Path, at: datetime) -> list[Order]:
     """The orders in the ledger, to be carried out again. Raises `ConfigurationError` or `Unreadable`.
 
-    A line is request id, reason and authority; one of an older ledger is the request id alone.
+    A line is request id, reason and authority; one of an older ledger is the request id alone. A last line
+    that was broken off is no order: nothing had been erased for it.
     """
     try:
-        data = ledger.read_bytes() if ledger.exists() else b""
+        if not ledger.exists():
+            return []
+        with ledger.open("rb") as file:
+            data = file.read(MAX_LEDGER_BYTES + 1)
     except OSError as error:
         raise ConfigurationError("log.erasures", f"{ledger}: {error.strerror}") from None
-    if len(data) > MAX_LEDGER_BYTES or not data.isascii():
+    *lines, piece = data.split(b"\n")
+    lines += [piece] if _is_order(piece) else []
+    if len(data) > MAX_LEDGER_BYTES or not all(map(bytes.isascii, lines)):
         raise Unreadable("log.erasures", f"{ledger} is not a list of erasures")
-    orders: list[Order] = []
-    for line in data.decode("ascii").splitlines():
-        match line.split():
-            case [request_id, reason, authority]:
-                orders.append(Order(request_id, reason, authority, at))
-            case [request_id]:
-                orders.append(Order(request_id, UNKNOWN, UNKNOWN, at))
-            case _:
-                raise Unreadable("log.erasures", f"{ledger} is not a list of erasures")
-    return orders
+    return [_order(line.decode("ascii"), ledger, at) for line in lines]
+
+
+def _order(line: str, ledger: Path, at: datetime) -> Order:
+    match line.split():
+        case [request_id, reason, authority]:
+            return Order(request_id, reason, authority, at)
+        case [request_id]:
+            return Order(request_id, UNKNOWN, UNKNOWN, at)
+    raise Unreadable("log.erasures", f"{ledger} is not a list of erasures: {line!r:.80}")
 
 
 def erase_again(connection: sqlite3.Connection, ledger: Path, key: SigningKey, at: datetime) -> int:

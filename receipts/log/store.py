@@ -188,6 +188,7 @@ def prepare_for_writing(connection: sqlite3.Connection, database: Path) -> None:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA wal_autocheckpoint=0")  # the writer does it, between commits
+    connection.execute("PRAGMA secure_delete=ON")  # what is erased is overwritten (receipts.log.erasure)
     connection.execute(f"PRAGMA cache_size=-{WRITER_CACHE_KIB}")
     if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
         _create(connection)

@@ -361,5 +361,7 @@ def _check_continues(connection: sqlite3.Connection, size: int, note: bytes) -> 
 
 
 def _prune(connection: sqlite3.Connection, now: datetime) -> None:
+    """Of a settled row its name is kept, for a while; what it held is a receipt by now."""
     oldest = batch.milliseconds(now) - SETTLED_KEPT_MS
     connection.execute("DELETE FROM ahead WHERE settled = 1 AND time_ms < ?", (oldest,))
+    connection.execute("UPDATE ahead SET data = x'' WHERE settled = 1 AND data != x''")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import secrets
 import shutil
 import sqlite3
@@ -19,8 +20,8 @@ from receipts import checkpoint, disclosure, merkle
 from receipts.bundle import Disclosures
 from receipts.disclosure import commit, conceal, open_commitment, reveal
 from receipts.leaf import Kind
-from receipts.log import Draft, Keep, TransparencyLog, fsck, static
-from receipts.log.erasure import erase_again, ledger_of
+from receipts.log import Draft, Keep, Recorded, TransparencyLog, fsck, static
+from receipts.log.erasure import erase_again, ledger_of, remembered
 from receipts.log.reader import Reader
 from receipts.retention import check_erasable, classes, retention
 from receipts.statements.fields import Retention
@@ -28,7 +29,7 @@ from receipts.statements.notice import Tombstone, read_notice
 from receipts.tests.conftest import code_of
 from receipts.tests.world import CLINIC, NOW, Domain, placement
 from schemas.canonical import sha256
-from schemas.errors import Refused, Unreadable
+from schemas.errors import ConfigurationError, Refused, Unreadable
 
 # Commitments and salted fields.
 
@@ -174,6 +175,88 @@ async def test_a_restored_backup_is_erased_again(clinic: Domain, tmp_path: Path)
     said = read_notice(stone, Tombstone, [clinic.keys.receipt.public]).body
     assert (said.reason, said.authority) == ("gdpr-17", "dpo@clinic.de")
     connection.close()
+
+
+async def test_what_was_waited_for_is_erased_as_well(clinic: Domain, tmp_path: Path) -> None:
+    """Whose the request was, and what was still to come: that would bring back what is erased."""
+    log = await clinic.open(tmp_path)
+    body = placement()
+    request, attempt = body.request.id, body.request.commitment
+    points = [
+        Recorded("request", request, b"tenant radiology"),
+        Recorded("intent", attempt, b"provider"),
+        Recorded("commitment", "n1", f'{{"id":"{request}"}}'.encode()),
+    ]
+    (issued,) = await log.issue([Draft(body)], record=points, settle=[("commitment", "n1")])
+    await issue(log)
+    await log.record("intent", "of another", b"provider")
+    await log.close()
+    log = await clinic.open(tmp_path)
+    await erase(log, request)
+    assert await log.recorded("commitment", "n1") == b""
+    assert await log.recorded("request", request) == b""
+    assert [row.key for row in await log.unsettled("intent")] == ["of another"]
+    for part in (b"radiology", f'"{request}"'.encode()):
+        assert not on_disk(tmp_path, part)
+    with pytest.raises(Refused, match=r"log\.recorded"):
+        await log.issue([Draft(body)], record=points[:1])
+    assert await log.issued(issued.receipt_id) is None
+    await log.close()
+
+
+@pytest.mark.parametrize(
+    "piece", ["torn", "torn gdpr-17", "torn gdpr-17 dp", "t" * 300, "\0\0\0 \0"], ids=len
+)
+async def test_an_order_that_a_crash_broke_off_joins_no_other(
+    clinic: Domain, tmp_path: Path, piece: str
+) -> None:
+    log = await clinic.open(tmp_path)
+    request, _ = await issue(log)
+    other, _ = await issue(log)
+    ledger = ledger_of(tmp_path / f"{CLINIC}.db")
+    ledger.write_text(f"earlier gdpr-17 dpo\n{piece}")
+    await erase(log, request)
+    await erase(log, other)
+    await log.close()
+    orders = {each.request_id: each.authority for each in remembered(ledger, NOW)}
+    torn = {"torn": "dp"} if piece.endswith("dp") else {}
+    assert orders == {"earlier": "dpo", request: "dpo@clinic.de", other: "dpo@clinic.de"} | torn
+    ledger.write_text(f"earlier gdpr-17 dpo\n{piece}")
+    await (await clinic.open(tmp_path)).close()
+
+
+@pytest.mark.parametrize("data", [b"one two\n", b"a b c d\n", b"\xff\n", b"a b c\n\n", b"\n"])
+async def test_a_ledger_that_is_none_opens_no_log(clinic: Domain, tmp_path: Path, data: bytes) -> None:
+    """Whoever cannot read what must not come back serves nothing."""
+    await (await clinic.open(tmp_path)).close()
+    ledger_of(tmp_path / f"{CLINIC}.db").write_bytes(data)
+    with pytest.raises(Unreadable, match=r"log\.erasures"):
+        await clinic.open(tmp_path)
+
+
+async def test_an_order_that_is_not_on_disk_erases_nothing(clinic: Domain, tmp_path: Path) -> None:
+    """No file, and then a disk that is full in the middle of the line."""
+    log = await clinic.open(tmp_path)
+    request, receipt_id = await issue(log)
+    ledger = ledger_of(tmp_path / f"{CLINIC}.db")
+    ledger.mkdir()
+    with pytest.raises(ConfigurationError, match=r"log\.erasures"):
+        await erase(log, request)
+    ledger.rmdir()
+    ledger.write_text(
+        "earlier gdpr-17 dpo\n" * 200_000
+    )  # longer than the database: the limit is for it alone
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (ledger.stat().st_size + 10, before[1]))
+    try:
+        with pytest.raises(ConfigurationError, match=r"log\.erasures.*No space"):
+            await erase(log, request)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert await log.issued(receipt_id) is not None
+    await erase(log, request)
+    assert ledger.read_text().endswith(f"dpo\n{request} gdpr-17 dpo@clinic.de\n")
+    await log.close()
 
 
 @pytest.mark.parametrize(
