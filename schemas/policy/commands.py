@@ -17,7 +17,7 @@ from schemas.policy.facts import UNATTESTED, AttestedFacts, DomainFacts, Request
 from schemas.policy.infeasible import policy_report
 from schemas.policy.layers import Decision, Layers
 from schemas.policy.mask import Columns, mask_of
-from schemas.policy.packs import NATIONAL, load_file, load_pack
+from schemas.policy.packs import NATIONAL, load_file, load_pack, read_bounded
 from schemas.policy.policy_set import PolicySet
 from schemas.policy.replay import MAX_RECORD_BYTES, DecisionRecord, replay
 from schemas.primitives import parse_time
@@ -130,22 +130,13 @@ def _decision_lines(decision: Decision) -> list[str]:
 
 
 def _replay(arguments: argparse.Namespace) -> int:
-    decision = replay(DecisionRecord.read(_read(arguments.record, MAX_RECORD_BYTES)))
+    decision = replay(DecisionRecord.read(read_bounded(arguments.record, MAX_RECORD_BYTES)))
     _print(arguments, decision.as_json(), ["the decision holds", *_decision_lines(decision)])
     return HOLDS
 
 
-def _read(path: Path, limit: int) -> bytes:
-    try:
-        if path.stat().st_size > limit:
-            raise Unreadable("policy.too_long", f"{path}: at most {limit} bytes")
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigurationError("policy.file", f"{path}: {error.strerror}") from None
-
-
 def _tags(given: str) -> PolicyTags:
-    text = given.encode() if given.lstrip().startswith("{") else _read(Path(given), MAX_PROFILES_BYTES)
+    text = given.encode() if given.lstrip().startswith("{") else read_bounded(Path(given), MAX_PROFILES_BYTES)
     try:
         return PolicyTags.read(text)
     except Unreadable as error:
@@ -153,7 +144,7 @@ def _tags(given: str) -> PolicyTags:
 
 
 def _profiles(path: Path) -> list[DomainProfile]:
-    listed = read_json(_read(path, MAX_PROFILES_BYTES), limit=MAX_PROFILES_BYTES)
+    listed = read_json(read_bounded(path, MAX_PROFILES_BYTES), limit=MAX_PROFILES_BYTES)
     if not isinstance(listed, list) or not listed:
         raise Unreadable("policy.profiles", f"{path}: a JSON list of domain profiles is expected")
     return [DomainProfile.from_json(entry) for entry in listed]

@@ -22,6 +22,11 @@ NO_PRICE_BOUND: Final = 2**53 - 1  # micro-units
 UNKNOWN_AGE: Final = UNBOUNDED
 UNKNOWN_RETENTION: Final = UNBOUNDED
 UNKNOWN_CARBON: Final = UNBOUNDED
+STRONGEST_BINDING: Final = "derived-nonce+evidence-hash"
+BINDING_MODES: Final = frozenset(
+    {"none", "cpu-only", "unbound", "shared-nonce", "derived-nonce", "evidence-hash", STRONGEST_BINDING}
+)
+"""The words of gpu.md 10; `none` where nothing was appraised."""
 DESCRIBED: Final = 512  # facts remembered: a federation's domains for some seconds
 
 
@@ -185,7 +190,7 @@ class AttestedFacts:
     confidential_gpu: bool
     engine_in_tee: bool
     binding_mode: str
-    """How CPU and GPU are tied together (gpu.md 10); `none` without a GPU."""
+    """How CPU and GPU are tied together (gpu.md 10); `cpu-only` without a GPU."""
     enrolled: bool
     """The proven platform stands in the domain's manifest; without it location is only its word."""
     age_s: int

@@ -6,6 +6,7 @@ outcomes. `charter` is the rulebook, `national-*` are countries' rules, the rest
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from functools import cache
 from importlib import resources
@@ -26,6 +27,8 @@ from schemas.primitives import Count, DomainName, Label
 
 NATIONAL: Final = ("national-de", "national-fr", "national-us")
 MAX_CANARIES: Final = 1024
+MAX_CANARY_BYTES: Final = 1024 * 1024  # a thousand cases in which everything is stated
+_NAME: Final = re.compile(r"[\x21-\x7e]{1,128}")
 
 Level = Annotated[int, Field(ge=0, le=4)]
 
@@ -155,18 +158,31 @@ def load_pack(name: str) -> PolicySet:
 
 
 def load_file(path: Path, *, overrides: Iterable[str] = ()) -> PolicySet:
-    """A set from a file, with the canaries beside it. Raises as `PolicySet.load`, or `ConfigurationError`."""
+    """A set from a file, with the canaries beside it. Raises as `PolicySet.load`, or `ConfigurationError`.
+
+    The set is called what the file is, in every record of a decision.
+    """
     try:
-        if path.stat().st_size > MAX_POLICY_BYTES:
-            raise Unreadable("policy.too_long", f"{path}: at most {MAX_POLICY_BYTES} bytes")
-        text = path.read_text(encoding="utf-8")
-        known = path.with_suffix(".canaries.json")
-        canaries = read_canaries(known.read_bytes()) if known.exists() else ()
-    except OSError as error:
-        raise ConfigurationError("policy.file", f"{path}: {error.strerror}") from None
+        text = read_bounded(path, MAX_POLICY_BYTES).decode("utf-8")
     except UnicodeDecodeError:
         raise Unreadable("policy.syntax", f"{path}: not UTF-8 text") from None
+    if not _NAME.fullmatch(path.stem):
+        raise ConfigurationError("policy.file", f"{path}: name it in visible ASCII without blanks")
+    known = path.with_suffix(".canaries.json")
+    canaries = read_canaries(read_bounded(known, MAX_CANARY_BYTES)) if known.exists() else ()
     return PolicySet.load(text, path.stem, canaries, overrides=overrides)
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """A whole file of whatever kind. Raises `ConfigurationError` or `Unreadable`. limit: bytes."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise ConfigurationError("policy.file", f"{path}: {error.strerror}") from None
+    if len(data) > limit:
+        raise Unreadable("policy.too_long", f"{path}: at most {limit} bytes")
+    return data
 
 
 def default_layers(

@@ -14,27 +14,42 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import cedarpy
+from pydantic import TypeAdapter, ValidationError
 
 from schemas.canonical import jcs, sha256
 from schemas.descriptors.tags import DATA_CLASSES
 from schemas.errors import ComityError, Refused, Unreadable
 from schemas.policy import cedar
 from schemas.policy import jurisdictions as words
-from schemas.policy.facts import RequestContext, Subject
+from schemas.policy.facts import BINDING_MODES, RequestContext, Subject
+from schemas.primitives import DomainName
 
 MAX_POLICY_BYTES: Final = 256 * 1024  # one owner's rules are a few pages
 MAX_RULES: Final = 256
+MAX_NESTING: Final = 32  # brackets inside each other; a rule that is written by hand has five
+MAX_OPERATORS: Final = 256  # that nest terms, in one rule; the engine takes some sixty in a row
 RULE_ID: Final = re.compile(r"[A-Z]{3}-[0-9]{3}-[a-z0-9-]+")
 PERMIT_FAMILIES: Final = frozenset({"MEM", "ENT"})
 """Membership and entitlement: who may be asked at all. Every requirement is a `forbid`."""
+
+_DEEPENING: Final = re.compile(
+    r""""(?:[^"\\]++|\\.)*+"|//[^\n]*+|[(\[{]|[)\]}]|;|&&|\|\||[.+*-]|\b(?:if|has)\b""", re.DOTALL
+)
+"""What nests terms, beside the strings and comments in which nothing does."""
 
 _VOCABULARIES: Final[Mapping[str, frozenset[str]]] = {
     "dataClass": frozenset(DATA_CLASSES),
     "status": frozenset({"active", "suspended"}),
     "keyControl": frozenset({"customer", "domain", "third-party", "unknown"}),
     "transferBasis": words.TRANSFER_BASES,
+    "bindingMode": BINDING_MODES,
 }
 """Text attributes with a closed vocabulary: a misspelt word would make a rule silently useless."""
+
+
+_PARTS: Final = {"Participant": 1, "Domain": 1, "Tenant": 2, "Application": 3}
+"""How many parts, with slashes between them, the name of an asker or a server has; a domain comes first."""
+_DOMAIN_NAME: Final[TypeAdapter[str]] = TypeAdapter(DomainName)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +86,13 @@ class PolicySet:
         """
         rules = _parse(text)
         _validate(text)
+        handle = _compiled(rules)
         for rule, body in rules.items():
             _check_words(rule, body)
         _check_permits(rules)
         accepted = tuple(sorted(overrides))
         loaded = cls(name, sha256(jcs(rules)).hex(), rules, text, accepted)
-        _check_canaries(loaded, canaries, accepted)
+        _check_canaries(handle, canaries, accepted)
         return loaded
 
     def rule_digest(self, rule: str) -> str | None:
@@ -92,6 +108,7 @@ class PolicySet:
 def _parse(text: str) -> dict[str, Any]:
     if len(text.encode("utf-8", "surrogatepass")) > MAX_POLICY_BYTES:
         raise Unreadable("policy.too_long", f"at most {MAX_POLICY_BYTES} bytes of policy text")
+    _check_depth(text)
     try:
         parsed = json.loads(cedarpy.policies_to_json_str(text))
     except (ValueError, RecursionError) as error:
@@ -108,6 +125,33 @@ def _parse(text: str) -> dict[str, Any]:
             raise Refused("policy.id_duplicate", f"two rules are called {rule}")
         rules[rule] = body
     return rules
+
+
+def _check_depth(text: str) -> None:
+    """Bound what the engine's parser recurses over: it ends the process where its stack ends.
+
+    Texts come from strangers too: a receipt's bundle brings the rules that it was decided under.
+    """
+    depth = operators = 0
+    for token in _DEEPENING.finditer(text):
+        first = token[0][0]
+        if first == ";":
+            operators = 0
+        elif first in "([{":
+            depth += 1
+        elif first in ")]}":
+            depth -= 1
+        elif first not in '"/':
+            operators += 1
+        if depth > MAX_NESTING or operators > MAX_OPERATORS:
+            raise _too_deep()
+
+
+def _too_deep() -> Unreadable:
+    return Unreadable(
+        "policy.too_deep",
+        f"at most {MAX_NESTING} brackets inside each other and some sixty terms in a row: divide the rule",
+    )
 
 
 def _rule_id(body: Mapping[str, Any]) -> str:
@@ -160,20 +204,40 @@ def _entity_literals(node: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _check_entity(rule: str, kind: str, name: str) -> None:
     checks = {
-        "Jurisdiction": lambda code: (
-            code if code.startswith(f"{words.PREMISES}:") else words.check_place(code)
-        ),
+        "Jurisdiction": _check_place,
         "Regime": words.check_regime,
         "Certification": words.check_certification,
     }
     try:
+        if kind in _PARTS:
+            _check_named(name, _PARTS[kind])
         checks.get(kind, str)(name)
     except ComityError as error:
         raise Refused("policy.unknown_word", f"{rule}: {error.text}") from None
 
 
+def _check_place(code: str) -> str:
+    owner = code.removeprefix(f"{words.PREMISES}:")
+    return words.check_place(code) if owner == code else _check_named(owner, 1)
+
+
+def _check_named(name: str, parts: int) -> str:
+    """Whether anybody can be called so: a look-alike letter makes a rule silently useless."""
+    try:
+        _DOMAIN_NAME.validate_python(name.partition("/")[0])
+    except ValidationError:
+        raise Unreadable("policy.name", f"{name!a} does not begin with a domain's name") from None
+    if name.count("/") + 1 != parts:
+        raise Unreadable("policy.name", f"{name!a} does not have {parts} parts")
+    return name
+
+
 def _check_text(rule: str, node: Mapping[str, Any]) -> None:
-    """In `attribute == "word"` and `["word"].contains(attribute)` the word must exist."""
+    """In `attribute == "word"`, `["word"].contains(attribute)`, `attribute like "w*"` the word must exist."""
+    match node.get("like"):
+        case {"left": left, "pattern": list(pattern)} if (asked := _attribute(left) or "") in _VOCABULARIES:
+            if not any(re.fullmatch(_expression(pattern), word) for word in _VOCABULARIES[asked]):
+                raise Refused("policy.unknown_word", f"{rule}: {asked} is never like that")
     for operator in ("==", "!=", "contains", "containsAny", "containsAll"):
         sides = node.get(operator)
         if not isinstance(sides, dict):
@@ -186,6 +250,10 @@ def _check_text(rule: str, node: Mapping[str, Any]) -> None:
         unknown = set(_texts(sides)) - _VOCABULARIES[attribute]
         if unknown:
             raise Refused("policy.unknown_word", f"{rule}: {attribute} is never {sorted(unknown)[0]!r}")
+
+
+def _expression(pattern: Iterable[Any]) -> str:
+    return "".join(".*" if part == "Wildcard" else re.escape(part["Literal"]) for part in pattern)
 
 
 def _attribute(node: Any) -> str | None:
@@ -214,8 +282,16 @@ def _nodes(root: Any) -> Iterator[Any]:
             pending.extend(node)
 
 
-def _check_canaries(loaded: PolicySet, canaries: Iterable[Canary], overrides: tuple[str, ...]) -> None:
-    handle = cedar.compile_policies(loaded.rules)
+def _compiled(rules: Mapping[str, Any]) -> cedarpy.PolicySet:
+    try:
+        return cedar.compile_policies(rules)
+    except ValueError:  # what its parser took nests deeper than its own JSON form may
+        raise _too_deep() from None
+
+
+def _check_canaries(
+    handle: cedarpy.PolicySet, canaries: Iterable[Canary], overrides: tuple[str, ...]
+) -> None:
     for canary in canaries:
         entities = cedar.compile_entities(canary.request, canary.subject)
         asked = cedar.question(canary.request, canary.subject.domain.domain)

@@ -57,6 +57,23 @@ def test_check_accepts_and_refuses_with_the_codes_of_the_contract(
     assert main(["check", str(tmp_path / "absent.cedar")]) == 2
 
 
+def test_files_are_read_bounded_and_called_what_a_record_can_call_them(
+    tmp_path: Path, profiles: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A device has no size and no end; a set that no record can name could not be replayed."""
+    assert main(["check", "/dev/zero"]) == 2
+    assert main(["check", write(tmp_path, "our rules.cedar", OPEN)]) == 2
+    assert "visible ASCII" in capsys.readouterr().out
+    for arguments in (
+        ["replay", "/dev/zero"],
+        ["explain", "--tags", "/dev/zero", "--profiles", profiles],
+        ["explain", "--tags", "{}", "--profiles", "/dev/zero"],
+    ):
+        with pytest.raises(ComityError) as caught:
+            main(arguments)
+        assert (caught.value.exit_code, caught.value.code) == (2, "policy.too_long")
+
+
 def test_check_runs_the_canaries_beside_the_file(tmp_path: Path) -> None:
     path = write(tmp_path, "own.cedar", OPEN)
     write(tmp_path, "own.canaries.json", '{"canaries": [{"name": "closed", "expect": "deny"}]}')

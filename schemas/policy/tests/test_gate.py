@@ -58,6 +58,14 @@ def test_the_gate_refuses(text: str, code: str) -> None:
         ('["phi", "health"].contains(context.dataClass)', "policy.unknown_word"),
         ('resource.transferBasis.contains("scc")', "policy.unknown_word"),
         ('resource.keyControl != "theirs"', "policy.unknown_word"),
+        ('resource.bindingMode == "ratls"', "policy.unknown_word"),
+        ('context.dataClass like "health*"', "policy.unknown_word"),
+        ('resource == Domain::"Hyper.us"', "policy.unknown_word"),
+        ('resource == Domain::"hyper.us "', "policy.unknown_word"),
+        ('resource == Domain::"hyр\u0435r.us"', "policy.unknown_word"),
+        ('resource in Jurisdiction::"premises:clinic"', "policy.unknown_word"),
+        ('principal in Participant::"clinic.de/ward"', "policy.unknown_word"),
+        ('principal in Tenant::"clinic.de"', "policy.unknown_word"),
     ],
 )
 def test_the_gate_refuses_rules_that_could_never_mean_anything(condition: str, code: str) -> None:
@@ -65,6 +73,49 @@ def test_the_gate_refuses_rules_that_could_never_mean_anything(condition: str, c
         forbidding("TST-001-test", condition)
     assert caught.value.code == code
     assert "TST-001-test" in caught.value.text
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        'context.dataClass like "special*"',
+        'resource.bindingMode != "derived-nonce+evidence-hash"',
+        'principal in Tenant::"clinic.de/ward 3" && principal in Participant::"clinic.de"',
+        'principal == Application::"clinic.de/ward/api" && resource == Domain::"hyper.us"',
+        'resource in Jurisdiction::"premises:clinic.de"',
+    ],
+)
+def test_names_and_patterns_that_somebody_can_have_are_taken(condition: str) -> None:
+    assert forbidding("TST-001-test", condition).rules
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "(" * 1_000 + "true" + ")" * 1_000,
+        "[" * 800 + "]" * 800 + " == []",
+        "if true then " * 8_000 + "true" + " else false" * 8_000,
+        " && ".join(["true"] * 30_000),
+        " && ".join(["true"] * 300),
+        " && ".join(["true"] * 100),
+        "resource" + ".price" * 30_000 + " == 1",
+        "context has " + ".".join(["a"] * 8_000),
+    ],
+    ids=["brackets", "sets", "if", "and", "300 and", "100 and", "attributes", "has"],
+)
+def test_a_rule_that_nests_without_end_is_refused_and_ends_no_process(condition: str) -> None:
+    """The engine's parser overran its stack, and with it the broker or the auditor who had the text."""
+    with pytest.raises(Unreadable) as caught:
+        forbidding("TST-001-test", condition)
+    assert caught.value.code == "policy.too_deep"
+
+
+def test_brackets_in_strings_and_comments_nest_nothing() -> None:
+    deep = "(" * 1_000
+    noted = f"// {deep}\n" + OPEN.replace("@id", f'@note("{deep}\\"{deep}")\n@id')
+    assert PolicySet.load(noted, "test").permits
+    many = " || ".join(f'resource == Domain::"d{at}.example"' for at in range(40))
+    assert forbidding("TST-001-test", many).rules
 
 
 def test_a_changed_canary_blocks_activation_unless_the_change_is_recorded() -> None:
