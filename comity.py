@@ -6,6 +6,7 @@ the functions so that verifying a receipt never loads a server. Exit codes: docs
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -125,6 +126,8 @@ def main() -> None:
     if name not in COMMANDS:
         print(f"comity: no command {name!r}\n\n{usage()}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
+    # Programs that serve log as JSON; a command's own sentence says already what the bus would not do.
+    logging.getLogger("comity.bus").addHandler(logging.NullHandler())
     try:
         code = COMMANDS[name](arguments)
         sys.stdout.flush()

@@ -18,7 +18,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="comity broker", description="The border of one domain.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     serve = commands.add_parser("serve", help="serve applications and peers until SIGTERM")
-    serve.add_argument("--config", type=Path, required=True, metavar="F", help="see examples/broker.toml")
+    serve.add_argument("--config", type=Path, required=True, metavar="FILE", help="see examples/broker.toml")
     commands.add_parser("key", help="make an API key; prints it and what to write under [[tenants]]")
     arguments = parser.parse_args(argv)
     return _serve(arguments.config) if arguments.command == "serve" else _key()

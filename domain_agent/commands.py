@@ -40,7 +40,9 @@ def main(arguments: list[str]) -> int:
             _show_result(reply, config.membership, as_json=options.json)
         case "revoke":
             order = RevokeNode(node_id=options.node, reason_class=options.reason_class, reason=options.reason)
-            _show(asyncio.run(_status(config, "agent.revoke", order.write())), as_json=options.json)
+            status = asyncio.run(_status(config, "agent.revoke", order.write()))
+            _show(status, as_json=options.json)
+            _warn_of_a_stranger(options.node, status)
     return 0
 
 
@@ -50,9 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="serve until SIGTERM")
     status = commands.add_parser("status", help="the nodes as the running agent sees them")
     result = commands.add_parser("result", help="what was found about a node, as a signed and verified EAR")
-    result.add_argument("node", metavar="NODE_ID")
+    result.add_argument("node", metavar="NODE")
     revoke = commands.add_parser("revoke", help="put a node out, at once and until its entry is removed")
-    revoke.add_argument("node", metavar="NODE_ID")
+    revoke.add_argument("node", metavar="NODE")
     revoke.add_argument("--reason", required=True, metavar="CODE", help="one word, e.g. stolen")
     revoke.add_argument(
         "--class",
@@ -62,9 +64,11 @@ def _parser() -> argparse.ArgumentParser:
         help="compromise ends running answers, stale lets them finish (default: compromise)",
     )
     for command in (run, status, result, revoke):
-        command.add_argument("--config", type=Path, required=True, metavar="FILE", help="agent.toml")
+        command.add_argument(
+            "--config", type=Path, required=True, metavar="FILE", help="see examples/agent.toml"
+        )
     for command in (status, result, revoke):
-        command.add_argument("--json", action="store_true", help="one JSON object on standard output")
+        command.add_argument("--json", action="store_true", help="one JSON object on stdout")
     return parser
 
 
@@ -97,6 +101,13 @@ def _show_result(reply: SignedResult, membership: Membership, *, as_json: bool) 
         sys.stdout.write(json.dumps({"node_id": reply.node_id, "ear": reply.ear, "claims": claims}) + "\n")
     else:
         sys.stdout.write(reply.ear + "\n")
+
+
+def _warn_of_a_stranger(node: str, status: AgentStatus) -> None:
+    """A revocation of a node that is not there yet stands, but a misspelt name puts nobody out."""
+    if node not in {each.node_id for each in status.nodes}:
+        said = "no node of this name has reported; it is refused should it come"
+        sys.stderr.write(f"comity agent: {node}: {said}\n")
 
 
 def _show(status: AgentStatus, *, as_json: bool) -> None:

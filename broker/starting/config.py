@@ -43,7 +43,7 @@ class Federation:
     reference_values: ExistingFolder
     """Folder with the image publishers' signed lists."""
     expectations: ExistingFile
-    """What a node must prove before anything is sent to it, a file; see examples/expectations.toml."""
+    """What a node must prove before anything is sent to it, a file; docs/attestation-*.md show its tables."""
 
 
 @dataclass(frozen=True, slots=True, config=SETTINGS)

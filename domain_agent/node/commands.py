@@ -40,7 +40,9 @@ def _parser() -> argparse.ArgumentParser:
     evidence = commands.add_parser("evidence", help="print one NodeEvidence document and end")
     evidence.add_argument("--challenge", metavar="HEX", help="32 bytes to answer (default: random)")
     for command in (run, evidence):
-        command.add_argument("--config", type=Path, required=True, metavar="FILE", help="node.toml")
+        command.add_argument(
+            "--config", type=Path, required=True, metavar="FILE", help="see examples/node.toml"
+        )
     return parser
 
 

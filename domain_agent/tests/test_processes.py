@@ -92,6 +92,11 @@ async def test_the_programs_serve_one_traced_run_and_end_on_sigterm(founded: Fou
                 )
                 assert code == 0
                 assert b"not admitted (node.revoked)" in out
+                code, out, err = await output(
+                    "agent", "revoke", "n11", "--reason", "stolen", "--config", agent_file
+                )
+                assert (code, err.count(b"\n")) == (0, 1)
+                assert b"n11: no node of this name has reported" in err, "a slip of the pen revokes nobody"
                 logs = await ended(node)
             logs += await ended(agent)
         spans = [json.loads(line) for line in (tmp_path / "node.spans").read_text().splitlines()]
@@ -112,6 +117,14 @@ async def test_a_node_prints_its_evidence(founded: Founded, tmp_path: Path) -> N
         assert code == 0, err
         evidence = NodeEvidence.read(out.strip())
         assert evidence.expected_report_data() in evidence.cpu.report
+
+
+async def test_a_question_that_no_bus_carries_is_one_sentence(founded: Founded, tmp_path: Path) -> None:
+    async with domain(founded, tmp_path) as clinic:
+        agent_file = clinic.agent_file()
+    code, out, err = await output("agent", "status", "--config", agent_file)
+    assert (code, out, err.count(b"\n")) == (3, b"", 1), err
+    assert b"comity agent: bus.unreachable: " in err
 
 
 async def test_a_wrong_file_ends_with_two() -> None:

@@ -1,6 +1,6 @@
 """The plan of a federation: one small TOML file from which everything else is made.
 
-`docs/cli.md` describes its keys. Paths are relative to the file. Nothing secret stands in it.
+`examples/plan.toml` shows every key. Paths are relative to the file. Nothing secret stands in it.
 """
 
 from __future__ import annotations
