@@ -81,7 +81,7 @@ def found(plan: Plan, folder: Path, now: datetime) -> Founded:
     port = plan.bus_port or free_port()
     folder.mkdir(parents=True, mode=0o700)
     nodes = {domain.name: [node.id for node in domain.nodes] for domain in plan.domains}
-    bus, _ = found_bus(folder / "bus", nodes, now, port=port)
+    bus, _ = found_bus(folder / "bus", nodes, now, port=port, valid_days=plan.valid_days)
 
     # 6. Each domain's own folder: secrets of its own, and the same public papers for all.
     signers = {name: held.roles["attestation-verifier"].public for name, held in keys.items()}

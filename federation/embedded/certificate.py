@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-VALID_DAYS = 730  # d; afterwards `found_bus` makes a new pair, as there is no authority left to renew it
+VALID_DAYS = 730  # d; for a federation, as long as its charter: there is no authority left to renew it
 BACKDATED = timedelta(minutes=5)  # clocks of one machine's programs differ by less
 
 
@@ -24,19 +24,19 @@ class ServerCertificate:
     key: bytes = field(repr=False)
 
 
-def make_certificate(now: datetime) -> ServerCertificate:
-    """A P-256 certificate for loopback, and the authority that clients pin. `now` is in UTC."""
+def make_certificate(now: datetime, days: int = VALID_DAYS) -> ServerCertificate:
+    """A P-256 certificate for loopback, and the authority that clients pin, from `now` (UTC) for `days`."""
     authority_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Comity embedded bus authority")])
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Comity embedded bus")])
     authority = (
-        _builder(issuer, issuer, authority_key.public_key(), now)
+        _builder(issuer, issuer, authority_key.public_key(), now, days)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(signs_certificates=True), critical=True)
         .sign(authority_key, hashes.SHA256())
     )
     certificate = (
-        _builder(subject, issuer, key.public_key(), now)
+        _builder(subject, issuer, key.public_key(), now, days)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -56,7 +56,7 @@ def make_certificate(now: datetime) -> ServerCertificate:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey, now: datetime
+    subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey, now: datetime, days: int
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
@@ -65,7 +65,7 @@ def _builder(
         .public_key(public)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - BACKDATED)
-        .not_valid_after(now + timedelta(days=VALID_DAYS))
+        .not_valid_after(now + timedelta(days=days))
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
     )
 

@@ -23,7 +23,7 @@ from federation.accounts import (
     render,
 )
 from federation.connection import BusSettings
-from federation.embedded.certificate import make_certificate
+from federation.embedded.certificate import VALID_DAYS, make_certificate
 from federation.server import EmbeddedServer
 from schemas.errors import ConfigurationError
 from schemas.keys import write_secret
@@ -65,15 +65,19 @@ def found_bus(
     now: datetime,
     *,
     port: int = -1,
+    valid_days: int = VALID_DAYS,
     response_threshold_s: float = RESPONSE_THRESHOLD_S,
 ) -> tuple[BusFolder, BusPlan]:
-    """Make logins for each domain and its node ids, and write every file. Raises `ConfigurationError`."""
+    """Make logins for each domain and its node ids, and write every file. Raises `ConfigurationError`.
+
+    valid_days: of the server's certificate, which nobody can renew.
+    """
     folder = BusFolder(path)
     try:
         path.mkdir(parents=True, mode=0o700)
     except OSError as error:
         raise ConfigurationError("bus.folder", f"{path}: {error.strerror}") from None
-    certificate = make_certificate(now)
+    certificate = make_certificate(now, valid_days)
     (path / "ca.pem").write_bytes(certificate.authority)
     (path / "server.pem").write_bytes(certificate.certificate)
     write_secret(path / "server.key", certificate.key)

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from federation import found as founding
 from federation.commands import main
@@ -241,6 +242,17 @@ def test_an_expired_charter_does_not_hold(founded: Founded) -> None:
     standing = Standing.read(founded.domain("a.example"))
     assert standing.as_json(NOW)["expired"] is False
     assert standing.as_json(NOW + timedelta(days=31))["expired"] is True
+
+
+@pytest.mark.parametrize("days", [30, 3650])
+def test_the_bus_lasts_as_long_as_the_charter(plan_file: Path, tmp_path: Path, days: int) -> None:
+    """Nobody can renew its certificate: the authority's key was dropped, and members pin that authority."""
+    plan_file.write_text(plan_file.read_text().replace("valid_days = 30", f"valid_days = {days}"))
+    made = found(read_plan(plan_file), tmp_path / "lasting", NOW)
+    ends = Standing.read(made.domain("a.example")).trust.charter.expires
+    for name in ("ca.pem", "server.pem"):
+        certificate = x509.load_pem_x509_certificate((made.bus.path / name).read_bytes())
+        assert certificate.not_valid_after_utc.timestamp() >= ends
 
 
 def test_a_planned_port_is_used_and_otherwise_one_that_can_be_had(plan_file: Path, tmp_path: Path) -> None:
