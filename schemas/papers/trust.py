@@ -79,13 +79,19 @@ class FederationTrust:
     def keys(self, domain: str, role: Role, at: datetime) -> list[VerifyKey]:
         """The keys that speak for `domain` in `role` at that time: registered, in date, not revoked.
 
-        Raises `Refused` (`trust.manifest_expired`, `trust.no_key`).
+        Raises `Refused` (`trust.manifest_expired`, `trust.charter_expired`, `trust.no_key`).
         """
         manifest, now = self.manifest(domain), int(at.timestamp())
-        if manifest.expires <= now:
-            ended = format_time(datetime.fromtimestamp(manifest.expires, UTC))
-            text = f"the manifest of {domain} ended at {ended}, and it is {format_time(at)} here"
-            raise Refused("trust.manifest_expired", text)
+        ends = (
+            ("manifest", f"the manifest of {domain}", manifest.expires),
+            ("charter", "the charter", self.charter.expires),
+        )
+        for name, paper, expires in ends:
+            if expires <= now:
+                ended = format_time(datetime.fromtimestamp(expires, UTC))
+                raise Refused(
+                    f"trust.{name}_expired", f"{paper} ended at {ended}, and it is {format_time(at)} here"
+                )
         revoked = {entry.thumbprint for entry in manifest.revoked}
         found = [
             public

@@ -154,6 +154,15 @@ def test_time_and_revocation_end_a_key(founding: Founding, now: datetime) -> Non
     assert trust.keys(A, "receipt", now)
 
 
+def test_a_charter_that_has_ended_speaks_for_nobody(founding: Founding, now: datetime) -> None:
+    """Also where a manifest says that it holds longer: it is a member's word, and members there are none."""
+    ends = int((now + timedelta(hours=1)).timestamp())
+    founding.charter = founding.charter.model_copy(update={"expires": ends})
+    trust = founding.trust()
+    assert trust.keys(A, "message", now)
+    assert refusal(lambda: trust.keys(A, "message", now + timedelta(hours=1))) == "trust.charter_expired"
+
+
 def test_reference_values_come_from_a_named_publisher(founding: Founding, now: datetime) -> None:
     trust = founding.trust()
     assert [value.measurement for value in trust.reference_values_at(now)] == ["ab" * 48]
