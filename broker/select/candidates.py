@@ -31,6 +31,7 @@ from schemas.descriptors.profile import DomainProfile
 from schemas.descriptors.request import RequestDescriptor
 from schemas.descriptors.summary import CapabilitySummary, Cell
 from schemas.policy.facts import (
+    STRONGEST_BINDING,
     UNKNOWN_AGE,
     AttestedFacts,
     DomainFacts,
@@ -266,7 +267,7 @@ def claimed_facts(cell: Cell) -> AttestedFacts:
         debug_allowed=False,
         confidential_gpu=cell.confidential_gpu,
         engine_in_tee=attested,
-        binding_mode="none",
+        binding_mode=STRONGEST_BINDING if cell.confidential_gpu else "cpu-only" if attested else "none",
         enrolled=True,
         age_s=0 if attested else UNKNOWN_AGE,
     )

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from schemas.canonical import Wire
 from schemas.descriptors.profile import MAX_LISTED, CertificationScheme, Place, Regime, Residency
-from schemas.policy.jurisdictions import GLOBAL, PREMISES, chain, common, country, premises_of, within
+from schemas.policy.jurisdictions import GLOBAL, PREMISES, chain, common, country, within
 
 DataClass = Literal["public", "internal", "personal", "phi", "special-category"]
 DATA_CLASSES: Final[tuple[DataClass, ...]] = ("public", "internal", "personal", "phi", "special-category")
@@ -102,9 +102,10 @@ def narrow(floor: PolicyTags, request: PolicyTags, home: Home) -> tuple[PolicyTa
     values["residency"] = _meet(floor.residency, request.residency, home)
     values["origin"] = request.origin or floor.origin
     if floor.origin and request.origin and not within(request.origin, floor.origin):
-        # Two laws claim the data: it stays under the floor's, and inside what the request named.
         values["origin"] = floor.origin
-        values["residency"] = _meet(values["residency"], [request.origin], home)
+        if not within(floor.origin, request.origin):
+            # Two laws claim the data: it stays under the floor's, and inside what the request named.
+            values["residency"] = _meet(values["residency"], [request.origin], home)
     lost = tuple(name for name, value in values.items() if _loosened(name, getattr(request, name), value))
     return PolicyTags(**values), lost
 
@@ -175,9 +176,8 @@ def _meet(ours: list[str] | None, theirs: list[str] | None, home: Home) -> list[
 
 
 def _covers(codes: list[str], home: Home) -> bool:
-    """Whether the home domain's own ground is among the places."""
-    around = {place for code in home.jurisdictions for place in chain(code)}
-    return PREMISES in codes or premises_of(home.domain) in codes or bool(around & set(codes))
+    """Whether the home domain's own ground lies in the places, wherever it has machines."""
+    return PREMISES in codes or all(not set(codes).isdisjoint(chain(code)) for code in home.jurisdictions)
 
 
 def _loosened(name: str, asked: Any, result: Any) -> bool:

@@ -48,6 +48,14 @@ EEA_ONLY: Final = frozenset({"IS", "LI", "NO"})
 GROUPS: Final = frozenset({"EU", "EEA", GLOBAL})
 
 GERMAN_STATES: Final = _set("BB BE BW BY HB HE HH MV NI NW RP SH SL SN ST TH")
+ELSEWHERE: Final = {
+    **{f"FR-{code}": code for code in ("BL", "NC", "PF", "PM", "TF", "WF")},
+    **{f"NL-{code}": code for code in ("AW", "CW", "SX")},
+    **{f"NL-BQ{number}": "BQ" for number in (1, 2, 3)},
+    "NO-21": "SJ",
+}
+"""Subdivisions that share neither Union nor Economic Area with their country (TFEU 355(2), Council Decision
+2010/718/EU, EEA Agreement protocol 40), and the code that says where they stand."""
 _SUBDIVISION: Final = re.compile(r"^([A-Z]{2})-[A-Z0-9]{1,3}\Z")
 
 REGIMES: Final = _set(
@@ -71,6 +79,9 @@ def check_place(code: str) -> str:
     """The code, when it is a place we know (`premises` is not one: see `resolve`). Raises `Unreadable`."""
     if code in COUNTRIES or code in GROUPS:
         return code
+    if code in ELSEWHERE:
+        text = f"{code} lies outside the EU and the EEA, unlike its country: write {ELSEWHERE[code]}"
+        raise Unreadable("policy.jurisdiction_unknown", text)
     match = _SUBDIVISION.match(code)
     if match and match[1] in COUNTRIES and (match[1] != "DE" or code[3:] in GERMAN_STATES):
         return code

@@ -148,11 +148,16 @@ class Mask:
             (rule, unit.policies.rule_digest(rule)) for unit in layers.units for rule in unit.policies.rules
         }
         membership = (MEMBERSHIP, load_pack("charter").rule_digest(MEMBERSHIP))
+        only = [
+            unit.policies.rule_digest(MEMBERSHIP)
+            for unit in layers.units
+            if unit.policies.permits == {MEMBERSHIP}
+        ]
         picked = tuple(
             row for row in table() if (row.rule, load_pack(row.pack).rule_digest(row.rule)) in active
         )
         spoken = {(row.rule, load_pack(row.pack).rule_digest(row.rule)) for row in picked}
-        if any(unit.policies.permits == {MEMBERSHIP} for unit in layers.units) and membership in active:
+        if membership[1] in only:
             picked = (*picked, MaskRule(DEFAULT_DENY, "charter", lambda _, on: ~on.active))
             spoken.add(membership)
         return cls(picked, exact=active <= spoken)

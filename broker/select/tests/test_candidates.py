@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -9,11 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.select.candidates import Feasibility
+from broker.select.candidates import Feasibility, claimed_facts
 from broker.select.cost import Weights
 from broker.select.rank import rank
 from broker.select.tests.cases import LAYERS, NOW, cell, context, cut, listing, request, three
 from schemas.descriptors.capability import Rates
+from schemas.policy.layers import ELSEWHERE, Layers
+from schemas.policy.tests.cases import forbidding
 
 
 def domains(found: Feasibility) -> list[str]:
@@ -90,6 +93,22 @@ def test_a_cell_below_k_min_can_still_be_called_and_is_not_taken_for_free() -> N
     assert domains(found) == ["clinic.de", "cloud.fr"]
     plans = {plan.domain: plan for plan in rank(request(), found.candidates, Weights())}
     assert plans["cloud.fr"].inputs.price == plans["clinic.de"].inputs.price > 0
+
+
+def test_a_rule_about_the_binding_of_gpus_excludes_by_proof_and_not_beforehand() -> None:
+    """What only an appraisal can find is claimed at its best until then."""
+    bound = forbidding(
+        "TST-001-bound", 'context.confidentialGpu && resource.bindingMode != "derived-nonce+evidence-hash"'
+    )
+    rules = Layers.of(charter=bound, national=ELSEWHERE, tenant=ELSEWHERE, provider=ELSEWHERE)
+    asked = request({"policy": {"data_class": "public", "confidential_gpu": True}})
+    subjects = [claimed_facts(cell(confidential_gpu=gpu)) for gpu in (True, False)]
+    facts = cut(asked, three()).candidates or cut(asked, three()).rejected
+    assert facts[0].subject
+    verdicts = [
+        rules.decide(context(asked), replace(facts[0].subject, attested=each)).verdict for each in subjects
+    ]
+    assert verdicts == ["allow", "deny"]
 
 
 def test_the_refusal_of_the_demo_says_what_would_have_to_give() -> None:

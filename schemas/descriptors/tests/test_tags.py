@@ -90,6 +90,24 @@ def test_the_stricter_wins_and_a_loosening_is_recorded(
     assert tuple(sorted(lost)) == overridden
 
 
+@pytest.mark.parametrize("larger", ["EU", "EEA", "Global"])
+def test_an_origin_that_is_only_vaguer_than_the_tenants_frees_nothing(larger: str) -> None:
+    """It counted as a second law, and the data might go wherever that one reaches."""
+    floor = tags(data_class="personal", origin="DE")
+    silent, vague = effective(floor, tags(), HOME), effective(floor, tags(origin=larger), HOME)
+    assert vague.tags == silent.tags
+    assert vague.overridden == ("origin",)
+
+
+def test_our_own_ground_lies_in_a_place_only_if_all_of_it_does() -> None:
+    """A domain with machines in two countries is `premises` in both: neither of the two covers it."""
+    both = Home("clinic.de", ("DE", "FR"))
+    for floor, asked in ((["premises"], ["DE"]), (["DE"], ["premises"])):
+        assert narrow(tags(residency=floor), tags(residency=asked), both)[0].residency == []
+        assert narrow(tags(residency=floor), tags(residency=asked), HOME)[0].residency == ["premises"]
+    assert narrow(tags(residency=["premises"]), tags(residency=["EU"]), both)[0].residency == ["premises"]
+
+
 def test_debugging_is_the_tenants_word_alone() -> None:
     assert "allow_debug" not in PolicyTags.model_fields
     assert TagFloor(allow_debug=True).allow_debug

@@ -63,6 +63,9 @@ def test_places_nest() -> None:
     [
         (check_place, "DE-HE", "DE-ZZ"),
         (check_place, "US-CA", "XX-CA"),
+        (check_place, "NC", "FR-NC"),
+        (check_place, "FR-IDF", "NL-BQ2"),
+        (check_place, "NO-03", "NO-21"),
         (check_place, "EEA", "UK"),
         (check_place, "Global", "premises"),
         (check_residency, "premises", "home"),

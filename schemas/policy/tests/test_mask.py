@@ -19,6 +19,7 @@ import pytest
 from schemas.policy import cedar
 from schemas.policy.facts import RequestContext, Subject
 from schemas.policy.jurisdictions import chain, premises_of
+from schemas.policy.layers import ELSEWHERE, Layers
 from schemas.policy.mask import Columns, Mask, table
 from schemas.policy.packs import default_layers, load_pack
 from schemas.policy.policy_set import PolicySet
@@ -142,3 +143,14 @@ def test_no_domains_is_no_error() -> None:
     assert not masked.allowed.any()
     assert chain("Global") == ("Global",)
     assert serving().price == 0
+
+
+def test_the_row_for_membership_speaks_for_a_set_that_has_that_very_permit_alone() -> None:
+    """Another owner's set may have a rule of the same name, and the shipped one beside a wider permit."""
+    everybody = 'permit (principal, action == Action::"place", resource);'
+    renamed = PolicySet.load(f'@id("MEM-001-active-member") {everybody}', "renamed")
+    wider = PolicySet.load(f'{OPEN}@id("MEM-002-guests") {everybody}', "wider")
+    layers = Layers.of(charter=renamed, national=wider, tenant=ELSEWHERE, provider=ELSEWHERE)
+    request, away = asking(data_class="public"), serving(status="suspended")
+    assert layers.decide(request, away).verdict == "allow"
+    assert Mask.of(layers).apply(request, Columns.of([away])).reasons(0) == ()
