@@ -6,10 +6,16 @@ trustworthy as the domain, no more, and whoever relies on an export pins its tru
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from io import FileIO
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Final, Self
 
 from cryptography import x509
@@ -29,10 +35,14 @@ from receipts.merkle import EMPTY_RANGE, inclusion_path, leaf_hash
 from schemas.canonical import sha256
 from schemas.errors import ConfigurationError
 from schemas.keys import read_secret, write_secret
+from schemas.lock import lock
+from schemas.primitives import format_time
 
 VALID_DAYS: Final = 3650  # of the roots; an export's own certificate lives ten minutes
 LEAF_MINUTES: Final = 10
+HASH_BYTES: Final = 32
 MAX_EXPORTS: Final = 1_000_000  # leaves of the export log, 32 MB
+CA: Final = "export CA"
 ISSUER_OID: Final = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.1")  # Fulcio: OIDC issuer, raw UTF-8
 SCT_OID: Final = x509.ObjectIdentifier("1.3.6.1.4.1.11129.2.4.2")
 
@@ -64,10 +74,10 @@ class Authority:
 
     @classmethod
     def open(cls, folder: Path, name: str, at: datetime) -> Self:
-        """Load the root, or make it. Raises `ConfigurationError`."""
-        if not folder.exists():
-            _make(folder, name, at)
+        """Load the root, or make it. Raises `ConfigurationError`; also where no tool would believe it now."""
         try:
+            if not folder.exists():
+                _make(folder, name, at)
             certificates = {
                 each: x509.load_pem_x509_certificate((folder / f"{each}.crt").read_bytes())
                 for each in ("ca", "tsa", "tsa-root")
@@ -75,9 +85,13 @@ class Authority:
             ca, ct, tsa = (_p256(folder / f"{each}.pem") for each in ("ca", "ct", "tsa"))
             log = load_pem_private_key(read_secret(folder / "log.pem"), None)
         except (OSError, ValueError, TypeError) as error:
-            raise ConfigurationError("export.authority", f"{folder}: {type(error).__name__}") from None
+            raise ConfigurationError("export.authority", f"{folder}: {_said(error)}") from None
         if not isinstance(log, ed25519.Ed25519PrivateKey):
             raise ConfigurationError("export.authority", f"{folder}/log.pem: not an Ed25519 key")
+        if certificates["ca"].subject != _name(name, CA):
+            raise ConfigurationError("export.authority", f"{folder} is the private root of another domain")
+        for certificate in certificates.values():
+            _check_in_date(certificate, folder, at)
         return cls(
             folder, name, ca, certificates["ca"], ct, tsa, certificates["tsa"], certificates["tsa-root"], log
         )
@@ -121,32 +135,86 @@ class Authority:
         return len(item).to_bytes(2) + item
 
     def append(self, body: bytes) -> Logged:
-        """Add one entry to the log of exports; on disk before its proof exists."""
-        path = self.folder / "leaves"
-        leaves = path.read_bytes() if path.exists() else b""
-        if len(leaves) // 32 >= MAX_EXPORTS:
-            raise ConfigurationError("export.full", f"{path}: begin a new authority")
-        leaf = leaf_hash(body)
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """Add one entry to the log of exports; on disk before its proof exists.
+
+        Raises `ConfigurationError` (`export.held` while another export writes there).
+        """
         try:
-            os.write(descriptor, leaf)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        hashed = [leaves[at : at + 32] for at in range(0, len(leaves) // 32 * 32, 32)] + [leaf]
+            with _alone(self.folder), open(self.folder / "leaves", "a+b", 0, opener=_privately) as file:
+                hashed = _whole_leaves(file)
+                hashed.append(leaf_hash(body))
+                if file.write(hashed[-1]) < HASH_BYTES:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise ConfigurationError("export.authority", f"{self.folder}: {error.strerror}") from None
         index = len(hashed) - 1
         root = EMPTY_RANGE.append(hashed).root()
         return Logged(index, len(hashed), root, inclusion_path(hashed, index))
 
 
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Two exports at a time would sign two trees of one size. Raises `ConfigurationError`, or `OSError`."""
+    try:
+        descriptor = lock(folder / "lock")
+    except BlockingIOError:
+        text = f"{folder}: another export is writing there; try again"
+        raise ConfigurationError("export.held", text) from None
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _privately(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+
+def _whole_leaves(file: FileIO) -> list[bytes]:
+    """Every entry's hash; a piece that a crash left at the end is cut off, no proof was made of it."""
+    file.seek(0)
+    leaves = file.read((MAX_EXPORTS + 1) * HASH_BYTES)
+    count = len(leaves) // HASH_BYTES
+    if count >= MAX_EXPORTS:
+        raise ConfigurationError("export.full", f"{file.name}: begin a new authority")
+    file.truncate(count * HASH_BYTES)
+    return [leaves[number * HASH_BYTES : (number + 1) * HASH_BYTES] for number in range(count)]
+
+
+def _check_in_date(certificate: x509.Certificate, folder: Path, at: datetime) -> x509.Certificate:
+    """Return the certificate if it outlives what is signed under it now. Raises `ConfigurationError`."""
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if not begin <= at <= end - timedelta(minutes=LEAF_MINUTES):
+        held = f"holds from {format_time(begin)} to {format_time(end)}"
+        text = f"{folder} {held}, and it is {format_time(at)} here: begin a new authority"
+        raise ConfigurationError("export.expired", text)
+    return certificate
+
+
+def _said(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
+
+
 def _make(folder: Path, name: str, at: datetime) -> None:
-    folder.mkdir(mode=0o700, parents=True)
+    """All of it or nothing: under another name first."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))  # mode 0700
+    try:
+        _fill(fresh, name, at)
+        fresh.rename(folder)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+
+
+def _fill(folder: Path, name: str, at: datetime) -> None:
     ca, ct, tsa, tsa_root = (ec.generate_private_key(ec.SECP256R1()) for _ in range(4))
     for each, key in (("ca", ca), ("ct", ct), ("tsa", tsa), ("log", ed25519.Ed25519PrivateKey.generate())):
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         write_secret(folder / f"{each}.pem", pem)
     certificates = {
-        "ca": _root(name, "export CA", ca, at),
+        "ca": _root(name, CA, ca, at),
         "tsa-root": _root(name, "export TSA root", tsa_root, at),
     }
     subject, issuer = _name(name, "export TSA"), certificates["tsa-root"].subject
@@ -203,7 +271,7 @@ def _name(domain: str, what: str) -> x509.Name:
 
 def _p256(path: Path) -> ec.EllipticCurvePrivateKey:
     key = load_pem_private_key(read_secret(path), None)
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         raise ConfigurationError("export.authority", f"{path}: not a P-256 key")
     return key
 

@@ -4,6 +4,7 @@ or its COSE form.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -92,8 +93,8 @@ def _signed_by(data: bytes, domain: str, held: PinnedTrust, authority: Authority
 
 def command(folder: Path, name: str, made: Exported) -> str:
     """What anyone with the stock tool runs, offline."""
-    return (
-        f"sigstore --trust-config {folder / TRUST} verify identity --offline --bundle"
-        f" {folder / name}.sigstore.json --cert-identity {made.identity}"
-        f" --cert-oidc-issuer {made.issuer} {folder / name}.commitment"
-    )
+    here = folder.absolute()  # a name may begin with a dash
+    words = ["sigstore", "--trust-config", str(here / TRUST), "verify", "identity", "--offline"]
+    words += ["--bundle", f"{here / name}.sigstore.json", "--cert-identity", made.identity]
+    words += ["--cert-oidc-issuer", made.issuer, f"{here / name}.commitment"]
+    return shlex.join(words)
