@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from attestation.endorsements import MAX_DOCUMENT_BYTES, recognise
 from attestation.gpu.forms import Devices, TokenFile, devices_in, is_form
@@ -22,9 +23,10 @@ from schemas.canonical import read_json
 from schemas.errors import ConfigurationError, Unreadable
 from schemas.proof.evidence import MAX_EVIDENCE_BYTES, NodeEvidence
 
-MAX_FILES: Final = 1000  # files read from one folder of endorsements
+MAX_FILES: Final = 1000  # in one folder of endorsements; with more, none is read
 _HEX: Final = re.compile(rb"(0x)?[0-9A-Fa-f]{64,}")  # shorter than any evidence or endorsement
-_BASE64: Final = re.compile(rb"[A-Za-z0-9+/]{64,}={0,2}")
+_BASE64: Final = re.compile(rb"(?:[A-Za-z0-9+/]{64,}|[A-Za-z0-9_-]{64,})={0,2}")
+_STANDARD: Final = bytes.maketrans(b"-_", b"+/")  # from the alphabet of addresses
 
 
 def read_evidence(path: Path) -> bytes | Evidence:
@@ -58,13 +60,13 @@ def read_devices(path: Path) -> bytes | Devices:
     """A file in any form, or a folder with a report or with a folder for each device."""
     if not path.is_dir():
         return read_file(path, MAX_EVIDENCE_BYTES)
-    folders = [path, *sorted(each for each in path.iterdir() if each.is_dir())][:MAX_FILES]
+    folders = [path, *sorted(each for each in _bounded(path.iterdir(), path) if each.is_dir())]
     return devices_in({str(folder): _files(folder) for folder in folders})
 
 
 def _files(folder: Path) -> dict[str, bytes]:
     """The files of one device; descriptions of a case are no evidence."""
-    listed = sorted(each for each in folder.iterdir() if each.is_file())[:MAX_FILES]
+    listed = sorted(each for each in _bounded(folder.iterdir(), folder) if each.is_file())
     return {
         file.name: read_file(file, MAX_DOCUMENT_BYTES)
         for file in listed
@@ -76,18 +78,41 @@ def read_documents(path: Path, *, without: frozenset[str] = frozenset()) -> list
     """The documents of a file, or of a folder, where what is no endorsement is passed over.
 
     without: names of files that are somebody's notes.
+    Raises `ConfigurationError`, also for too many: one that is left out may be the CRL that revokes.
     """
-    if not path.is_dir():
-        return [_document(path)]
+    with naming(path):
+        if not path.is_dir():
+            return [_document(path)]
+        files = sorted(each for each in _bounded(_below(path), path) if each.is_file())
     found: list[bytes] = []
-    files = (each for each in path.rglob("*") if each.is_file() and each.name not in without)
-    for file in sorted(files)[:MAX_FILES]:
+    for file in files:
+        if file.name in without:
+            continue
         try:
             found.append(_document(file))
         except Unreadable as error:
             why = error.text.removeprefix(f"{file}: ")
             print(f"{file}: passed over: {why}", file=sys.stderr)  # noqa: T201
     return found
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """What lies in the folder, at any depth; a folder inside that may not be read is no empty one."""
+    for here, _, names in os.walk(folder, onerror=_unlisted):
+        yield from (Path(here, name) for name in names)
+
+
+def _unlisted(error: OSError) -> NoReturn:
+    raise error
+
+
+def _bounded(files: Iterator[Path], folder: Path) -> Iterator[Path]:
+    for number, file in enumerate(files):
+        if number == MAX_FILES:
+            raise ConfigurationError(
+                "attest.file", f"{folder}: more than {MAX_FILES} files; name those that are needed"
+            )
+        yield file
 
 
 def _document(path: Path) -> bytes:
@@ -100,25 +125,30 @@ def _document(path: Path) -> bytes:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Whatever inside cannot be read is said to stand in this file or folder."""
+    """Whatever inside cannot be read is said to stand in this file or folder.
+
+    Nothing is printed inside: a reader who leaves is an error of the system's, too.
+    """
     try:
         yield
     except Unreadable as error:
         named = error.text.startswith(str(path))
         raise error if named else Unreadable(error.code, f"{path}: {error.text}") from None
+    except OSError as error:  # a name that none can have, a folder that may not be entered
+        raise ConfigurationError("attest.file", f"{error.filename or path}: {error.strerror}") from None
 
 
 def as_bytes(data: bytes) -> bytes:
     """What a file of hex or base64 digits stands for, broken into lines or not; else the file as it is.
 
-    Nothing binary of any vendor is made of such digits alone, and neither PEM nor JSON is.
+    Base64 in either alphabet, with or without padding (RFC 4648 3.2, 5). Nothing binary of any vendor is
+    made of such digits alone, and neither PEM nor JSON is.
     """
     text = b"".join(line.strip() for line in data.splitlines())
     if _HEX.fullmatch(text) and len(text) % 2 == 0:
         return bytes.fromhex(text.removeprefix(b"0x").decode("ascii"))
-    if _BASE64.fullmatch(text) and len(text) % 4 == 0:
-        return base64.b64decode(text)
-    return data
+    padded = text + b"=" * (-len(text) % 4)
+    return base64.b64decode(padded.translate(_STANDARD)) if _BASE64.fullmatch(padded) else data
 
 
 def read_file(path: Path, limit: int) -> bytes:

@@ -19,7 +19,15 @@ from attestation.collateral.nvidia import Accelerators, Endpoints
 from attestation.collateral.pieces import MARKS, Pieces
 from attestation.collateral.service import Service
 from attestation.expected import Expectations
-from attestation.files import is_node, quote_of, read_any_evidence, read_documents, read_gpu, report_of
+from attestation.files import (
+    is_node,
+    naming,
+    quote_of,
+    read_any_evidence,
+    read_documents,
+    read_gpu,
+    report_of,
+)
 from attestation.gpu.expected import GpuPolicy
 from attestation.gpu.forms import Devices, TokenFile, devices_of
 from attestation.tdx.origin.chain import INTEL_ROOTS
@@ -34,8 +42,9 @@ NOTES: Final = frozenset({MARKS, INDEX})
 
 async def fetch(arguments: argparse.Namespace, expectations: Expectations | None) -> list[Path]:
     """The files that now endorse this evidence. Raises what the services' modules raise."""
-    devices = read_gpu(arguments.evidence)
-    evidence = b"" if devices is not None else read_any_evidence(arguments.evidence)
+    with naming(arguments.evidence):
+        devices = read_gpu(arguments.evidence)
+        evidence = b"" if devices is not None else read_any_evidence(arguments.evidence)
     async with httpx.AsyncClient() as client:
         if devices is not None:
             return await _from_nvidia(arguments, client, devices, expectations)

@@ -103,8 +103,11 @@ def test_a_chain_in_one_pem_file_as_people_write_it() -> None:
         lambda data: "0x" + data.hex().upper() + "\n",
         b64,
         lambda data: base64.encodebytes(data).decode().replace("\n", "\r\n"),
+        lambda data: base64.urlsafe_b64encode(data).decode(),
+        lambda data: base64.urlsafe_b64encode(data).decode().rstrip("="),
+        lambda data: b64(data).rstrip("=") + "\n",
     ],
-    ids=["hex", "0x", "base64", "base64 in lines"],
+    ids=["hex", "0x", "base64", "base64 in lines", "base64url", "base64url bare", "base64 bare"],
 )
 def test_files_of_digits(spell: Callable[[bytes], str], tmp_path: Path) -> None:
     """Reports and certificates are passed around as text; every vendor's raw evidence is none."""
@@ -127,6 +130,7 @@ def test_files_of_digits(spell: Callable[[bytes], str], tmp_path: Path) -> None:
         b"a" * 65,
         b"a" * 64 + b"=a==",
         b"aaaa " * 20,
+        b"a-b+" * 20,
         pem(b"\1" * 99),
         b'{"a": 1}',
         bytes(99),

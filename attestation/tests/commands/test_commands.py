@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from attestation.commands import main
+from attestation.files import MAX_FILES
 from attestation.node.tests.test_appraise_node import CLINIC, NOW, evidence, expectations, vendor
 from attestation.node.tests.test_appraise_node import _toml as node_expectations
 from attestation.snp.tests.azure import azure_forge as azure
@@ -137,6 +138,44 @@ def test_unreadable_input_is_2(folder: Path, evidence: str, more: list[str]) -> 
     with pytest.raises(ComityError) as error:
         verify(folder, *more, evidence=evidence)
     assert error.value.exit_code == 2
+
+
+@pytest.mark.parametrize("tee", ["snp", "tdx", "nvidia", "node"])
+def test_a_name_that_no_file_can_have_is_2(folder: Path, tee: str) -> None:
+    """As when somebody passes the evidence itself, in base64, in place of a file's name."""
+    name = "A" * 300
+    for arguments in (
+        ["verify", "--tee", tee, name],
+        ["verify", "--tee", tee, str(folder / "report.bin"), "--endorsements", name],
+        ["show", name],
+        ["fetch", name, "--out", str(folder / "out")],
+    ):
+        with pytest.raises(ConfigurationError, match="File name too long"):
+            main(arguments)
+
+
+def test_a_folder_inside_that_may_not_be_read_is_no_empty_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "endorsements" / "closed").mkdir()
+    listed = os.scandir
+
+    def refusing(path: str | Path) -> Any:
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr("os.scandir", refusing)
+    with pytest.raises(ConfigurationError, match="closed: Permission denied"):
+        verify(folder)
+
+
+def test_no_file_of_a_folder_is_left_out_in_silence(folder: Path) -> None:
+    """The one that is left out may be the CRL that revokes."""
+    for number in range(MAX_FILES):
+        (folder / "endorsements" / f"{number:04}").write_bytes(FORGE.crl())
+    with pytest.raises(ConfigurationError, match=f"endorsements: more than {MAX_FILES} files; name those"):
+        verify(folder)
 
 
 def test_an_explicit_endorsement_that_is_none_is_2(folder: Path) -> None:
