@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from attestation.expected import Expectations, NodeExpectations
+from attestation.gpu.appraise import Asked
 from attestation.gpu.forms import Devices
 from attestation.gpu.judge import judge
 from attestation.gpu.node.composite import NodeDevices, appraise_node_devices, check_device_enrolment
-from attestation.gpu.node.devices import Asked
 from attestation.gpu.node.tinfoil import is_tinfoil
 from attestation.node import checks as node
 from attestation.node.checks import IssuedChallenge, platform_digest

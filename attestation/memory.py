@@ -77,7 +77,6 @@ _NVIDIA: Final = (
     blocks.read_blocks,
     devices.family_of,
     devices.leaf_fwid,
-    origin._linked,
     origin._held,
     check._verify_crl,
     ocsp.read_response,

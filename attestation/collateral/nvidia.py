@@ -100,7 +100,7 @@ class Accelerators:
             device.report, chains[0] if chains else None, self.policy.roots, self.service.clock(),
             nonce=None, padding=self.policy.padding, fwid=self.policy.fwid,
         )  # fmt: skip
-        for check in origin.checks:
+        for check in origin.checks():
             if check.effect != "shown":
                 make = Undecided if check.effect == "none" else Refused
                 raise make(check.code or check.name, check.seen)

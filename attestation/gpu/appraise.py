@@ -6,7 +6,7 @@ same for the same bytes. All checks run that can, in the order in which their re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache, partial
@@ -14,17 +14,17 @@ from typing import Final
 
 from attestation.gpu.documents import CACHED_OFFERS, Offered, gather
 from attestation.gpu.expected import DEFAULT, GpuPolicy
-from attestation.gpu.kept import Asked, Named, may_keep, next_change, room_of_device
+from attestation.gpu.kept import Kept, may_keep, next_change, room_of_device
 from attestation.gpu.pki.chain import DeviceChain, Family
-from attestation.gpu.pki.signature import p384_of, verify_raw
+from attestation.gpu.pki.signature import verify_report
 from attestation.gpu.policy import check_demands
 from attestation.gpu.revocation.check import Held, Subject, check_revocation, read_offered
 from attestation.gpu.rim.check import check_manifests
 from attestation.gpu.rim.issues import Chosen
 from attestation.gpu.show import state_device
+from attestation.gpu.side import SideBySide, Start
 from attestation.gpu.spdm.report import Report, is_report, read_next, read_report, standing_of
 from attestation.gpu.verify import Origin, authenticate, check_nonce, check_signature
-from attestation.pki.x509 import read_certificate
 from attestation.result import AttestationResult, Check, decide, failed, renamed
 from schemas.canonical import sha256
 from schemas.errors import ComityError, Refused
@@ -35,6 +35,25 @@ _DIFFERING: Final = ("gpu.nonce", "gpu.report.signature")
 """Checks of which every report has its own."""
 _KEPT_VERDICTS: Final = ("affirming", "warning")
 MAX_TRIED_CHAINS: Final = 16  # chains tried where several devices' lie in one folder
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What devices are held to; several in one call, alike."""
+
+    policy: GpuPolicy | None
+    """None = no reference values are demanded."""
+    expectations_digest: bytes | None
+    waived: tuple[str, ...]
+    nonce: bytes | None
+    """Our challenge (32 bytes)."""
+    waive_revocation: bool
+    at: datetime
+
+    @property
+    def rules(self) -> GpuPolicy:
+        """By which everything is read, whether or not anything is demanded."""
+        return self.policy or DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,69 +78,75 @@ class DeviceAppraisal:
 
 
 def appraise_device(
+    evidence: bytes, *, endorsements: Sequence[bytes], asked: Asked, state: DeviceState | None = None
+) -> DeviceAppraisal:
+    """Appraise one report. Raises `Unreadable` when the bytes are no report.
+
+    state: what the attested guest says of its GPU; only a caller that has verified the guest may pass it.
+    """
+    with SideBySide() as start:
+        return begin_device(evidence, endorsements=endorsements, asked=asked, state=state, start=start)()
+
+
+def begin_device(
     evidence: bytes,
     *,
     endorsements: Sequence[bytes],
-    policy: GpuPolicy | None,
-    expectations_digest: bytes | None,
-    waived: Sequence[str],
-    nonce: bytes | None,
-    waive_revocation: bool,
-    at: datetime,
+    asked: Asked,
     state: DeviceState | None = None,
-) -> DeviceAppraisal:
-    """Appraise a report at the time `at`. Raises `Unreadable` when the bytes are no report.
-
-    policy: None = no reference values are demanded. nonce: our challenge (32 bytes). state: what the attested
-    guest says of its GPU; only a caller that has verified the guest may pass it.
-    """
-    documents, moment = tuple(endorsements), at.timestamp()
+    start: Start,
+) -> Callable[[], DeviceAppraisal]:
+    """As `appraise_device`, up to where there is something to wait for: what comes back waits, and judges."""
+    documents, moment = tuple(endorsements), asked.at.timestamp()
     offered = gather(documents)
-    asked = (nonce is not None, waive_revocation, state)
-    named = (expectations_digest, tuple(waived))
     room = None
     if may_keep(evidence, documents):
-        room = room_of_device(standing_of(evidence), offered, policy, named, asked)
+        circumstances = (asked.nonce is not None, asked.waive_revocation, state)
+        named = (asked.expectations_digest, asked.waived)
+        room = room_of_device(standing_of(evidence), offered, asked.policy, named, circumstances)
         if (known := room.at(moment)) is not None:
-            return _next(known, evidence, nonce, at)
-    found = _appraise(evidence, offered, policy, named, nonce, asked, at)
+            return partial(_next, known, evidence, asked.nonce, asked.at)
+    rules = asked.rules
+    origin = authenticate(
+        evidence, _chain_for(evidence, offered), rules.roots, moment,
+        nonce=asked.nonce, padding=rules.padding, fwid=rules.fwid, start=start,
+    )  # fmt: skip
+    return partial(_finish, evidence, offered, origin, asked, state, room)
+
+
+def _finish(
+    evidence: bytes,
+    offered: Offered,
+    origin: Origin,
+    asked: Asked,
+    state: DeviceState | None,
+    room: Kept | None,
+) -> DeviceAppraisal:
+    found = _judge(evidence, offered, origin, asked, state)
     chain, holds = found.chain, found.result.verdict in _KEPT_VERDICTS
     # What does not hold is found anew each time; among several chains a signature decides which one counts.
     if room is not None and holds and chain is not None and len(offered.chains) == 1:
-        expired_days = (policy or DEFAULT).rim_expired_days
+        moment, expired_days = asked.at.timestamp(), asked.rules.rim_expired_days
         room.keep(found, moment, next_change(offered, _held(offered), chain, expired_days, moment))
     return found
 
 
-def _appraise(
-    evidence: bytes,
-    offered: Offered,
-    policy: GpuPolicy | None,
-    named: Named,
-    nonce: bytes | None,
-    asked: Asked,
-    at: datetime,
+def _judge(
+    evidence: bytes, offered: Offered, origin: Origin, asked: Asked, state: DeviceState | None
 ) -> DeviceAppraisal:
-    """1. origin; 2. manifests and measurements; 3. revocation; 4. demands, where there are any."""
-    rules, moment = policy or DEFAULT, at.timestamp()
-    _, waive_revocation, state = asked
-    origin = authenticate(
-        evidence, _chain_for(evidence, offered), rules.roots, moment,
-        nonce=nonce, padding=rules.padding, fwid=rules.fwid,
-    )  # fmt: skip
+    """1. manifests and measurements; 2. revocation; 3. the origin's signatures; 4. demands, if any."""
+    rules, moment = asked.rules, asked.at.timestamp()
     firmware = None if origin.report is None else origin.report.firmware
     manifests, chosen = check_manifests(firmware, origin.family, offered.manifests, rules.manifests, moment)
     revocation, ends = check_revocation(
         _held(offered), _subjects(origin, chosen, rules), moment,
-        waived=waive_revocation or rules.revocation == "any",
+        waived=asked.waive_revocation or rules.revocation == "any",
     )  # fmt: skip
-    *early, pdi = origin.checks
+    *early, pdi = origin.checks()
     checks = [*_documents(offered), *early, *revocation, *manifests, pdi]
-    if policy is not None:
-        checks += check_demands(origin.report, origin.family, state, policy)
-    digest, waived = named
-    waived = ("revocation", *waived) if waive_revocation else waived
-    result = _concluded(evidence, origin, chosen, ends, checks, digest, waived, at)
+    if asked.policy is not None:
+        checks += check_demands(origin.report, origin.family, state, asked.policy)
+    result = _concluded(evidence, origin, chosen, ends, checks, asked)
     return DeviceAppraisal(result, origin.report, origin.chain, origin.family, chosen, {})
 
 
@@ -175,7 +200,7 @@ def _chain_for(evidence: bytes, offered: Offered) -> tuple[bytes, ...] | None:
         return offered.chains[0]
     for chain in offered.chains[:MAX_TRIED_CHAINS]:
         try:
-            verify_raw(p384_of(read_certificate(chain[0])), report.signature, report.signed)
+            verify_report(chain[0], report.signature, report.signed)
         except ComityError:
             continue
         return chain
@@ -215,9 +240,7 @@ def _concluded(
     chosen: Sequence[Chosen],
     ends: dict[str, float],
     checks: list[Check],
-    expectations_digest: bytes | None,
-    waived: tuple[str, ...],
-    at: datetime,
+    asked: Asked,
 ) -> AttestationResult:
     verdict, reason = decide(checks)
     report, chain, family = origin.report, origin.chain, origin.family
@@ -234,12 +257,12 @@ def _concluded(
         verdict=verdict,
         reason=reason,
         checks=tuple(checks),
-        at=at,
+        at=asked.at,
         identity=report.identity if report is not None else sha256(evidence),
         platform=f"simulated-{platform}" if simulated else platform,
         simulated=simulated,
-        expectations_digest=expectations_digest,
+        expectations_digest=asked.expectations_digest,
         valid_until=min(ends.values()) if ends else None,
-        waived=waived,
+        waived=("revocation", *asked.waived) if asked.waive_revocation else asked.waived,
         stated=lambda: state_device(report, chain, family, chosen),
     )

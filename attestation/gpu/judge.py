@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from attestation.gpu.appraise import appraise_device
+from attestation.gpu.appraise import Asked, appraise_device
 from attestation.gpu.documents import gather
-from attestation.gpu.expected import DEFAULT
 from attestation.gpu.forms import Devices, ManifestFile, TokenFile, unwrap
-from attestation.gpu.node.devices import Asked, DeviceInput, appraise_devices, check_tokens, known_device
+from attestation.gpu.node.devices import DeviceInput, appraise_devices, check_tokens, known_device
 from attestation.gpu.nras.check import check_token
 from attestation.gpu.nras.token import ServiceToken, read_token
 from attestation.gpu.rim.issues import hold_root
@@ -38,17 +37,8 @@ def judge(evidence: bytes | Devices, *, endorsements: Sequence[bytes], asked: As
 
 
 def _one(device: DeviceInput, common: Sequence[bytes], asked: Asked) -> AttestationResult:
-    found = appraise_device(
-        device.report,
-        endorsements=(*device.endorsements, *common),
-        policy=asked.policy,
-        expectations_digest=asked.expectations_digest,
-        waived=asked.waived,
-        nonce=asked.nonce,
-        waive_revocation=asked.waive_revocation,
-        at=asked.at,
-        state=device.state,
-    )
+    endorsements = (*device.endorsements, *common)
+    found = appraise_device(device.report, endorsements=endorsements, asked=asked, state=device.state)
     tokens = check_tokens([device], [found], common, asked)
     if not tokens:
         return found.result
@@ -91,7 +81,7 @@ def _claims(token: ServiceToken) -> dict[str, Json]:
 
 def _manifest(data: bytes, asked: Asked) -> AttestationResult:
     """A manifest by itself: is it NVIDIA's, and in date? Whether it fits a device is not asked."""
-    rules = (asked.policy or DEFAULT).manifests
+    rules = asked.rules.manifests
     name, wanted = "gpu.rim.document", "signed under the pinned root, in date"
     checks: list[Check]
     stated: dict[str, Json] = {}
@@ -128,14 +118,13 @@ def _state(manifest: Manifest) -> dict[str, Json]:
 
 def _token(data: bytes, endorsements: Sequence[bytes], asked: Asked) -> AttestationResult:
     """A service token by itself, and against the raw evidence where that is offered (a service request)."""
-    policy = asked.policy or DEFAULT
     offered = gather(tuple(endorsements))
     inputs = [DeviceInput(report, (chain,)) for report, chain in offered.devices]
     found = appraise_devices(inputs, common=(), asked=asked) if inputs else None
     known = None if found is None else [known_device(each) for each in found.devices if each is not None]
     devices = None if known is None else [each for each in known if each is not None]
     token = check_token(
-        data, offered.key_sets, devices, policy.roots, asked.at.timestamp(), nonce=asked.nonce
+        data, offered.key_sets, devices, asked.rules.roots, asked.at.timestamp(), nonce=asked.nonce
     )
     claims = {} if token.token is None else _claims(token.token)
     return _result(token.checks, asked, sha256(data), platform="nvidia-service", stated=lambda: claims)

@@ -48,7 +48,7 @@ class Kept:
         self._held = appraisal, since, until
 
 
-Asked: TypeAlias = tuple[bool, bool, DeviceState | None]
+Circumstances: TypeAlias = tuple[bool, bool, DeviceState | None]
 """Whether there is a challenge, whether revocation is waived, and what the guest says."""
 Named: TypeAlias = tuple[bytes | None, tuple[str, ...]]
 """Digest and waivers of the expectations."""
@@ -65,10 +65,10 @@ def room_of_device(
     offered: Offered,
     policy: GpuPolicy | None,
     named: Named,
-    asked: Asked,
+    circumstances: Circumstances,
 ) -> Kept:
     """The room for these inputs: all bytes count, but for nonces and signature."""
-    del standing, offered, policy, named, asked
+    del standing, offered, policy, named, circumstances
     return Kept()
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final
 
 from attestation.gpu.pki.chain import CACHED_CHAINS, DeviceChain, Family, family_of, leaf_fwid, read_chain
 from attestation.gpu.pki.constraints import hold_chain
 from attestation.gpu.pki.roots import Roots
-from attestation.gpu.pki.signature import p384_of, verify_link, verify_raw
+from attestation.gpu.pki.signature import verify_link, verify_report
+from attestation.gpu.side import Start
 from attestation.gpu.spdm.opaque import CHIP_INFO, DRIVER, FWID
 from attestation.gpu.spdm.report import Report, read_report
 from attestation.pki.pins import Pin
@@ -33,7 +34,8 @@ _CHAIN: Final = "gpu.md 3; RFC 5280 6.1"
 class Origin:
     """What was found about where a report comes from. A part that does not hold is None."""
 
-    checks: list[Check]
+    checks: Callable[[], list[Check]]
+    """All of them, in the order of their reasons. Waits for the signatures, which may be under way."""
     report: Report | None
     chain: DeviceChain | None
     family: Family | None
@@ -49,11 +51,13 @@ def authenticate(
     nonce: bytes | None,
     padding: str = "refuse",
     fwid: str = "from-550",
+    start: Start = partial,
 ) -> Origin:
     """Every link from the root to the report. Raises `Unreadable` when the bytes are no report.
 
-    certificates: the device's chain in DER, leaf first; None = none was offered. nonce: our challenge.
-    1. form; 2. challenge; 3. the chain, from the pinned root; 4. the signature; 5. the firmware id.
+    certificates: the device's chain in DER, leaf first; None = none was offered. nonce: our challenge. start:
+    how signature checks begin; each leaves the processor's caches cold for what reads, so they come last.
+    1. form; 2. challenge; 3. the chain, from the pinned root; 4. the firmware id; 5. all signatures.
     """
     report, form = _form(data, padding)
     challenge = check_nonce(report, nonce)
@@ -61,11 +65,14 @@ def authenticate(
     root, constraints, validity = _root(chain, roots), _constraints(chain), _validity(chain, at)
     family, families = _family(chain, report)
     firmware, pdi = check_fwid(report, chain, family, fwid), _own_pdi(report, chain, family)
-    # Last and together, for each public-key operation leaves the processor's caches cold for everything else.
-    links, signature = _links(chain), check_signature(report, chain)
-    checks = [
-        form, challenge, chained, root, links, constraints, validity, families, signature, firmware, pdi,
-    ]  # fmt: skip
+    links, signature = _links(chain, start), _signature(report, chain, start)
+
+    def checks() -> list[Check]:
+        return [
+            form, challenge, chained, root, links(), constraints, validity, families, signature(), firmware,
+            pdi,
+        ]  # fmt: skip
+
     return Origin(checks, report, chain, family, _pin(chain, roots))
 
 
@@ -143,24 +150,24 @@ def _root(chain: DeviceChain | None, roots: Roots) -> Check:
     return passed(name, seen, "a pinned root", clause)
 
 
-def _links(chain: DeviceChain | None) -> Check:
+def _links(chain: DeviceChain | None, start: Start) -> Callable[[], Check]:
+    """Each certificate is signed by the next, the root by itself (RFC 5280 6.1.3 a 1)."""
     name, wanted = "gpu.chain.signatures", "each signed by the next"
     if chain is None:
-        return not_evaluated(name, "no chain", _CHAIN)
-    try:
-        _linked(chain)
-    except Refused as error:
-        return failed(name, "gpu.chain_signature_invalid", error.text, wanted, _CHAIN)
-    return passed(name, "5 signatures", wanted, _CHAIN)
-
-
-@lru_cache(maxsize=CACHED_CHAINS)
-def _linked(chain: DeviceChain) -> DeviceChain:
-    """Each certificate is signed by the next, the root by itself (RFC 5280 6.1.3 a 1)."""
+        return lambda: not_evaluated(name, "no chain", _CHAIN)
     listed = chain.certificates
-    for child, parent in zip(listed, [*listed[1:], listed[-1]], strict=True):
-        verify_link(child.der, parent.der)
-    return chain
+    pairs = zip(listed, [*listed[1:], listed[-1]], strict=True)
+    begun = [start(verify_link, child.der, parent.der) for child, parent in pairs]
+
+    def check() -> Check:
+        try:
+            for verified in begun:
+                verified()
+        except Refused as error:
+            return failed(name, "gpu.chain_signature_invalid", error.text, wanted, _CHAIN)
+        return passed(name, f"{len(begun)} signatures", wanted, _CHAIN)
+
+    return check
 
 
 def _constraints(chain: DeviceChain | None) -> Check:
@@ -220,14 +227,24 @@ def _hold_report(report: Report, family: Family) -> Report:
 
 def check_signature(report: Report | None, chain: DeviceChain | None) -> Check:
     """Over the bytes as received, on every call: nothing about a report itself is remembered."""
+    return _signature(report, chain, partial)()
+
+
+def _signature(report: Report | None, chain: DeviceChain | None, start: Start) -> Callable[[], Check]:
     name, wanted = "gpu.report.signature", "signed by the leaf's key"
     if report is None or chain is None:
-        return not_evaluated(name, "no report" if report is None else "no chain", _SPDM)
-    try:
-        verify_raw(p384_of(chain.leaf), report.signature, report.signed)
-    except Refused as error:
-        return failed(name, "gpu.report_signature_invalid", error.text, wanted, _SPDM)
-    return passed(name, "verifies", wanted, _SPDM)
+        missing = "no report" if report is None else "no chain"
+        return lambda: not_evaluated(name, missing, _SPDM)
+    verified = start(verify_report, chain.leaf.der, report.signature, report.signed)
+
+    def check() -> Check:
+        try:
+            verified()
+        except Refused as error:
+            return failed(name, "gpu.report_signature_invalid", error.text, wanted, _SPDM)
+        return passed(name, "verifies", wanted, _SPDM)
+
+    return check
 
 
 def check_fwid(report: Report | None, chain: DeviceChain | None, family: Family | None, rule: str) -> Check:

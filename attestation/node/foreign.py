@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from attestation.expected import Expectations
-from attestation.gpu.node.devices import Asked, appraise_devices
+from attestation.gpu.appraise import Asked
+from attestation.gpu.node.devices import appraise_devices
 from attestation.gpu.node.tinfoil import MODE, check_tinfoil, read_tinfoil
 from attestation.node.cpu import joined
 from attestation.result import AttestationResult

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from attestation.gpu.appraise import Asked
 from attestation.gpu.expected import GpuPolicy
 from attestation.gpu.node.binding import BINDING_MODES, binding_of, check_binding, check_nonces
-from attestation.gpu.node.devices import Asked, DeviceInput, DevicesAppraisal, appraise_devices
+from attestation.gpu.node.devices import DeviceInput, DevicesAppraisal, appraise_devices
 from attestation.result import Check, compared, failed, not_evaluated, passed, undecided
 from schemas.canonical import Json, sha256
 from schemas.proof.binding import device_nonce

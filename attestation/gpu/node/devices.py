@@ -6,18 +6,17 @@ family have in common are verified once, and equal measurements are compared onc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final, Literal
 
-from attestation.gpu.appraise import DeviceAppraisal, appraise_device
+from attestation.gpu.appraise import Asked, DeviceAppraisal, begin_device
 from attestation.gpu.documents import MAX_TOKENS, gather
-from attestation.gpu.expected import DEFAULT, GpuPolicy
 from attestation.gpu.node.batch import check_batch
 from attestation.gpu.node.fabric import check_fabric
 from attestation.gpu.nras.check import Device, check_token
+from attestation.gpu.side import SideBySide, Start
 from attestation.gpu.spdm.opaque import DRIVER
 from attestation.gpu.verify import read_ahead
 from attestation.result import Check, compared, failed, not_evaluated, undecided
@@ -41,18 +40,6 @@ class DeviceInput:
     """What it was said to be; None = nothing was said."""
     state: DeviceState | None = None
     """What the attested guest says of it; only for a caller that has verified the guest."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What all devices are held to alike."""
-
-    policy: GpuPolicy | None
-    expectations_digest: bytes | None
-    waived: tuple[str, ...]
-    nonce: bytes | None
-    waive_revocation: bool
-    at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +71,8 @@ def appraise_devices(
 ) -> DevicesAppraisal:
     """Appraise all. common: collateral for all of them. Raises `Unreadable` for too many.
 
-    1. read every chain, before any signature is checked; 2. each device; 3. all together; 4. service tokens.
+    1. read every chain and begin with each device, before the first signature is waited for; 2. judge each;
+    3. all together; 4. service tokens.
     """
     if len(inputs) > MAX_DEVICES:
         raise Unreadable("gpu.too_many_devices", f"{len(inputs)} devices, at most {MAX_DEVICES}")
@@ -94,12 +82,14 @@ def appraise_devices(
                 read_ahead(chain)
     devices: list[DeviceAppraisal | None] = []
     checks: list[Check] = []
-    for position, device in enumerate(inputs):
-        appraisal, found = _one(device, position, common, asked)
-        devices.append(appraisal)
-        checks += found
+    with SideBySide() as start:
+        begun = [_begin(device, common, asked, start) for device in inputs]
+        for position, (device, finish) in enumerate(zip(inputs, begun, strict=True)):
+            appraisal, found = _one(device, position, finish)
+            devices.append(appraisal)
+            checks += found
     known = [each for each in devices if each is not None]
-    policy = asked.policy or DEFAULT
+    policy = asked.rules
     checks += check_batch(known, len(inputs), policy)
     checks += check_fabric(known, policy.fabric)
     checks += check_tokens(inputs, known, common, asked)
@@ -111,25 +101,27 @@ def appraise_devices(
     )
 
 
-def _one(
-    device: DeviceInput, position: int, common: Sequence[bytes], asked: Asked
-) -> tuple[DeviceAppraisal | None, list[Check]]:
-    """A device with its checks, named by its position."""
+def _begin(
+    device: DeviceInput, common: Sequence[bytes], asked: Asked, start: Start
+) -> Callable[[], DeviceAppraisal] | Unreadable:
+    """Its appraisal under way; or why there is nothing to appraise."""
+    endorsements = (*device.endorsements, *common)
     try:
-        found = appraise_device(
-            device.report,
-            endorsements=(*device.endorsements, *common),
-            policy=asked.policy,
-            expectations_digest=asked.expectations_digest,
-            waived=asked.waived,
-            nonce=asked.nonce,
-            waive_revocation=asked.waive_revocation,
-            at=asked.at,
-            state=device.state,
+        return begin_device(
+            device.report, endorsements=endorsements, asked=asked, state=device.state, start=start
         )
     except Unreadable as error:
+        return error
+
+
+def _one(
+    device: DeviceInput, position: int, finish: Callable[[], DeviceAppraisal] | Unreadable
+) -> tuple[DeviceAppraisal | None, list[Check]]:
+    """A device with its checks, named by its position."""
+    if isinstance(finish, Unreadable):
         name, wanted = f"gpu.device{position}.report.form", "one report and nothing else"
-        return None, [failed(name, error.code, error.text, wanted, "gpu.md 1")]
+        return None, [failed(name, finish.code, finish.text, wanted, "gpu.md 1")]
+    found = finish()
     return found, [*found.numbered(position), *_kind(device, position, found)]
 
 
@@ -146,7 +138,7 @@ def check_tokens(
     inputs: Sequence[DeviceInput], devices: Sequence[DeviceAppraisal], common: Sequence[bytes], asked: Asked
 ) -> list[Check]:
     """Service tokens that came along: a hint beside our own verdict, unless policy demands one (gpu.md 9)."""
-    policy = asked.policy or DEFAULT
+    policy = asked.rules
     offered = [gather((*one.endorsements, *common)) for one in inputs]  # as each device's were: kept
     tokens = list(dict.fromkeys(token for each in offered for token in each.tokens))
     keys = list(dict.fromkeys(data for each in offered for data in each.key_sets))

@@ -51,3 +51,8 @@ def verify_link(child: bytes, parent: bytes) -> bytes:
         text = f"{certificate.common_name} by {issuer.common_name}: {error.text}"
         raise Refused("signature.link", text) from None
     return child
+
+
+def verify_report(leaf: bytes, signature: bytes, signed: bytes) -> bytes:
+    """What a device signed with the key of its certificate `leaf` (DER), as r ‖ s. Raises `Refused`."""
+    return verify_raw(p384_of(read_certificate(leaf)), signature, signed)

@@ -43,7 +43,7 @@ def holds(report: bytes, chain: Sequence[bytes]) -> bool:
         found = authenticate(report, chain, roots(), NOW.timestamp(), nonce=NONCE)
     except Unreadable:
         return False
-    return all(check.effect == "shown" for check in found.checks)
+    return all(check.effect == "shown" for check in found.checks())
 
 
 @pytest.mark.parametrize("device", [GOOD, SWITCH], ids=lambda device: device.chip)

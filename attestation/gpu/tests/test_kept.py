@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attestation.appraise import appraise_nvidia
-from attestation.gpu.appraise import appraise_device
+from attestation.gpu.appraise import Asked, appraise_device
 from attestation.gpu.forms import Devices
 from attestation.gpu.node.devices import DeviceInput
 from attestation.gpu.rim.manifest import read_manifest, verify_manifest
@@ -139,8 +139,8 @@ def test_other_inputs_meet_another_room(operations: list[bytes]) -> None:
     reasons = []
     for state in (*states, *states):
         found = appraise_device(
-            NEXT.report(), endorsements=collateral(GOOD), policy=expect(demanding).nvidia,
-            expectations_digest=None, waived=(), nonce=OTHER, waive_revocation=False, at=NOW, state=state,
+            NEXT.report(), endorsements=collateral(GOOD), state=state,
+            asked=Asked(expect(demanding).nvidia, None, (), OTHER, waive_revocation=False, at=NOW),
         )  # fmt: skip
         reasons.append(found.result.reason)
     assert reasons == ["gpu.cc_mode_unproven", None, "gpu.devtools_on"] * 2
