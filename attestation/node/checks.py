@@ -76,11 +76,11 @@ def check_challenge(
     Returns the check and the issue time of the newest challenge that is answered.
     """
     name, clause = "node.challenge", f"{_SESSION} 2"
-    answered = [each.issued_at for each in challenges if _answers(stated, each, at)]
-    if not answered:
+    newest_first = sorted(challenges, key=lambda each: each.issued_at, reverse=True)
+    newest = next((each.issued_at for each in newest_first if _answers(stated, each, at)), None)
+    if newest is None:
         seen = f"{len(challenges)} of ours, none answered"
         return undecided(name, "node.challenge_missing", seen, "an answer to our challenge", clause), None
-    newest = max(answered)
     limit = wanted.max_attestation_age if wanted else 0
     age = max(0.0, at - newest)
     seen, required = f"{age:.0f} s old", f"at most {limit} s"

@@ -36,7 +36,7 @@ class OwnChallenges:
     def current(self, now: float) -> IssuedChallenge:
         """The challenge to publish, drawn anew when the last one is old enough."""
         newest = self._issued[-1] if self._issued else None
-        if newest is None or now - newest.issued_at >= ROTATE_S:
+        if newest is None or not 0 <= now - newest.issued_at < ROTATE_S:  # or the clock was set back
             newest = IssuedChallenge(self._domain, secrets.token_bytes(CHALLENGE_BYTES), now)
             kept = [each for each in self._issued if now - each.issued_at < KEEP_S]
             self._issued = [*kept[-MAX_KEPT:], newest]

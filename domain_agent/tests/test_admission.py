@@ -227,6 +227,15 @@ def test_a_challenge_is_current_for_less_than_a_minute() -> None:
     assert ROTATE_S < 60
 
 
+def test_a_clock_that_was_set_back_asks_anew_at_once() -> None:
+    """What was asked in a time to come can be answered by nobody: every node would be out until then."""
+    own = OwnChallenges("clinic.de")
+    ahead = own.current(8000.0)
+    again = own.current(1000.0)
+    assert (again.value != ahead.value, again.issued_at) == (True, 1000.0)
+    assert own.current(1000.0 + ROTATE_S - 1) == again
+
+
 def test_peers_that_fell_silent_are_answered_no_more() -> None:
     peers = PeerChallenges()
     peers.note("a.example", b"1" * 32, 0.0)

@@ -138,7 +138,8 @@ class _Nonces:
         if nonce in self.until:
             raise Refused("message.replayed", "this nonce was used before")
         full = len(self.until) >= MAX_REPLAY_ENTRIES
-        if now >= self.swept + CLOCK_SKEW_S or (full and now > self.swept):
+        since = abs(now - self.swept)  # a clock may be set back
+        if since >= CLOCK_SKEW_S or (full and since):
             self.until = {each: end for each, end in self.until.items() if end >= now}
             self.swept = now
         if len(self.until) >= MAX_REPLAY_ENTRIES:

@@ -138,6 +138,15 @@ def test_a_full_cache_refuses_instead_of_forgetting(monkeypatch: pytest.MonkeyPa
     cache.admit(release(), NOW + timedelta(seconds=91))
 
 
+def test_a_clock_that_was_set_back_fills_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was swept last in a time to come is swept by the clock as it goes now."""
+    monkeypatch.setattr(message, "MAX_REPLAY_ENTRIES", 3)
+    cache = message.ReplayCache()
+    cache.admit(release(exp=SECONDS + 7260), NOW + timedelta(seconds=7200))
+    for later in range(0, 1000, 100):
+        cache.admit(release(exp=SECONDS + later + 60), NOW + timedelta(seconds=later))
+
+
 def test_who_says_too_much_shuts_out_itself_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(message, "MAX_REPLAY_ENTRIES", 3)
     cache = message.ReplayCache()

@@ -12,12 +12,13 @@ import pytest
 
 from attestation.appraise import IssuedChallenge, NodeAppraisal, appraise_node, platform_digest
 from attestation.expected import Expectations
+from attestation.node import checks
 from attestation.testing.chip import SimulatedChip, SimulatedVendor
 from attestation.testing.expectations import simulated_expectations
 from schemas.canonical import sha256
 from schemas.errors import Unreadable
 from schemas.keys import SigningKey
-from schemas.proof.binding import ChallengeTree
+from schemas.proof.binding import ChallengeTree, verify_challenge
 from schemas.proof.evidence import ChallengeProof, ModelFile, NodeConfiguration, NodeEvidence
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -179,6 +180,23 @@ def test_the_newest_answered_challenge_counts(question: Question) -> None:
         IssuedChallenge("clinic.de", bytes(32), NOW.timestamp() - 1),
     ]
     assert question.ask(evidence()).challenged_at == NOW.timestamp() - 10
+
+
+def test_a_day_of_challenges_costs_no_more_than_the_newest(
+    question: Question, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent that has run for a day has issued 1,728 of them, of which evidence answers the last."""
+    tried: list[bytes] = []
+
+    def count(domain: str, challenge: bytes, *rest: Any) -> None:
+        tried.append(challenge)
+        verify_challenge(domain, challenge, *rest)
+
+    monkeypatch.setattr(checks, "verify_challenge", count)
+    earlier = [IssuedChallenge("clinic.de", sha256(b"%d" % n), NOW.timestamp() - 50 * n) for n in range(1728)]
+    question.challenges = [*earlier[:0:-1], IssuedChallenge("clinic.de", CLINIC, NOW.timestamp())]
+    assert question.ask(evidence()).challenged_at == NOW.timestamp()
+    assert tried == [CLINIC]
 
 
 @pytest.mark.parametrize(
