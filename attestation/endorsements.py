@@ -33,6 +33,7 @@ TABLE_GUIDS: Final[dict[bytes, Kind | None]] = {
     uuid.UUID("a8074bc2-a25a-483e-aae6-39c045a0b8a1").bytes: "vlek",
     uuid.UUID("4ab7b379-bbac-4fe4-a02f-05aef327c782").bytes: "ask",
     uuid.UUID("c0b406a4-a803-4952-9743-3fb6014cd0ae").bytes: "ark",
+    uuid.UUID("92f81bc3-5811-4d3d-97ff-d19f88dc67ea").bytes: "crl",
     uuid.UUID("ecae0c0f-9502-43b1-afa2-0ae2e0d565b6").bytes: None,  # extra platform information
 }
 """GHCB specification (56421) 4.1.8.1; bytes in the order of the text form."""
@@ -71,14 +72,14 @@ def _recognise(data: bytes) -> Endorsements:
         return _der(data)
     if data.startswith(_BEGIN):
         return _pem(data)
-    if data.startswith(_BEGIN_IN_HEADER):
-        return _pem(unquote_to_bytes(data))
     if is_table(data):  # before PEM further down, which a table may hold
         return read_table(data)
     if data.lstrip()[:1] in (b"{", b"[", b"<"):  # before PEM, which Intel's JSON holds
         return _azure(data) if b'"vcekCert"' in data else Endorsements(foreign=1)
     if _BEGIN in data:  # tools write pages of text before a certificate
         return _pem(data)
+    if _BEGIN_IN_HEADER in data:  # alone, or among the headers of an answer
+        return _pem(unquote_to_bytes(data))
     raise Unreadable("endorsement.unrecognised", "neither a certificate, a CRL, nor a certificate table")
 
 
@@ -108,6 +109,23 @@ def _gather(documents: tuple[bytes, ...]) -> Endorsements:
 
 
 def _der(data: bytes) -> Endorsements:
+    """One, or several right behind each other, as `cat` makes a chain. One cut short stays as it is."""
+    end = _end(data, 0)
+    if end == len(data):
+        return _element(data)
+    certificates: list[bytes] = []
+    crls: list[bytes] = []
+    foreign = at = 0
+    while at < len(data):
+        found = _element(data[at:end])
+        certificates += found.certificates
+        crls += found.crls
+        foreign += found.foreign
+        at, end = end, _end(data, end)
+    return Endorsements(tuple(certificates), tuple(crls), foreign)
+
+
+def _element(data: bytes) -> Endorsements:
     """A certificate's content opens with [0] version, a CRL's with INTEGER version (RFC 5280 4.1, 5.1)."""
     first = _content(data, 0)
     if data[first : first + 1] == b"\x30":
@@ -127,6 +145,13 @@ def _content(data: bytes, at: int) -> int:
     if len(data) < at + 2:
         return len(data)
     return at + 2 + (data[at + 1] & 0x7F if data[at + 1] & 0x80 else 0)
+
+
+def _end(data: bytes, at: int) -> int:
+    """Where the element at `at` says that it ends; at most where the data does."""
+    content = _content(data, at)
+    octets = data[at + 2 : content] or data[at + 1 : at + 2]
+    return min(len(data), content + int.from_bytes(octets))
 
 
 def _pem(data: bytes) -> Endorsements:
@@ -170,23 +195,23 @@ def is_table(data: bytes) -> bool:
 
 
 def read_table(data: bytes) -> Endorsements:
-    """The certificates of an AMD certificate table (GHCB 4.1.8.1). Raises `Unreadable`.
+    """Certificates and CRL of an AMD certificate table (GHCB 4.1.8.1). Raises `Unreadable`.
 
     Unknown GUIDs are passed over; overlap, repetition and anything outside the table refuse.
     """
     if len(data) > MAX_TABLE_BYTES:
         raise _bad_table(f"more than {MAX_TABLE_BYTES} bytes")
     entries = _entries(data)
-    header = _ENTRY * (len(entries) + 1)
-    end = header
+    end = _ENTRY * (len(entries) + 1)  # of the header
     certificates: list[bytes] = []
+    crls: list[bytes] = []
     for offset, length, guid in sorted((offset, length, guid) for guid, offset, length in entries):
-        if offset < header or offset + length > len(data) or offset < end:
+        if offset < end or offset + length > len(data):
             raise _bad_table("an entry points into the header, outside the table, or into another entry")
         end = offset + length
-        if TABLE_GUIDS.get(guid) is not None:
-            certificates += _blob(data[offset:end])
-    return Endorsements(tuple(certificates))
+        if (kind := TABLE_GUIDS.get(guid)) is not None:
+            (crls if kind == "crl" else certificates).extend(_blob(data[offset:end], kind))
+    return Endorsements(tuple(certificates), tuple(crls))
 
 
 def _entries(data: bytes) -> list[tuple[bytes, int, int]]:
@@ -204,11 +229,12 @@ def _entries(data: bytes) -> list[tuple[bytes, int, int]]:
     raise _bad_table("no terminating entry")
 
 
-def _blob(blob: bytes) -> tuple[bytes, ...]:
+def _blob(blob: bytes, kind: Kind) -> tuple[bytes, ...]:
     if not blob:
         return ()
     if _BEGIN in blob[:4096]:
-        return _pem(blob).certificates
+        found = _pem(blob)
+        return found.crls if kind == "crl" else found.certificates
     return (blob,)
 
 

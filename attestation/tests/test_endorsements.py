@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import struct
 import uuid
+from collections.abc import Callable
+from urllib.parse import quote
 
 import pytest
 
@@ -23,7 +25,7 @@ from attestation.tests import recorded
 from schemas.errors import Unreadable
 
 FORGE = Forge.of("Genoa")
-VCEK, VLEK, ASK, ARK, EXTRA = TABLE_GUIDS
+VCEK, VLEK, ASK, ARK, CRL, EXTRA = TABLE_GUIDS
 UNKNOWN = uuid.UUID("00000000-1111-2222-3333-444444444444").bytes
 END = bytes(24)
 
@@ -50,6 +52,25 @@ def test_der_and_pem() -> None:
     assert (both.certificates, both.crls) == ((leaf,), (crl,))
 
 
+def test_a_chain_in_der_as_cat_makes_it() -> None:
+    chain, crl = (FORGE.leaf(), FORGE.intermediate(), FORGE.ark()), FORGE.crl()
+    found = recognise(b"".join((*chain, crl)))
+    assert (found.certificates, found.crls) == (chain, (crl,))
+    assert judge(FORGE, endorsements=[b"".join((*chain, crl))]).verdict == "affirming"
+    for behind in (b"\0", b"\n", b"\x30", b"\x30\x80" + crl, crl[:1]):
+        with pytest.raises(Unreadable):
+            recognise(chain[0] + behind)
+
+
+def test_the_headers_of_an_answer_hold_its_chain() -> None:
+    """As `curl --dump-header` saves them (PCS API v4: issuer chains are URL-encoded)."""
+    chain = (FORGE.intermediate(), FORGE.ark())
+    for percent in (quote(b"".join(map(pem, chain))), quote(b"".join(map(pem, chain))).replace("%0A", "%0a")):
+        headers = f"HTTP/1.1 200 OK\r\nTCB-Info-Issuer-Chain: {percent}\r\nRequest-ID: 1\r\n\r\n"
+        assert recognise(percent.encode()).certificates == chain
+        assert recognise(headers.encode()).certificates == chain
+
+
 def test_collateral_of_other_tees_is_known_as_such() -> None:
     ocsp = bytes.fromhex("30030a0106")
     for data in (b'{"keys":[]}', b"<SoftwareIdentity/>", b" \n[]", ocsp):
@@ -74,6 +95,18 @@ def test_a_table_gives_its_certificates() -> None:
     assert judge(FORGE, endorsements=[data, FORGE.crl()]).verdict == "affirming"
 
 
+@pytest.mark.parametrize("spell", [bytes, lambda der: pem(der, "X509 CRL")], ids=["der", "pem"])
+def test_a_table_gives_its_crl(spell: Callable[[bytes], bytes]) -> None:
+    """The host believes in it no more than in the rest: what it offers is held as any other CRL is."""
+    issued = (ARK, FORGE.ark()), (ASK, FORGE.intermediate()), (VCEK, FORGE.leaf())
+    good = table(*issued, (CRL, spell(FORGE.crl())))
+    assert recognise(good).crls == (FORGE.crl(),)
+    assert judge(FORGE, endorsements=[good]).verdict == "affirming"
+    ask = read_certificate(FORGE.intermediate()).serial
+    revoking = table(*issued, (CRL, spell(FORGE.crl(revoked=[ask]))))
+    assert judge(FORGE, endorsements=[revoking, FORGE.crl()]).reason == "snp.crl.revoked"
+
+
 def test_an_empty_table_offers_nothing() -> None:
     assert recognise(END).certificates == ()
     assert recognise(table((VCEK, b""))).certificates == ()
@@ -94,7 +127,7 @@ def entry(guid: bytes, offset: int, length: int) -> bytes:
         entry(VCEK, 72, 8) + entry(ARK, 76, 8) + END + bytes(16),
         entry(VCEK, 72, 8) + entry(VCEK, 80, 8) + END + bytes(16),
         entry(VCEK, 10_000, 0) * 40,
-        VCEK + bytes(MAX_TABLE_BYTES),
+        entry(UNKNOWN, 48, MAX_TABLE_BYTES - 47) + END + bytes(MAX_TABLE_BYTES - 47),
     ],
     ids=["no end", "in header", "at zero", "outside", "huge", "overlap", "repeated", "too many", "too long"],
 )

@@ -29,7 +29,7 @@ from attestation.tests.test_endorsements import UNKNOWN, pem, table
 from schemas.errors import Unreadable
 from schemas.primitives import format_time, parse_time
 
-VCEK, VLEK, ASK, ARK, EXTRA = TABLE_GUIDS
+VCEK, VLEK, ASK, ARK, _, EXTRA = TABLE_GUIDS
 DAY = timedelta(days=1)
 EVERY = [(product, kind, version) for product in PRODUCTS for kind in KINDS for version in (2, 3, 4, 5)]
 FORGE = Forge.of("Genoa")
