@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from html import escape
+from html import escape as escaped
 from typing import Final
+
+from receipts.commands.visible import visible
 
 _STYLE: Final = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:75em;margin:2em auto;padding:0 1em;color:#222}"
@@ -15,6 +17,11 @@ _STYLE: Final = (
     ".missing{color:#a11}.asserted-by{color:#8a6100}.not-checked,.note{color:#666}"
 )
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
+
+
+def escape(text: str) -> str:
+    """Text that is neither markup nor turns around what stands beside it."""
+    return escaped(visible(text))
 
 
 @dataclass(slots=True)

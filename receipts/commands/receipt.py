@@ -89,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _verify(arguments: argparse.Namespace, selection: Selection | None) -> int:
+    _check_apart(arguments.html, arguments.bundle, arguments.trust)
     trust = load_trust(arguments.trust)
     at = parse_time(arguments.at) if arguments.at else datetime.now(UTC)
     report = verify_bundle(
@@ -101,6 +102,13 @@ def _verify(arguments: argparse.Namespace, selection: Selection | None) -> int:
     else:
         render.report(report, sys.stdout)
     return report.exit_code
+
+
+def _check_apart(out: Path | None, *inputs: Path) -> None:
+    """A report is not written over what it is about. Raises `ConfigurationError`."""
+    for path in inputs:
+        if out is not None and out.exists() and path.exists() and out.samefile(path):
+            raise ConfigurationError("receipt.output", f"{out}: this is what is judged; write elsewhere")
 
 
 def _export(arguments: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ VERIFY.txt        the command, and what it needs
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from schemas.policy.policy_set import MAX_POLICY_BYTES, PolicySet
 
 BUNDLE: Final = "request.receipt"
 TRUST: Final = "trust.toml"
+READ_ME: Final = "VERIFY.txt"
 GUIDE: Final = f"""To judge what is in this folder, offline, with Comity installed:
 
     comity receipt verify {BUNDLE} --trust {TRUST}
@@ -80,17 +82,29 @@ class NamedFiles:
         """Raises `ConfigurationError`; a name that leads out of the folder cannot be taken along."""
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise ConfigurationError("take.trust", f"{name}: the trust file must name files beside it")
+        if Path(name).parts[:1] in ((BUNDLE,), (TRUST,), (READ_ME,)):
+            raise ConfigurationError(
+                "take.trust", f"{name}: the folder has a file of this name; rename yours"
+            )
         self.found[name] = self.reading(self.folder / name)
         return self.found[name]
 
 
 def write_folder(folder: Path, bundle: Bundle, trust: bytes, named: Mapping[str, bytes]) -> None:
-    """Everything in one new folder. Raises `ConfigurationError`."""
-    files = {BUNDLE: bundles.write(bundle), TRUST: trust, "VERIFY.txt": GUIDE.encode(), **named}
+    """Everything in one new folder, or no folder. Raises `ConfigurationError`."""
+    files = {BUNDLE: bundles.write(bundle), TRUST: trust, READ_ME: GUIDE.encode(), **named}
     try:
         folder.mkdir(parents=True)
-        for name, data in files.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(data)
+        try:
+            _fill(folder, files)
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
     except OSError as error:
         raise ConfigurationError("take.folder", f"{folder}: {error.strerror}") from None
+
+
+def _fill(folder: Path, files: Mapping[str, bytes]) -> None:
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from receipts.audit.tests.conftest import Auditor, auditor
+from receipts.bundle import Bundle
 from receipts.commands.receipt import main
+from receipts.commands.take import write_folder
 from receipts.tests.world import CLINIC, NOW, Run
 from schemas.errors import ConfigurationError, Refused
 from schemas.primitives import format_time
@@ -83,3 +85,34 @@ async def test_a_trust_file_takes_nothing_from_elsewhere_along(auditor: Auditor,
         export(
             auditor, auditor.runs[0].request.id, "--folder", str(auditor.folder / "y"), "--trust", str(trust)
         )
+
+
+@pytest.mark.parametrize("name", ["request.receipt", "./trust.toml", "VERIFY.txt", "trust.toml/x.toml"])
+async def test_what_is_taken_along_replaces_nothing_of_the_folder(auditor: Auditor, name: str) -> None:
+    """Expectations that are called as the bundle would be taken away in its place."""
+    await auditor.play(Run())
+    trust, taken = auditor.folder / "mine.toml", auditor.folder / "taken"
+    trust.write_text(auditor.federation.trust_toml.replace("expected.toml", name))
+    with pytest.raises(ConfigurationError, match="rename yours"):
+        export(auditor, auditor.runs[0].request.id, "--folder", str(taken), "--trust", str(trust))
+    assert not taken.exists()
+
+
+async def test_no_folder_is_left_half_full(auditor: Auditor) -> None:
+    await auditor.play(Run())
+    taken, named = auditor.folder / "taken", {"expected.toml": b"", "expected.toml/more": b""}
+    with pytest.raises(ConfigurationError, match=r"take\.folder"):
+        write_folder(taken, Bundle({}), b"", named)
+    assert not taken.exists()
+
+
+@pytest.mark.parametrize("over", ["one.receipt", "trust.toml", "again"])
+async def test_a_report_is_not_written_over_what_it_is_about(auditor: Auditor, over: str) -> None:
+    await auditor.play(Run())
+    taken, trust = auditor.folder / "one.receipt", auditor.folder / "trust.toml"
+    assert export(auditor, auditor.runs[0].request.id, "--out", str(taken)) == 0
+    (auditor.folder / "again").symlink_to(taken)
+    before = taken.read_bytes(), trust.read_bytes()
+    with pytest.raises(ConfigurationError, match="write elsewhere"):
+        main(["verify", str(taken), "--trust", str(trust), "--html", str(auditor.folder / over)])
+    assert (taken.read_bytes(), trust.read_bytes()) == before

@@ -64,6 +64,7 @@ async def test_receipts(auditor: Auditor) -> None:
     out = io.StringIO()
     render.report(replace(report, receipts=(named,)), out)
     assert all(char.isprintable() or char == "\n" for char in out.getvalue())
+    assert SHOWN in render.page(replace(report, receipts=(named,)))
     out = io.StringIO()
     render.stated({"origin": WIPE}, out)
     assert all(char.isprintable() or char == "\n" for char in out.getvalue())

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from receipts import leaf
+from receipts import leaf, spreadsheet
 from receipts.commands.log import main
 from receipts.export.lines import COLUMNS
 from receipts.log import Draft
@@ -113,6 +113,21 @@ async def test_a_cell_runs_nothing(database: Path, capsysbinary: pytest.CaptureF
     text = exported(database, capsysbinary, "--format", "csv").decode()
     first = next(csv.DictReader(io.StringIO(text)))
     assert (first["peer"], first["receiptId"]) == ("'=1+1", "'@x")
+
+
+@pytest.mark.parametrize("begin", "=+-@＝＋－＠\t\r\n")  # what makes a formula, wide ones too
+def test_a_formula_is_shown_however_it_begins(begin: str) -> None:
+    assert rows_of(spreadsheet.line([f"{begin}1", "x"])) == [[f"'{begin}1", "x"]]
+
+
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n"])
+def test_a_cell_begins_no_line_of_its_own(end: str) -> None:
+    """A spreadsheet ends a row at a bare carriage return: what follows would be its first cell."""
+    assert rows_of(spreadsheet.line([f"x{end}=1+1", "y"])) == [[f"x{end}=1+1", "y"]]
+
+
+def rows_of(text: str) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(text, newline="")))
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv"])
