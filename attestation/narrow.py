@@ -1,8 +1,8 @@
 """What a domain expects, cut down to what its charter allows (session.md 3, DESIGN 17).
 
 A domain may narrow the charter, never widen it: a simulated root that the charter does not list is
-a configuration error, and a measurement, engine or model counts only while a publisher that the
-charter names stands behind it.
+a configuration error; a vendor's own root counts only where the charter accepts that vendor; and a
+measurement, engine or model only while a publisher that the charter names stands behind it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,14 @@ from functools import lru_cache
 from typing import Final
 
 from attestation.expected import Expectations, NodeExpectations
+from attestation.gpu.expected import GpuPolicy
+from attestation.gpu.pki.roots import Roots as NvidiaRoots
 from attestation.snp.expected import SnpPolicy
+from attestation.snp.origin.chain import Roots as AmdRoots
 from attestation.tdx.expected import QuotePolicy
+from attestation.tdx.origin.chain import Roots as IntelRoots
 from schemas.errors import ConfigurationError
+from schemas.papers.charter import Vendor
 from schemas.papers.trust import FederationTrust
 
 CACHED_NARROWED: Final = 16  # one per file of expectations and state of what is published
@@ -30,6 +35,7 @@ def narrow(expectations: Expectations, trust: FederationTrust, at: datetime) -> 
     published = trust.reference_values_at(at)
     return _narrowed(
         expectations,
+        frozenset(trust.charter.vendor_roots),
         frozenset(bytes.fromhex(value.measurement) for value in published),
         frozenset(digest for value in published for digest in value.engine_digests),
         frozenset(digest for value in published for digest in value.model_digests),
@@ -39,6 +45,7 @@ def narrow(expectations: Expectations, trust: FederationTrust, at: datetime) -> 
 @lru_cache(maxsize=CACHED_NARROWED)
 def _narrowed(
     expectations: Expectations,
+    vendors: frozenset[Vendor],
     measurements: frozenset[bytes],
     engines: frozenset[str],
     models: frozenset[str],
@@ -47,7 +54,37 @@ def _narrowed(
     snp = {name: _snp(policy, measurements) for name, policy in (expectations.snp or {}).items()}
     node = None if expectations.node is None else _node(expectations.node, engines, models)
     tdx = None if expectations.tdx is None else _tdx(expectations.tdx, measurements)
-    return replace(expectations, snp=snp if expectations.snp is not None else None, tdx=tdx, node=node)
+    bounded = replace(expectations, snp=snp if expectations.snp is not None else None, tdx=tdx, node=node)
+    return _without_strangers(bounded, vendors)
+
+
+def _without_strangers(found: Expectations, vendors: frozenset[Vendor]) -> Expectations:
+    """Without the roots of vendors that the charter does not accept; simulated ones are listed by name."""
+    if "amd-sev-snp" not in vendors:
+        made_up = {digest: pin for digest, pin in found.roots.pins.items() if pin[1].simulated}
+        found = replace(found, roots=AmdRoots(made_up))
+    if "intel-tdx" not in vendors:
+        found = replace(found, tdx=_without_intel(found.tdx), sgx=_without_intel(found.sgx))
+    if "nvidia" not in vendors:
+        found = replace(found, nvidia=_without_nvidia(found.nvidia))
+    return found
+
+
+def _without_intel(policy: QuotePolicy | None) -> QuotePolicy | None:
+    if policy is None:
+        return None
+    made_up = {digest: pin for digest, pin in policy.roots.pins.items() if pin.simulated}
+    return replace(policy, roots=IntelRoots(made_up))
+
+
+def _without_nvidia(policy: GpuPolicy | None) -> GpuPolicy | None:
+    if policy is None:
+        return None
+    device, manifest, service = (
+        {digest: pin for digest, pin in pins.items() if pin.simulated}
+        for pins in (policy.roots.device, policy.roots.manifest, policy.roots.service)
+    )
+    return replace(policy, roots=NvidiaRoots(device, manifest, service))
 
 
 def check_roots(expectations: Expectations, trust: FederationTrust) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import cast
 
@@ -20,6 +20,7 @@ from attestation.node.tests.test_appraise_node import (
     question,
     vendor,
 )
+from attestation.snp.origin.chain import Roots
 from attestation.testing.forge import MEASUREMENT
 from schemas.errors import ConfigurationError
 from schemas.papers.trust import FederationTrust
@@ -36,13 +37,17 @@ class Charter:
     engines: list[str] = field(default_factory=lambda: [ENGINE])
     models: list[str] = field(default_factory=lambda: [MODEL])
     roots: list[str] = field(default_factory=lambda: [vendor().root_digest])
+    vendors: list[str] = field(default_factory=list)
 
     def bound(self, own: Expectations) -> Expectations:
         value = SimpleNamespace(
             measurement=self.measurement, engine_digests=self.engines, model_digests=self.models
         )
         trust = SimpleNamespace(
-            charter=SimpleNamespace(simulated_roots=[SimpleNamespace(sha256=root) for root in self.roots]),
+            charter=SimpleNamespace(
+                simulated_roots=[SimpleNamespace(sha256=root) for root in self.roots],
+                vendor_roots=self.vendors,
+            ),
             reference_values_at=lambda at: [value],
         )
         return narrow(own, cast(FederationTrust, trust), NOW)
@@ -86,3 +91,59 @@ def test_the_same_bounds_give_the_same_expectations() -> None:
     own = expectations()
     assert Charter().bound(own) is Charter().bound(own)
     assert Charter().bound(own) is not Charter(models=[NONE]).bound(own)
+
+
+@pytest.mark.parametrize(
+    ("vendors", "reason"),
+    [
+        (["amd-sev-snp"], None),
+        ([], "snp.chain.root_unpinned"),
+        (["intel-tdx", "nvidia"], "snp.chain.root_unpinned"),
+    ],
+)
+def test_a_vendor_that_the_charter_does_not_accept_proves_nothing(
+    question: Question, vendors: list[str], reason: str | None
+) -> None:
+    """The forged vendor stands in the place of AMD: a root of the code, not a listed one."""
+    own = expectations()
+    genuine = {
+        digest: (name, replace(pin, simulated=False)) for digest, (name, pin) in own.roots.pins.items()
+    }
+    question.expectations = Charter(vendors=vendors).bound(replace(own, roots=Roots(genuine)))
+    assert question.ask(evidence()).reason == reason
+
+
+QUOTES = """
+[tdx]
+mrtd = "any"
+rtmr0 = "any"
+rtmr1 = "any"
+rtmr2 = "any"
+rtmr3 = "any"
+mrconfigid = "any"
+mrowner = "any"
+mrownerconfig = "any"
+mrseam = "any"
+mrsignerseam = "any"
+report_data = "any"
+td_attributes = "any"
+xfam = "any"
+tcb_date_min = "any"
+[nvidia]
+driver_min = "any"
+vbios = "any"
+modes = "any"
+"""
+
+
+@pytest.mark.parametrize("vendors", [[], ["intel-tdx"], ["nvidia"], ["amd-sev-snp", "intel-tdx", "nvidia"]])
+def test_only_the_roots_of_accepted_vendors_are_left(vendors: list[str]) -> None:
+    bound = Charter(vendors=vendors).bound(Expectations.parse(QUOTES.encode()))
+    assert bound.tdx is not None
+    assert bound.nvidia is not None
+    left = {
+        "amd-sev-snp": bound.roots.pins,
+        "intel-tdx": bound.tdx.roots.pins,
+        "nvidia": {**bound.nvidia.roots.device, **bound.nvidia.roots.manifest},
+    }
+    assert {vendor for vendor, pins in left.items() if pins} == set(vendors)

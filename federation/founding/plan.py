@@ -16,7 +16,7 @@ from schemas.descriptors.profile import CertificationScheme, EvidenceClass, Plac
 from schemas.descriptors.tags import TagFloor
 from schemas.envelope import MAX_SIGNATURES
 from schemas.errors import ConfigurationError, Unreadable
-from schemas.papers.charter import SimulatedRoot
+from schemas.papers.charter import SimulatedRoot, Vendor
 from schemas.primitives import Count, Digest, DomainName, Label, Token
 from schemas.toml import load_toml
 
@@ -128,7 +128,7 @@ class Plan(Wire):
     """Who publishes the images below; its key is made at founding."""
     bus_port: Annotated[int, Field(ge=0, le=65535)] = 0
     """Loopback port of the embedded bus; 0 takes one that is free now."""
-    vendor_roots: Annotated[list[Literal["amd-sev-snp"]], Field(max_length=8)]
+    vendor_roots: Annotated[list[Vendor], Field(max_length=8)]
     simulated_roots: Annotated[list[SimulatedRoot], Field(max_length=8)] = Field(default_factory=list)
     images: Annotated[list[ImagePlan], Field(min_length=1, max_length=64)]
     domains: Annotated[list[DomainPlan], Field(min_length=1, max_length=MAX_DOMAINS)]
@@ -139,6 +139,11 @@ class Plan(Wire):
             raise ValueError("a domain is planned twice")
         if self.threshold > len(self.domains):
             raise ValueError("threshold exceeds the number of domains")
+        genuine = any(node.gpus == NVML for domain in self.domains for node in domain.nodes)
+        if genuine and "nvidia" not in self.vendor_roots:
+            raise ValueError(
+                'a node has GPUs of its machine ("nvml"), and vendor_roots does not name "nvidia"'
+            )
         return self
 
     @property

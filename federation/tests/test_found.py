@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import socket
@@ -272,16 +273,32 @@ def test_a_port_that_somebody_has_is_not_given_out(monkeypatch: pytest.MonkeyPat
 
 
 MAKER = '{{ name = "demo", product = "nvidia-{}", sha256 = "{}" }}'
-WITH_GPUS = PLAN.replace('model = "model.gguf"\n', 'model = "model.gguf"\ngpus = "nvml"\n').replace(
-    'provenance = "built for a test"', 'provenance = "built for a test"\ngpus = 8'
+NVIDIA_TOO = 'vendor_roots = ["amd-sev-snp", "nvidia"]'
+WITH_GPUS = (
+    PLAN.replace('model = "model.gguf"\n', 'model = "model.gguf"\ngpus = "nvml"\n')
+    .replace('provenance = "built for a test"', 'provenance = "built for a test"\ngpus = 8')
+    .replace('vendor_roots = ["amd-sev-snp"]', NVIDIA_TOO)
 )
+
+
+def test_the_charter_says_whose_hardware_counts(plan_file: Path, tmp_path: Path) -> None:
+    plan_file.write_text(PLAN.replace('"amd-sev-snp"', '"intel-tdx"'), "utf-8")
+    made = found(read_plan(plan_file), tmp_path / "made", NOW)
+    charter = json.loads((made.domain("a.example") / "shared" / "charter.json").read_bytes())
+    assert json.loads(base64.b64decode(charter["payload"]))["vendor_roots"] == ["intel-tdx"]
+
+
+def test_gpus_of_a_maker_that_the_charter_does_not_accept_are_a_slip_of_the_plan(plan_file: Path) -> None:
+    plan_file.write_text(WITH_GPUS.replace(NVIDIA_TOO, 'vendor_roots = ["amd-sev-snp"]'), "utf-8")
+    with pytest.raises(ConfigurationError, match="vendor_roots does not name"):
+        read_plan(plan_file)
 
 
 def test_a_plan_with_gpus_demands_them(plan_file: Path, tmp_path: Path) -> None:
     """Confidential mode, revocation and the strongest binding are demanded by what is not waived."""
     makers = ", ".join(MAKER.format(anchor, "12" * 32) for anchor in ("device", "manifest"))
-    rooted = f'vendor_roots = ["amd-sev-snp"]\nsimulated_roots = [{makers}]'
-    plan_file.write_text(WITH_GPUS.replace('vendor_roots = ["amd-sev-snp"]', rooted), "utf-8")
+    rooted = f"{NVIDIA_TOO}\nsimulated_roots = [{makers}]"
+    plan_file.write_text(WITH_GPUS.replace(NVIDIA_TOO, rooted), "utf-8")
     made = found(read_plan(plan_file), tmp_path / "made", NOW)
     expected = tomllib.loads((made.domain("b.example") / "expectations.toml").read_text("utf-8"))
     nvidia = expected["nvidia"]

@@ -7,7 +7,7 @@ from the image publishers it names; a provider's word about itself serves public
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -20,6 +20,9 @@ from schemas.papers.manifest import Roots
 from schemas.primitives import Count, Digest, DomainName, Label, Seconds
 
 MAX_MEMBERS = 1024  # beyond it regional brokers aggregate (nats.md 3.1)
+
+Vendor: TypeAlias = Literal["amd-sev-snp", "intel-tdx", "nvidia"]
+"""Who makes hardware that proves itself: SEV-SNP machines; TDX and SGX machines; GPUs and switches."""
 
 
 class Endorsement(Wire):
@@ -69,8 +72,8 @@ class Charter(Wire):
     """How many members' root keys must sign the charter."""
     members: Annotated[list[Member], Field(min_length=1, max_length=MAX_MEMBERS)]
     publishers: Annotated[list[ImagePublisher], Field(max_length=64)]
-    vendor_roots: Annotated[list[Literal["amd-sev-snp"]], Field(max_length=8)]
-    """Hardware vendors whose pinned roots (in attestation/) members accept."""
+    vendor_roots: Annotated[list[Vendor], Field(max_length=8)]
+    """Hardware vendors whose pinned roots (in attestation/) members accept; no others' count."""
     simulated_roots: Annotated[list[SimulatedRoot], Field(max_length=8)]
     policy_digest: Digest
     """Digest of the charter's policy set (schemas.policy)."""

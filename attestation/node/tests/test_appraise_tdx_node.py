@@ -118,7 +118,9 @@ def bound(
         for each in measurements
     ]
     trust = SimpleNamespace(
-        charter=SimpleNamespace(simulated_roots=[SimpleNamespace(sha256=root) for root in roots]),
+        charter=SimpleNamespace(
+            simulated_roots=[SimpleNamespace(sha256=root) for root in roots], vendor_roots=[]
+        ),
         reference_values_at=lambda at: values,
     )
     return narrow(wanted, cast(FederationTrust, trust), NOW)
