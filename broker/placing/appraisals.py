@@ -25,7 +25,7 @@ from schemas.proof.evidence import MAX_EVIDENCE_BYTES, evidence_digest, unpack
 MAX_CACHED: Final = 4096  # appraisals; one per node and epoch in sight
 MAX_DOCUMENT_BYTES: Final = 128 * 1024 * 1024  # of evidence in memory: large nodes' are a mebibyte an epoch
 MAX_REVOKED: Final = 100_000  # keys of one domain's nodes, each of which makes a new one at each start
-MAX_CHALLENGES: Final = 64  # an hour of one a minute; older ones are past any accepted age
+MAX_CHALLENGES: Final = 64  # some 50 minutes: what answers only older ones answers nobody, at whatever age
 
 Fetch = Callable[[str, str], Awaitable[bytes]]
 """(domain, evidence digest in hex) → the document's bytes."""
