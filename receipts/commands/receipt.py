@@ -124,6 +124,8 @@ def _export(arguments: argparse.Namespace) -> int:
         log.check_apart(arguments.out)
         held = papers.read(arguments.papers)
         bundle = take.take(log, arguments.name, held, policies, explained=arguments.explained)
+        if arguments.cose:
+            bundle = take.under_newest(log, arguments.name, bundle)
         domain, origin = log.domain, log.origin
     if arguments.sigstore:
         return _sigstore(arguments, bundle, domain, establish(held, load_trust(arguments.trust)))

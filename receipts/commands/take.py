@@ -49,6 +49,16 @@ def take(
     return replace(found, charter=papers.charter, manifests=papers.manifests)
 
 
+def under_newest(log: LogFile, name: str, bundle: Bundle) -> Bundle:
+    """The same with its log's own proofs under the newest checkpoint.
+
+    A bundle's are under the one that most witnesses signed. COSE does not take their word along, and has no
+    form for the path of the one leaf that a log's first checkpoint covers.
+    """
+    newest = Reader(log.connection, None).newest_proofs(name)
+    return replace(bundle, proofs={**bundle.proofs, **newest})
+
+
 def read_policies(folder: Path) -> dict[str, bytes]:
     """Digest → text of every Cedar file in a folder; a file that is no policy set is an error.
 

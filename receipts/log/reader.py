@@ -76,7 +76,7 @@ class Reader:
         return None
 
     def proof(self, receipt_id: str) -> bytes | None:
-        """tlog-proof text under the newest checkpoint; None until one covers the receipt."""
+        """tlog-proof text as in `bundle`; None until a checkpoint covers the receipt."""
         for stored in self._select("receipt_id = ?", receipt_id):
             return self._proof(stored.index)
         raise Refused("log.unknown_receipt", f"no receipt {receipt_id} in this log")
@@ -233,13 +233,23 @@ class Reader:
         _check_digests(digest for digest, _, _ in found)
         return found
 
+    def newest_proofs(self, name: str) -> dict[bytes, bytes]:
+        """Digest → tlog-proof text under the newest checkpoint, whoever cosigned it; `name` as in `find`."""
+        newest = self._newest()
+        found = {stored.digest: self._proof_under(newest, stored.index) for stored in self.find(name)}
+        return {digest: text for digest, text in found.items() if text is not None}
+
+    def _newest(self) -> tuple[int, bytes] | None:
+        row: tuple[int, bytes] | None = self.connection.execute(
+            "SELECT size, note FROM checkpoint ORDER BY size DESC LIMIT 1"
+        ).fetchone()
+        return row
+
     def _proof(self, index: int) -> bytes | None:
-        row = (
-            self._cosigned(index)
-            or self.connection.execute(
-                "SELECT size, note FROM checkpoint ORDER BY size DESC LIMIT 1"
-            ).fetchone()
-        )
+        return self._proof_under(self._cosigned(index) or self._newest(), index)
+
+    def _proof_under(self, row: tuple[int, bytes] | None, index: int) -> bytes | None:
+        """Under a checkpoint, given by its size and text; None where it does not cover the leaf."""
         if row is None or index >= row[0]:
             return None
         found = self.connection.execute("SELECT salt FROM leaf WHERE idx = ?", (index,)).fetchone()

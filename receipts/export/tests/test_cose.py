@@ -215,6 +215,21 @@ async def test_a_tree_of_one_leaf_waits_for_a_second(auditor: Auditor) -> None:
     assert code_of(lambda: exporter.run(*MAIN)) == "export.alone"
 
 
+async def test_a_logs_first_leaf_has_waited_long_enough(auditor: Auditor) -> None:
+    """Most witnesses signed the tree in which it stood alone; the place in COSE is under the newest."""
+    await auditor.play(Run())
+    line = "\N{EM DASH} bank.example/witness AAAA\n"
+    insert = "INSERT INTO cosignature (size, witness, line) VALUES (1, 'bank.example', ?)"
+    auditor.change(CLINIC, insert, line)
+    await auditor.play(Run())
+    exporter = Exporter(auditor)
+    exporter.save(exporter.keys())
+    for number in (0, 1):
+        (path,) = exporter.run(*MAIN, number=number)
+        signers = exporter.keys()
+        assert verified(path.read_bytes(), signers.receipt, signers.log)
+
+
 async def test_what_is_only_promised_is_not_exported(exporter: Exporter) -> None:
     log = await exporter.auditor.federation.clinic.open(exporter.folder)
     data = await log.bundle(exporter.auditor.runs[0].request.id)
