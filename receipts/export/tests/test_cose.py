@@ -218,7 +218,7 @@ async def test_a_tree_of_one_leaf_waits_for_a_second(auditor: Auditor) -> None:
 async def test_a_logs_first_leaf_has_waited_long_enough(auditor: Auditor) -> None:
     """Most witnesses signed the tree in which it stood alone; the place in COSE is under the newest."""
     await auditor.play(Run())
-    line = "\N{EM DASH} bank.example/witness AAAA\n"
+    line = f"\N{EM DASH} bank.example/witness {'AAAA' * 26}\n"
     insert = "INSERT INTO cosignature (size, witness, line) VALUES (1, 'bank.example', ?)"
     auditor.change(CLINIC, insert, line)
     await auditor.play(Run())
