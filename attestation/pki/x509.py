@@ -8,7 +8,7 @@ the signature must be spelt in exactly one way, so that no bit of a certificate 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple, TypeVar, cast
 
@@ -164,6 +164,22 @@ def read_certificate(data: bytes) -> Certificate:
     if len(fields) < 7 or fields[0] != _VERSION_3:
         raise Unreadable("x509.malformed", "not a version 3 certificate")
     return _strictly(lambda: _certificate(data, signed, fields), "the certificate")
+
+
+def read_certificates(documents: Sequence[bytes]) -> tuple[list[Certificate], Unreadable | None]:
+    """Those that can be read, and why the first of the others cannot.
+
+    Among what anybody offers, what is not needed disturbs nothing; where a part is missing, it may be
+    one of these.
+    """
+    certificates: list[Certificate] = []
+    unreadable: Unreadable | None = None
+    for document in documents:
+        try:
+            certificates.append(read_certificate(document))
+        except Unreadable as error:
+            unreadable = unreadable or error
+    return certificates, unreadable
 
 
 _VERSION_3: Final = bytes.fromhex("a003020102")

@@ -15,11 +15,11 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from attestation.endorsements import Endorsements
-from attestation.pki.x509 import Certificate, check_pss, read_certificate, verify_pss
+from attestation.pki.x509 import Certificate, check_pss, read_certificate, read_certificates, verify_pss
 from attestation.snp.origin.leaf import LeafClaims, read_leaf
 from attestation.snp.products import PRODUCTS, Pin, Product, product_of_intermediate
 from attestation.snp.report import SIGNING_KEYS, Report
-from schemas.errors import Refused, Undecided, Unreadable
+from schemas.errors import Refused, Undecided
 
 LEAF_KINDS: Final = {"SEV-VCEK": "VCEK", "SEV-VLEK": "VLEK"}
 RSA_BITS: Final = 4096
@@ -74,7 +74,7 @@ def choose(report: Report, offered: Endorsements, roots: Roots, at: float) -> Of
     What cannot be read is passed over, like everything that is not needed; it is named where a part is
     missing, for it may be that part.
     """
-    certificates, unreadable = _read_all(offered.certificates)
+    certificates, unreadable = read_certificates(offered.certificates)
     try:
         return _choose(report, certificates, roots, at)
     except Undecided:
@@ -91,18 +91,6 @@ def _choose(report: Report, certificates: Sequence[Certificate], roots: Roots, a
     if arks and not pinned:
         raise Refused("snp.chain.root_unpinned", f"{arks[0].common_name} {arks[0].fingerprint}")
     return Offer(leaf, intermediate, _issuer_of(intermediate, pinned, "snp.endorsement.missing"))
-
-
-def _read_all(documents: Sequence[bytes]) -> tuple[list[Certificate], Unreadable | None]:
-    """Those that can be read, and why the first of the others cannot."""
-    certificates: list[Certificate] = []
-    unreadable: Unreadable | None = None
-    for document in documents:
-        try:
-            certificates.append(read_certificate(document))
-        except Unreadable as error:
-            unreadable = unreadable or error
-    return certificates, unreadable
 
 
 def _choose_leaf(report: Report, certificates: Sequence[Certificate], at: float) -> Certificate:

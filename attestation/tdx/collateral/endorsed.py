@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, TypeVar
 
-from attestation.pki.x509 import Certificate, read_certificate
+from attestation.pki.x509 import Certificate, read_certificates
 from attestation.result import Check, not_evaluated, passed, undecided
 from attestation.tdx.collateral.documents import Kind, Offered, Signed
 from attestation.tdx.collateral.stated import QeIdentity, TcbInfo, read_qe_identity, read_tcb_info
 from attestation.tdx.origin.chain import PckChain, Roots, verify_signer
-from attestation.tdx.origin.roles import TCB_SIGNER
+from attestation.tdx.origin.roles import ROOT, TCB_SIGNER
 from attestation.tdx.origin.signature import p256_of, verify_raw
 from attestation.tdx.origin.verify import date, from_error
 from attestation.tdx.quote import Tee
 from schemas.canonical import sha256
-from schemas.errors import Refused, Undecided, Unreadable
+from schemas.errors import Refused, Undecided
 
 MAX_CANDIDATES: Final = 16  # documents of one kind whose signatures are looked at
 MAX_SIGNERS: Final = 4  # signers tried for a document that came alone; two have existed
@@ -204,14 +204,22 @@ def verify_document(
 
     1. who claims to have signed; 2. under which root, which is pinned; 3. in which role; 4. the signature.
     """
+    certificates, unreadable = read_certificates(offered if source.issuers is None else source.issuers)
+    if unreadable is not None and source.issuers is not None:
+        raise Refused("tdx.collateral_malformed", unreadable.text)
     try:
-        certificates = [
-            read_certificate(each) for each in (offered if source.issuers is None else source.issuers)
-        ]
-    except Unreadable as error:
-        raise Refused("tdx.collateral_malformed", error.text) from None
+        return _held(source, certificates, chain, roots)
+    except Undecided:
+        if unreadable is None:
+            raise
+        raise Refused("tdx.collateral_malformed", unreadable.text) from None
+
+
+def _held(
+    source: Signed, certificates: Sequence[Certificate], chain: PckChain | None, roots: Roots
+) -> Verified:
     signers = _signers(source, certificates)
-    root = _root(certificates, chain, roots)
+    root = _root(source, certificates, chain, roots)
     problem: Refused | None = None
     for signer in signers[:MAX_SIGNERS]:
         try:
@@ -230,12 +238,17 @@ def _signers(source: Signed, certificates: Sequence[Certificate]) -> list[Certif
     return list(certificates[:1])
 
 
-def _root(certificates: Sequence[Certificate], chain: PckChain | None, roots: Roots) -> Certificate:
+def _root(
+    source: Signed, certificates: Sequence[Certificate], chain: PckChain | None, roots: Roots
+) -> Certificate:
     """The pinned root of these certificates, or else of the quote's chain. Raises `Refused`.
 
-    It is the quote's own: one accepted root never vouches for a platform under another.
+    It is the quote's own: one accepted root never vouches for a platform under another. Beside a document
+    that came alone, roots of other makers say nothing about it.
     """
     ends = [each for each in certificates if each.subject == each.issuer]
+    if source.issuers is None:
+        ends = [each for each in ends if each.common_name in ROOT.subjects]
     if not ends and chain is not None:
         ends = [chain.root]
     if not ends:

@@ -15,7 +15,7 @@ from typing import Final
 
 from attestation.endorsements import recognise
 from attestation.pki.pins import Pin
-from attestation.pki.x509 import Certificate, read_certificate
+from attestation.pki.x509 import Certificate, read_certificate, read_certificates
 from attestation.result import Check, failed, not_evaluated, passed, undecided
 from attestation.tdx.origin.chain import PckChain, Roots, split_pem, verify_pck_chain
 from attestation.tdx.origin.roles import PCK, PCK_CA, ROOT
@@ -90,8 +90,8 @@ def _offered_chain(quote: Quote, offered: Sequence[bytes], roots: Roots) -> PckC
     kind = quote.certification_type
     if kind not in (*PLATFORM_DATA, PCK_LEAF):
         raise Undecided("tdx.cert_data_type_unsupported", f"certification data of type {kind}")
+    certificates, unreadable = read_certificates(offered)
     try:
-        certificates = [read_certificate(each) for each in offered]
         own = recognise(quote.certification.rstrip(b"\0")).certificates if kind == PCK_LEAF else ()
         leaves = [read_certificate(each) for each in own]
     except Unreadable as error:
@@ -111,6 +111,8 @@ def _offered_chain(quote: Quote, offered: Sequence[bytes], roots: Roots) -> PckC
             problem = problem or error
     if fitting:
         return next((each for each in fitting if _qe_signature(quote, each).status == "pass"), fitting[0])
+    if problem is None and unreadable is not None:
+        problem = Refused("tdx.pck_chain_malformed", unreadable.text)
     raise problem or Undecided("tdx.cert_data_type_unsupported", f"type {kind} brings no chain; none offered")
 
 

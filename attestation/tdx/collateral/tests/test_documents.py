@@ -8,13 +8,20 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.x509.oid import NameOID
 
 from attestation.result import AttestationResult
 from attestation.tdx.collateral.documents import MAX_DOCUMENTS, gather
 from attestation.tdx.tests.judging import GOOD, SGX, but, judge
-from attestation.testing.intel import IntelForge, pem
+from attestation.testing.forge import Forge
+from attestation.testing.intel import IntelForge, days, pem
+from attestation.testing.intel_documents import NOW
 from schemas.errors import Unreadable
 
+LEAF_ALONE = but(certification=(4, pem(GOOD.chain()[0])))
 Change = Callable[[dict[str, Any]], dict[str, Any]]
 
 
@@ -146,6 +153,45 @@ def test_crls_in_pem_and_an_answer_with_its_members_the_other_way_round() -> Non
         for each in crls
     ]
     assert judge(GOOD, endorsements=[turned, identity, *texts, signer, ca]).verdict == "affirming"
+
+
+def _strange(*name: x509.NameAttribute[str]) -> bytes:
+    """A certificate of somebody else's that this product does not read."""
+    key, subject = ed25519.Ed25519PrivateKey.generate(), x509.Name(list(name))
+    made = x509.CertificateBuilder().subject_name(subject).issuer_name(subject).serial_number(5)
+    made = made.not_valid_before(NOW).not_valid_after(days(9)).public_key(key.public_key())
+    return made.sign(key, None).public_bytes(serialization.Encoding.PEM)
+
+
+ALIENS = {
+    "another algorithm": _strange(x509.NameAttribute(NameOID.COMMON_NAME, "x")),
+    "no common name": _strange(x509.NameAttribute(NameOID.ORGANIZATION_NAME, "x")),
+    "another vendor's root": pem(Forge.of("Milan").ark()),
+}
+
+
+@pytest.mark.parametrize("alien", ALIENS)
+@pytest.mark.parametrize(
+    ("forge", "with_root"), [(GOOD, True), (GOOD, False), (LEAF_ALONE, True)],
+    ids=["chain inside", "root inside alone", "leaf inside alone"],
+)  # fmt: skip
+def test_certificates_of_somebody_elses_disturb_nothing(
+    alien: str, forge: IntelForge, with_root: bool
+) -> None:
+    *pieces, _, ca = forge.pieces()
+    signer = forge.signer.der()
+    own = [pem(signer, forge.root.der()) if with_root else pem(signer)]
+    for offered in ([ALIENS[alien], *pieces, *own, ca], [*pieces, *own, ca, ALIENS[alien]]):
+        assert judge(forge, endorsements=offered).verdict == "affirming"
+
+
+@pytest.mark.parametrize("alien", list(ALIENS)[:2])
+def test_what_cannot_be_read_is_named_where_a_signer_is_missing(alien: str) -> None:
+    """It may be that signer's certificate, damaged."""
+    found = judge(GOOD, endorsements=[*GOOD.pieces()[:4], ALIENS[alien]])
+    assert (found.verdict, found.reason) == ("contraindicated", "tdx.collateral_malformed")
+    lacking = judge(LEAF_ALONE, endorsements=[*GOOD.pieces()[:5], ALIENS[alien]])
+    assert lacking.check("tdx.authenticity.pck_chain").code == "tdx.pck_chain_malformed"
 
 
 def test_a_fleets_folder_is_read_and_no_more() -> None:

@@ -186,9 +186,9 @@ offered(
 offered("collateral_malformed", "too many documents", *[GOOD.collateral()] * (MAX_DOCUMENTS + 1))
 offered(
     "collateral_malformed",
-    "certificate that is none",
+    "certificate that is none, and no signer",
     INFO,
     IDENTITY,
-    *REST,
+    *REST[:2],
     b"\x30\x06\x30\x04\xa0\x02\x01\x02",
 )
