@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="comity policy", description=__doc__)
+    parser = argparse.ArgumentParser(prog="comity policy", description="Check and explain policies.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     check = commands.add_parser("check", help="pass policy files through the load gate")
     check.add_argument("files", nargs="+", type=Path, metavar="FILE")
@@ -43,10 +43,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.set_defaults(run=_check)
     explain = commands.add_parser("explain", help="per domain: verdict, rules, layer")
-    explain.add_argument("--tags", required=True, help="policy tags as JSON, or a file that holds them")
-    explain.add_argument("--profiles", required=True, type=Path, help="a JSON list of domain profiles")
-    explain.add_argument("--consumer", help="the asking domain; the first profile's by default")
-    explain.add_argument("--at", help="the moment to judge at (RFC 3339); now by default")
+    explain.add_argument(
+        "--tags", required=True, metavar="JSON", help="policy tags, or a file that holds them"
+    )
+    explain.add_argument(
+        "--profiles",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="a JSON list of `comity schema DomainProfile`",
+    )
+    explain.add_argument("--consumer", metavar="DOMAIN", help="who asks; default: the first profile's")
+    explain.add_argument("--at", metavar="RFC3339", help="the moment to judge at; default now")
     explain.add_argument("--unattested", action="store_true", help="ignore the TEEs that profiles claim")
     for layer in ("charter", "national", "tenant", "provider"):
         explain.add_argument(
