@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ from cryptography.hazmat.primitives import serialization
 from hypothesis import given
 from hypothesis import strategies as st
 
+from receipts import bundle as bundles
 from receipts.makers.tests import pki
 from receipts.makers.tests.pki import Holder
 from receipts.model_signature import SignedModel, read_signer, verify_model
+from receipts.statements.receipt import EXECUTION
+from receipts.statements.statement import receipt_kind
 from receipts.tests.conftest import code_of
 from receipts.tests.world import MODEL, NOW, Federation, Run, capability
 from receipts.verify import Report
@@ -149,7 +153,12 @@ def claim(report: Report) -> tuple[str, str | None]:
 
 
 async def judged(
-    federation: Federation, folder: Path, signature: bytes, signer: SigningKey | bytes, **names: Any
+    federation: Federation,
+    folder: Path,
+    signature: bytes,
+    signer: SigningKey | bytes,
+    kept: Callable[[bytes], bytes] = bytes,
+    **names: Any,
 ) -> Report:
     ran = capability().model_copy(update=names)
     run = Run(statement={"capability": ran}, execution={"capability": ran})
@@ -158,10 +167,11 @@ async def judged(
     await clinic.close()
     await cloud.close()
     made_by = signer if isinstance(signer, bytes) else pem(signer)
-    federation.files = {"model.sig": signature, "maker.pem": made_by}
+    federation.files = {"model.sig": signature, "maker.pem": made_by, "own": b'requires = ["capability"]'}
     by = '{ roots = ["maker.pem"], name = "CN=maker", at = "2026-06-01T00:00:00Z" }'
     by = by if isinstance(signer, bytes) else '"maker.pem"'
-    return federation.verify(data, NOW, models=f'[{{ signature = "model.sig", signer = {by} }}]')
+    models = f'[{{ signature = "model.sig", signer = {by} }}]'
+    return federation.verify(kept(data), NOW, models=models, profile='"own"')
 
 
 def over(digest: str) -> bytes:
@@ -185,17 +195,35 @@ def over(digest: str) -> bytes:
 
 
 async def test_a_run_of_a_signed_model_is_proved(federation: Federation, tmp_path: Path) -> None:
-    """Evidence → node → model file → its maker: `capability` is proved, and `strict` may ask for it."""
+    """Evidence → node → model file → its maker: `capability` is proved, and a profile may ask for it."""
     good, other = over(MODEL), over("1" * 64)
-    named = {"model_signing_digest": sha256(good).hex()}
-    assert claim(await judged(federation, tmp_path, good, KEY, **named)) == ("proved", None)
+    named: dict[str, Any] = {"model_signing_digest": sha256(good).hex()}
+    report = await judged(federation, tmp_path, good, KEY, **named)
+    assert (claim(report), report.exit_code) == (("proved", None), 0)
     unnamed = tmp_path / "unnamed"
     unnamed.mkdir()
-    assert claim(await judged(federation, unnamed, good, KEY)) == ("asserted-by", None)
+    report = await judged(federation, unnamed, good, KEY)
+    assert (claim(report), report.exit_code) == (("asserted-by", None), 3)
     false = tmp_path / "false"
     false.mkdir()
     named = {"model_signing_digest": sha256(other).hex()}
     assert claim(await judged(federation, false, other, KEY, **named)) == ("failed", "model.file")
+
+
+async def test_what_was_asked_for_does_not_stand_for_what_ran(federation: Federation, tmp_path: Path) -> None:
+    """The Placement alone: its Execution is withheld, and with it the model."""
+
+    def without_execution(data: bytes) -> bytes:
+        bundle = bundles.read(data)
+        kept = {name: each for name, each in bundle.envelopes.items() if EXECUTION not in kind(each)}
+        return bundles.write(replace(bundle, envelopes=kept))
+
+    report = await judged(federation, tmp_path, over(MODEL), KEY, without_execution)
+    assert (report.exit_code, report.missing) == (3, ("capability",))
+
+
+def kind(data: bytes) -> str:
+    return receipt_kind(envelope.read(data).payload)
 
 
 async def test_a_trust_file_with_a_signature_that_does_not_hold_is_none(
@@ -210,7 +238,7 @@ async def test_a_run_of_a_model_signed_by_certificate_is_proved(
 ) -> None:
     root = Holder("root")
     good = pki.made(pki.signer(root), digest=MODEL)
-    named = {"model_signing_digest": sha256(good).hex()}
+    named: dict[str, Any] = {"model_signing_digest": sha256(good).hex()}
     report = await judged(federation, tmp_path, good, root.pem, **named)
     assert claim(report) == ("proved", None)
     (text,) = [each.text for each in report.receipts[1].claims if each.name == "capability"]

@@ -40,7 +40,7 @@ def links(receipt: Authentic, context: Context, appraised: Appraised | None) -> 
             refused = inapplicable("execution-link", "refused: nothing was to run")
             return [
                 inapplicable("placement-link", "this is the Placement"),
-                refused if body.refused else _answered(receipt, context),
+                refused if body.refused else answered(receipt, context),
                 _acknowledged(receipt, context),
             ]
         case ExecutionReceipt() as body:
@@ -93,7 +93,7 @@ def check_pair(body: Receipt, other: Receipt, model: type[Receipt]) -> Receipt:
     return other
 
 
-def _answered(receipt: Authentic, context: Context) -> Claim:
+def answered(receipt: Authentic, context: Context) -> Claim:
     """A Placement wants its Execution: one that is withheld must show."""
     digest = receipt.digest.hex()
     for other in context.receipts:

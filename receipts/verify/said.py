@@ -9,7 +9,7 @@ from receipts.statements.receipt import AcknowledgementReceipt, ExecutionReceipt
 from receipts.verify.attested import Appraised
 from receipts.verify.authentic import Authentic
 from receipts.verify.claim import Claim, asserted, failed, inapplicable, not_checked, proved
-from receipts.verify.links import Context, acknowledgements
+from receipts.verify.links import Context, acknowledgements, answered
 from schemas.errors import Refused
 
 
@@ -20,20 +20,25 @@ def said(
     return [
         not_checked("anchored", "anchor: none"),
         not_checked("complete", "needs both domains' whole logs"),
-        _capability(receipt, appraised, models),
+        _capability(receipt, context, appraised, models),
         _usage(receipt, context),
         _cache(receipt),
     ]
 
 
-def _capability(receipt: Authentic, appraised: Appraised | None, models: Sequence[SignedModel]) -> Claim:
+def _capability(
+    receipt: Authentic, context: Context, appraised: Appraised | None, models: Sequence[SignedModel]
+) -> Claim:
     """What ran: the node hashed its model file at load, and that file's maker signed it.
 
     Who made it is shown by a signature that the auditor holds, under a key of the auditor's own choice.
     """
     match receipt.body:
         case PlacementReceipt() as body:
-            return asserted("capability", body.issuer, f"asked for {body.capability.name}")
+            asked = f"asked for {body.capability.name}"
+            if body.refused or answered(receipt, context).verdict == "proved":
+                return inapplicable("capability", f"{asked}; what ran is the Execution's to show")
+            return asserted("capability", body.issuer, asked)
         case ExecutionReceipt() as body:
             name, digest = body.capability.name, body.capability.artifact_digest
             if appraised is None:
