@@ -23,9 +23,10 @@ _ENDS: Final = {0: "holds", 1: "does NOT hold", 3: "could not be decided"}
 def report(result: Report, out: TextIO) -> None:
     """The whole report: trust, one table for each receipt, the outcome."""
     console = _console(out)
-    manifests = ", ".join(f"{domain} v{version}" for domain, version in result.manifests)
     console.print(f"federation  {escape(result.federation)}")
-    console.print(f"trust       {escape(result.pin)}" + (f" → {escape(manifests)}" if manifests else ""))
+    console.print(f"trust       {escape(result.pin)}")
+    for each in result.papers:
+        console.print(f"            → {escape(each.text(result.at))}")
     console.print(f"judged at   {format_time(result.at)}, profile {escape(result.profile.name)}")
     if result.waived:
         console.print(f"waived      {escape(', '.join(result.waived))}", style="yellow")
@@ -38,8 +39,8 @@ def report(result: Report, out: TextIO) -> None:
 def page(result: Report) -> str:
     """The whole report as one HTML page."""
     sheet = Page(f"Receipts of {result.federation}", _ENDS[result.exit_code])
-    manifests = ", ".join(f"{domain} v{version}" for domain, version in result.manifests)
-    facts = [("trust", result.pin), ("manifests", manifests), ("judged at", format_time(result.at))]
+    papers = ", ".join(each.text(result.at) for each in result.papers)
+    facts = [("trust", result.pin), ("papers", papers), ("judged at", format_time(result.at))]
     facts += [("profile", result.profile.name), ("status", result.status)]
     facts += [("waived", ", ".join(result.waived))] if result.waived else []
     facts += [("required but not proved", ", ".join(result.missing))] if result.missing else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +18,7 @@ import pytest
 from receipts import bundle as bundles
 from receipts import proof
 from receipts.bundle import Bundle
+from receipts.commands import render
 from receipts.log import Draft, Keep
 from receipts.statements.fields import Commitment, Layer, Link, Times
 from receipts.statements.receipt import Considered, Executor
@@ -265,8 +267,40 @@ def test_of_two_manifests_the_newer_counts(federation: Federation, good: bytes) 
     for manifests in ((*bundle.manifests, newer), (newer, *bundle.manifests)):
         both = bundles.write(replace(bundle, manifests=manifests))
         report = federation.verify(both, charter=None, roots=roots)
-        assert dict(report.manifests)["clinic.de"] == 2
+        assert versions(report)["clinic.de"] == 2
         assert verdict(report, "placement", "signature") == ("failed", "envelope.signature_invalid")
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_who_registers_another_s_key_takes_nothing_from_its_owner(
+    federation: Federation, good: bytes, first: bool
+) -> None:
+    bundle, cloud = bundles.read(good), federation.cloud
+    stolen = next(key for key in federation.clinic.manifest.keys if key.role == "receipt")
+    greedy = cloud.manifest.model_copy(update={"version": 2, "keys": [*cloud.manifest.keys, stolen]})
+    signed = sign_manifest(greedy, cloud.root)
+    manifests = (signed, *bundle.manifests) if first else (*bundle.manifests, signed)
+    roots = roots_toml(*((cloud, federation.clinic) if first else (federation.clinic, cloud)))
+    report = federation.verify(bundles.write(replace(bundle, manifests=manifests)), charter=None, roots=roots)
+    assert verdict(report, "placement", "issuer-key") == ("proved", None)
+    assert report.exit_code == 0
+
+
+async def test_a_manifest_older_than_a_receipt_names_proves_no_key(tmp_path: Path) -> None:
+    """As where the one that revoked the key is withheld: what was in force is not here."""
+    federation = Federation.found()
+    clinic, older = federation.clinic, federation.clinic.signed_manifest
+    federation.clinic = replace(clinic, version=2)
+    federation.__dict__.pop("charter", None)
+    federation.publish()
+    bundle = bundles.read(await play(federation, tmp_path))
+    manifests = (older, federation.cloud.signed_manifest)
+    roots = roots_toml(federation.clinic, federation.cloud)
+    withheld = bundles.write(replace(bundle, manifests=manifests))
+    report = federation.verify(withheld, charter=None, roots=roots)
+    assert verdict(report, "placement", "issuer-key") == ("not-checked", "verify.manifest_old")
+    assert report.exit_code == 3
+    assert federation.verify(bundles.write(bundle), charter=None, roots=roots).exit_code == 0
 
 
 async def test_a_young_looking_challenge_does_not_help(federation: Federation, tmp_path: Path) -> None:
@@ -449,7 +483,8 @@ def test_pinned_roots_serve_as_well(federation: Federation, good: bytes) -> None
     data = good
     report = federation.verify(data, charter=None, roots=roots_toml(federation.clinic, federation.cloud))
     assert report.exit_code == 0
-    assert dict(report.manifests) == {"clinic.de": 1, CLOUD: 1}
+    assert versions(report) == {"clinic.de": 1, CLOUD: 1}
+    assert report.as_json()["charter"] is None
     partly = federation.verify(data, charter=None, roots=roots_toml(federation.clinic))
     assert verdict(partly, "execution", "signature") == ("failed", "envelope.signature_invalid")
     stranger = federation.verify(data, charter=None, roots=roots_toml(Domain.make("clinic.de")))
@@ -479,6 +514,25 @@ async def test_a_revoked_key_needs_more_than_its_owner_s_clock(tmp_path: Path) -
     federation.publish()
     report = federation.verify(await play(federation, tmp_path))
     assert verdict(report, "placement", "issuer-key") == ("failed", "verify.key_revoked")
+
+
+def versions(report: Report) -> dict[str, int | None]:
+    return {each.name: each.version for each in report.papers}
+
+
+def test_a_report_says_how_old_its_trust_is(federation: Federation, good: bytes) -> None:
+    report = federation.verify(good, at=NOW + timedelta(days=30))
+    said = report.as_json()
+    assert said["charter"] == {
+        "issued": "2026-05-31T12:00:00.000Z", "ageDays": 31, "expires": "2027-06-01T12:00:00.000Z",
+    }  # fmt: skip
+    until = "2027-06-01T12:00:00.000Z"
+    assert said["manifests"] == [{"domain": name, "version": 1, "expires": until} for name in (CLINIC, CLOUD)]
+    out = io.StringIO()
+    render.report(report, out)
+    for text in ("charter of 2026-05-31, 31 days old until 2027-06-01", "clinic.de v1 until 2027-06-01"):
+        assert text in out.getvalue()
+        assert text in render.page(report)
 
 
 @pytest.mark.parametrize(

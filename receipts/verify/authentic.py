@@ -6,6 +6,7 @@ nothing: nothing of its content is looked at.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -113,17 +114,23 @@ def authenticate(digest: bytes, case: Case) -> Judged:
         verified = envelope.verify(data, envelope.STATEMENT, [each.key for each in registered])
     except ComityError as error:
         return Judged(kind, digest, (failed("signature", error),))
-    key = next(each for each in registered if each.entry.thumbprint == verified.signer)
-    claims = [proved("signature", verified, f"by key {verified.signer} of {key.domain}")]
+    owners = [each for each in registered if each.entry.thumbprint == verified.signer]
+    claims = [proved("signature", verified, f"by key {verified.signer} of {_names(owners)}")]
     try:
         body = parse_receipt(verified.payload, MODELS[kind])
     except ComityError as error:
         return Judged(kind, digest, (*claims, failed("schema", error)))
+    # Whoever registers another's key as well takes nothing from its owner: the receipt says whose it is.
+    key = next((each for each in owners if each.domain == body.issuer), owners[0])
     claims.append(proved("schema", body, f"strictly read: {WORDS[kind]}"))
     claim, logged = _logged(kind, body, verified, case)
     watching, watched = witnessed(logged, body.issuer, case.held, case.trust, case.at)
     claims += [_issuer_key(body, key, watched.time, case), claim, watching, time_claim(body, watched)]
     return Judged(kind, digest, tuple(claims), Authentic(kind, body, digest, key, logged, watched))
+
+
+def _names(owners: Sequence[Registered]) -> str:
+    return " and ".join(dict.fromkeys(each.domain for each in owners))
 
 
 def unauthenticated(kind: str, digest: bytes, error: ComityError) -> Judged:
@@ -144,6 +151,11 @@ def _issuer_key(body: Receipt, key: Registered, quorum_time: int | None, case: C
             "issuer-key", f"{stale}; judge at an earlier time or bring a newer one", "verify.stale"
         )
     version = held.manifests[key.domain].version
+    if body.manifest.version > version:
+        text = (
+            f"manifest version {body.manifest.version} was in force, {version} is here; bring the newer one"
+        )
+        return not_checked("issuer-key", text, "verify.manifest_old")
     return proved("issuer-key", evidence, f"receipt key of {key.domain} in manifest version {version}")
 
 

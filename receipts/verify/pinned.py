@@ -39,8 +39,10 @@ class PinnedTrust:
     manifests: Mapping[str, DomainManifest]
     digests: Mapping[str, bytes]
     """Domain → DSSE digest of the manifest that is held."""
+    issued: int | None = None
+    """POSIX seconds at which the charter was issued; None when root keys were pinned."""
     expires: int | None = None
-    """POSIX seconds at which the charter ends; None when root keys were pinned."""
+    """POSIX seconds at which it ends."""
     policy_digest: str | None = None
     """The rules that the charter names; None when root keys were pinned."""
     profiles: Mapping[str, DomainProfile] = field(default_factory=dict, repr=False)
@@ -138,6 +140,7 @@ def under_charter(held: FederationTrust) -> PinnedTrust:
         f"charter {held.charter_digest.hex()}",
         held.manifests,
         {domain: held.manifest_digests[domain] for domain in held.manifests},
+        issued=held.charter.issued,
         expires=held.charter.expires,
         policy_digest=held.charter.policy_digest,
         profiles={member.domain: member.endorsed.profile for member in held.charter.members},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from receipts.verify.claim import CLAIMS, Claim, complete, worst
 from receipts.verify.trust_file import Profile
@@ -34,6 +34,44 @@ class ReceiptReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Paper:
+    """A charter or manifest that was used: how old it is, and until when it holds (receipts.md 6)."""
+
+    name: str
+    """The domain whose manifest it is; empty for the charter."""
+    expires: int
+    """POSIX seconds."""
+    version: int | None = None
+    issued: int | None = None
+    """POSIX seconds; a manifest does not say."""
+
+    def text(self, at: datetime) -> str:
+        """Its version or its age, and its end."""
+        first = f"{self.name} v{self.version}" if self.name else "charter"
+        if self.issued is not None:
+            first += f" of {_day(self.issued)}, {_days(self.issued, at)} days old"
+        return f"{first} until {_day(self.expires)}"
+
+    def as_json(self, at: datetime) -> dict[str, Json]:
+        dates: dict[str, Json] = {"expires": _moment(self.expires)}
+        if self.issued is not None:
+            dates |= {"issued": _moment(self.issued), "ageDays": _days(self.issued, at)}
+        return dates | ({"domain": self.name, "version": self.version} if self.name else {})
+
+
+def _days(since: int, at: datetime) -> int:
+    return int(at.timestamp() - since) // 86_400
+
+
+def _day(seconds: int) -> str:
+    return _moment(seconds)[:10]
+
+
+def _moment(seconds: int) -> str:
+    return format_time(datetime.fromtimestamp(seconds, UTC))
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What was verified, against which trust, at which time."""
 
@@ -41,8 +79,8 @@ class Report:
     federation: str
     pin: str
     """What was pinned, and which versions hang on it."""
-    manifests: tuple[tuple[str, int], ...]
-    """(domain, version) of each manifest that was used."""
+    papers: tuple[Paper, ...]
+    """The charter where one was pinned, and each manifest that was used."""
     profile: Profile
     waived: tuple[str, ...]
     receipts: tuple[ReceiptReport, ...]
@@ -85,7 +123,8 @@ class Report:
             "at": format_time(self.at),
             "federation": self.federation,
             "pin": self.pin,
-            "manifests": [{"domain": domain, "version": version} for domain, version in self.manifests],
+            "charter": next((each.as_json(self.at) for each in self.papers if not each.name), None),
+            "manifests": [each.as_json(self.at) for each in self.papers if each.name],
             "profile": self.profile.name,
             "requires": [name for name in CLAIMS if name in self.profile.requires],
             "missing": list(self.missing),
