@@ -9,6 +9,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
+from random import SystemRandom
 from typing import Final
 
 from broker.directory import Directory
@@ -26,7 +27,7 @@ from federation.flood import FloodLimits
 from federation.serving import Inbound
 from federation.stream import Responder, serve_streams
 from receipts.witnessing.state import WitnessState
-from schemas.errors import ComityError, Refused, Undecided
+from schemas.errors import ComityError, ConfigurationError, Refused, Undecided
 from schemas.messages import answer
 from schemas.messages.interior import NodeRevoked, OwnAdvert
 from schemas.messages.negotiation import FetchEvidence, FetchReceipt, FetchSnapshot, Revoke
@@ -43,6 +44,7 @@ OPERATIONS: Final[dict[str, FloodLimits]] = {
 }
 WORKERS: Final = 64  # peers' requests handled at once; each waits for the agent or the log
 SYNC_EVERY_S: Final = 60.0  # seconds between snapshots of every peer (nats.md 6)
+JITTER: Final = (0.8, 1.2)  # of any such time: after an outage of the bus all members begin at once
 SYNC_S: Final = 2.0  # seconds to wait for one peer's snapshot
 SWEEP_EVERY_S: Final = 0.5  # seconds between looks for holds that have expired
 log = logging.getLogger("comity.border")
@@ -70,6 +72,15 @@ class Service:
     _runs: set[Responder] = field(default_factory=set)
     """Peers' runs that are being answered."""
     _quiet: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def check_alone(self) -> None:
+        """Raise `ConfigurationError` where this domain has a broker already, on whatever machine.
+
+        Both would answer every peer, and sign two histories of one log.
+        """
+        if await self.bus.answers("broker.here"):
+            text = f"another broker of {self.peers.domain} serves on this bus: stop it before this one starts"
+            raise ConfigurationError("broker.twice", text)
 
     async def start(self) -> None:
         """Subscribe first, then ask for snapshots, so that nothing falls between (nats.md 6)."""
@@ -174,6 +185,8 @@ class Service:
                 await self.note_own(inbound.payload)
             case "revoked":
                 await self._tell_revoked(NodeRevoked.read(inbound.payload))
+            case "here":  # another broker of ours that starts
+                return b"{}"
         return None
 
     async def note_own(self, payload: bytes) -> None:
@@ -249,4 +262,4 @@ async def for_ever(work: Callable[[], Awaitable[None]], every_s: float) -> None:
             await work()
         except Exception:
             log.exception("periodic work failed", extra={"work": getattr(work, "__name__", "")})
-        await asyncio.sleep(every_s)
+        await asyncio.sleep(every_s * SystemRandom().uniform(*JITTER))

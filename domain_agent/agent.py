@@ -30,7 +30,7 @@ from federation.connection import Bus
 from federation.flood import FloodLimits
 from federation.register import Accepted, Advert, AdvertRegister
 from federation.serving import Inbound
-from schemas.errors import ComityError, Refused, Undecided
+from schemas.errors import ComityError, ConfigurationError, Refused, Undecided
 from schemas.messages.advert import receive_advert
 from schemas.messages.interior import (
     AgentStatus,
@@ -100,9 +100,11 @@ class Agent:
         self._saving = asyncio.Lock()
 
     async def run(self) -> None:
-        """Serve until drained. Raises as `Bus.over`, or `Undecided` when the bus cannot be served."""
+        """Serve until drained. Raises as `Bus.over`, `ConfigurationError` (`agent.twice`) where another agent
+        of ours serves, or `Undecided` when the bus cannot be served."""
         tasks: set[asyncio.Task[object]] = set()
         try:
+            await self._check_alone()
             await self._save()
             await self._open()
             self.bus.on_reconnect(self._greet)
@@ -119,6 +121,13 @@ class Agent:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.bus.close()
+
+    async def _check_alone(self) -> None:
+        """Raise `ConfigurationError` where our domain has an agent already: both would sell its slots."""
+        if await self.bus.answers("agent.status"):
+            domain = self.config.membership.domain
+            text = f"another agent of {domain} serves on this bus: stop it before this one starts"
+            raise ConfigurationError("agent.twice", text)
 
     def drain(self) -> None:
         """Give out no new holds, tell the peers, and end."""

@@ -33,6 +33,7 @@ FLUSH_S = 5  # s for the server to confirm what was sent
 MAX_REFUSALS = 8  # of our login, one after the other, before it counts as withdrawn
 PENDING_MESSAGES = 4096  # per subscription, before the client drops the newest
 PENDING_BYTES = 16 * 1024 * 1024  # per subscription
+ALONE_S = 2.0  # s for a program with our identity to answer; one that is not there is known at once
 ENDED_EVERY_S = 1.0  # s between looks at a client that can end without calling us
 MAX_REASON_CHARACTERS = 200  # of the server's words in an error
 MAX_PENDING_REQUESTS = 1024  # with a subscription each, inside the account's limit
@@ -170,6 +171,17 @@ class Bus:
                 await self.unsubscribe(subscription)
         check_answer(subject, message)
         return message.data
+
+    async def answers(self, subject: str) -> bool:
+        """Whether a program serves `subject` and answers: our own kind of program, with our own identity.
+
+        One whose connection is dead, while the server does not know it yet, answers nothing.
+        """
+        try:
+            await self.request(subject, b"{}", timeout=ALONE_S)
+        except Undecided:
+            return False
+        return True
 
     async def _expect_one(self, inbox: str, answer: asyncio.Future[Msg]) -> Subscription:
         """A subscription that the server itself ends with its first message.

@@ -63,6 +63,7 @@ async def running(config: BrokerConfig, *, logs: bool = True) -> AsyncIterator[R
     # 2. Keys, trust, bus, log: everything that can be wrong is wrong here.
     parts = await assemble(config, observability.metrics)
     try:
+        await parts.service.check_alone()
         # A log that was set back must not go on; a witness that is away holds nothing up.
         await parts.circle.check_not_behind(parts.log)
         await parts.log.tell_of_erasures()

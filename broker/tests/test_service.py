@@ -44,6 +44,27 @@ async def test_periodic_work_that_fails_is_told_and_goes_on(caplog: pytest.LogCa
     assert "periodic work failed" in caplog.text
 
 
+async def test_members_that_began_together_do_not_ask_together_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """nats.md 6: snapshots about every 60 s, with jitter."""
+    slept: list[float] = []
+
+    async def note(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 50:
+            raise asyncio.CancelledError
+
+    async def nothing() -> None:
+        pass
+
+    monkeypatch.setattr(asyncio, "sleep", note)
+    with pytest.raises(asyncio.CancelledError):
+        await for_ever(nothing, 60.0)
+    assert 48.0 <= min(slept) < 55.0
+    assert 65.0 < max(slept) <= 72.0
+
+
 def hearing(parties: Parties, trusted: Appraisals) -> Service:
     """A service that hears adverts and nothing else."""
     nobody: Any = None
