@@ -1,7 +1,7 @@
 """W3C Trace Context in bus headers (nats.md 9).
 
-Headers are unauthenticated: they link spans and decide nothing. From another domain, start a new
-root and link to the remote context; `tracestate` and baggage are never passed on.
+Headers are unauthenticated: they join spans to one trace, across domains too, and decide nothing.
+`tracestate` and baggage are never passed on.
 """
 
 from __future__ import annotations
