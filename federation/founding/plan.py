@@ -26,6 +26,8 @@ ANY: Final = "any"
 NVML: Final = "nvml"
 NVIDIA: Final = "nvidia-"
 """How the product of a simulated root begins that is a maker of GPUs: `nvidia-device`, `nvidia-manifest`."""
+CARRIED: Final = frozenset({"v", "name", "variant", "version", "digest", "task", "quality", "rates"})
+"""What agents read of a capability and hold to. A limit that nobody would keep is refused."""
 
 Text = Annotated[str, Field(min_length=1, max_length=256)]
 PathText = Annotated[str, Field(min_length=1, max_length=4096)]
@@ -94,6 +96,11 @@ class DomainPlan(Wire):
 
     @model_validator(mode="after")
     def _nodes_serve_what_is_listed(self) -> Self:
+        for capability in self.capabilities:
+            if surplus := ", ".join(sorted(capability.model_fields_set - CARRIED)):
+                raise ValueError(f"{capability.label}: nothing keeps {surplus} yet; leave it out")
+            if capability.task != "chat" or capability.quality.evals:
+                raise ValueError(f"{capability.label}: agents serve chat alone, and tell no evals")
         known = {capability.label for capability in self.capabilities}
         for node in self.nodes:
             if node.capability not in known:

@@ -281,6 +281,27 @@ WITH_GPUS = (
 )
 
 
+@pytest.mark.parametrize(
+    "stated",
+    [
+        'allowed_jurisdictions = ["DE"]',
+        'scope = "domain"',
+        "security = { min_assurance = 3 }",
+        f'lineage = [{{ base = "x", method = "adapter", digest = "{"00" * 32}", licence = "MIT" }}]',
+    ],
+)
+def test_a_limit_that_nobody_would_keep_is_refused(plan_file: Path, stated: str) -> None:
+    plan_file.write_text(PLAN.replace('task = "chat"\n', f'task = "chat"\n{stated}\n'), "utf-8")
+    with pytest.raises(ConfigurationError, match=f"nothing keeps {stated.split(maxsplit=1)[0]} yet"):
+        read_plan(plan_file)
+
+
+def test_a_task_that_agents_do_not_serve_is_refused(plan_file: Path) -> None:
+    plan_file.write_text(PLAN.replace('task = "chat"\n', 'task = "embedding"\n'), "utf-8")
+    with pytest.raises(ConfigurationError, match="agents serve chat alone"):
+        read_plan(plan_file)
+
+
 def test_the_charter_says_whose_hardware_counts(plan_file: Path, tmp_path: Path) -> None:
     plan_file.write_text(PLAN.replace('"amd-sev-snp"', '"intel-tdx"'), "utf-8")
     made = found(read_plan(plan_file), tmp_path / "made", NOW)
