@@ -24,6 +24,7 @@ from schemas.errors import ConfigurationError, Unreadable
 from schemas.proof.evidence import MAX_EVIDENCE_BYTES, NodeEvidence
 
 MAX_FILES: Final = 1000  # in one folder of endorsements; with more, none is read
+UNFINISHED: Final = ".new"  # suffix of files that are just being written, or were when their writer died
 _HEX: Final = re.compile(rb"(0x)?[0-9A-Fa-f]{64,}")  # shorter than any evidence or endorsement
 _BASE64: Final = re.compile(rb"(?:[A-Za-z0-9+/]{64,}|[A-Za-z0-9_-]{64,})={0,2}")
 _STANDARD: Final = bytes.maketrans(b"-_", b"+/")  # from the alphabet of addresses
@@ -83,7 +84,8 @@ def read_documents(path: Path, *, without: frozenset[str] = frozenset()) -> list
     with naming(path):
         if not path.is_dir():
             return [_document(path)]
-        files = sorted(each for each in _bounded(_below(path), path) if each.is_file())
+        listed = _bounded(_below(path), path)
+        files = sorted(each for each in listed if each.suffix != UNFINISHED and each.is_file())
     found: list[bytes] = []
     for file in files:
         if file.name in without:

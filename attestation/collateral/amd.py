@@ -1,8 +1,8 @@
 """Fetching endorsements from AMD's key distribution service into a folder.
 
 The folder *is* the offline bundle: `--endorsements FOLDER` reads it. Nothing enters it before its
-chain holds to a pinned root and fits the report it was fetched for. A crash leaves at most a
-temporary file, which is overwritten next time.
+chain holds to a pinned root and fits the report it was fetched for. A crash leaves at most an
+unfinished file, which nobody reads.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from attestation.collateral.pieces import put
 from attestation.collateral.service import Service
 from attestation.endorsements import recognise
 from attestation.expected import Expectations
@@ -101,11 +102,7 @@ class KeyDistribution:
                 check(data)
             except (Refused, Unreadable) as error:
                 raise Refused("collateral.wrong_answer", f"{path}: {error}") from None
-            file.parent.mkdir(parents=True, exist_ok=True)
-            temporary = file.with_name(file.name + ".new")
-            temporary.write_bytes(data)
-            temporary.replace(file)
-            return file
+            return put(file, data)
 
     def _current(self, file: Path) -> bool:
         """Kept certificates serve until the first of them ends."""

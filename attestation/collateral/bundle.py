@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from attestation.collateral.pieces import put
 from schemas.canonical import sha256
 from schemas.errors import ConfigurationError, Refused, Unreadable
 from schemas.keys import SigningKey
@@ -38,9 +39,8 @@ def write_bundle(
     listed = list(documents)
     index = CollateralIndex.over(listed, issuer=issuer, at=at)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        files = [_put(folder / sha256(document).hex(), document) for document in listed]
-        files = [*sorted(set(files)), _put(folder / INDEX, sign_index(index, key))]
+        files = [put(folder / sha256(document).hex(), document) for document in listed]
+        files = [*sorted(set(files)), put(folder / INDEX, sign_index(index, key))]
         for old in folder.iterdir():
             if old not in files and old.is_file():
                 old.unlink()
@@ -78,13 +78,6 @@ def load_bundle(folder: Path, signers: Signers, now: datetime) -> tuple[Collater
     data, pieces = read_bundle(folder)
     index = verify_index(data, signers, now)
     return index, verify_pieces(index, pieces)
-
-
-def _put(file: Path, data: bytes) -> Path:
-    temporary = file.with_name(file.name + ".new")
-    temporary.write_bytes(data)
-    temporary.replace(file)
-    return file
 
 
 def _get(file: Path, limit: int) -> bytes:

@@ -9,6 +9,7 @@ import argparse
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -30,6 +31,7 @@ from attestation.files import (
 )
 from attestation.gpu.expected import GpuPolicy
 from attestation.gpu.forms import Devices, TokenFile, devices_of
+from attestation.snp.forms import Evidence
 from attestation.tdx.origin.chain import INTEL_ROOTS
 from attestation.tdx.quote import read_quote
 from schemas.errors import ConfigurationError
@@ -41,10 +43,41 @@ NOTES: Final = frozenset({MARKS, INDEX})
 
 
 async def fetch(arguments: argparse.Namespace, expectations: Expectations | None) -> list[Path]:
-    """The files that now endorse this evidence. Raises what the services' modules raise."""
+    """The files that now endorse this evidence. Raises what the services' modules raise.
+
+    And `ConfigurationError` for an address that is none, or a folder that cannot be written.
+    """
+    arguments.base_url = _address(arguments.base_url)
     with naming(arguments.evidence):
         devices = read_gpu(arguments.evidence)
         evidence = b"" if devices is not None else read_any_evidence(arguments.evidence)
+    try:
+        return await _fetched(arguments, expectations, devices, evidence)
+    except OSError as error:  # services have said their own otherwise: it is the folder's
+        why = f"{error.filename or arguments.out}: {error.strerror}"
+        raise ConfigurationError("collateral.folder", why) from None
+
+
+def _address(text: str | None) -> str | None:
+    """Of a mirror, without the slash behind it."""
+    if text is None:
+        return None
+    try:
+        httpx.URL(text)  # what the client takes; it mends some that are none
+        parts = urlsplit(text)
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+            return text.rstrip("/")
+    except (ValueError, httpx.InvalidURL):
+        pass
+    raise ConfigurationError("attest.option", f"--from {text!r} is no address; write https://HOST[:PORT]")
+
+
+async def _fetched(
+    arguments: argparse.Namespace,
+    expectations: Expectations | None,
+    devices: Devices | TokenFile | None,
+    evidence: bytes | Evidence,
+) -> list[Path]:
     async with httpx.AsyncClient() as client:
         if devices is not None:
             return await _from_nvidia(arguments, client, devices, expectations)
@@ -82,7 +115,7 @@ async def _from_amd(
     report: bytes,
     expectations: Expectations | None,
 ) -> list[Path]:
-    service = Service(client, (arguments.base_url or AMD).rstrip("/"))
+    service = Service(client, arguments.base_url or AMD)
     return await KeyDistribution(arguments.out, service, expectations).endorse(
         report, product=arguments.product
     )
@@ -96,7 +129,7 @@ async def _from_intel(
 ) -> list[Path]:
     sgx = read_quote(quote).tee == "sgx"
     rules = expectations and (expectations.sgx if sgx else expectations.tdx)
-    service = Service(client, (arguments.base_url or INTEL).rstrip("/"))
+    service = Service(client, arguments.base_url or INTEL)
     wanted = Wanted(arguments.update, arguments.evaluation)
     roots = rules.roots if rules else INTEL_ROOTS
     return await Provisioning(Pieces(arguments.out), service, roots, wanted).endorse(quote)
@@ -108,7 +141,7 @@ async def _from_nvidia(
     devices: Devices | TokenFile,
     expectations: Expectations | None,
 ) -> list[Path]:
-    mirror = arguments.base_url and arguments.base_url.rstrip("/")
+    mirror = arguments.base_url
     policy = (expectations and expectations.nvidia) or GpuPolicy()
     endpoints = Endpoints.mirror(mirror) if mirror else Endpoints()
     services = Accelerators(Pieces(arguments.out), Service(client, mirror or ""), policy, endpoints)

@@ -1,15 +1,17 @@
 """A folder of collateral as pieces that prove themselves, each named by the SHA-256 of its bytes.
 
 `marks.json` says which piece was last taken under which name, and is what an older answer fails against.
-A crash leaves at most a temporary file or a piece that no mark names; both are harmless.
+A crash leaves at most an unfinished file, which nobody reads, or a piece that no mark names.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from typing import Final
 
+from attestation.files import UNFINISHED
 from attestation.tdx.collateral.rollback import Mark, raised, read_marks, write_marks
 from schemas.canonical import sha256
 from schemas.errors import ConfigurationError, Unreadable
@@ -49,10 +51,7 @@ class Pieces:
 
     def keep(self, data: bytes, kind: str) -> Path:
         """Write a piece under its digest. `kind`: json, crl or der."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        file = self.folder / f"{sha256(data).hex()}.{kind}"
-        self._replace(file, data)
-        return file
+        return put(self.folder / f"{sha256(data).hex()}.{kind}", data)
 
     def take(self, name: str, data: bytes, kind: str, evaluation: int, issued: float) -> Path:
         """Keep a piece as the newest of its name; the one before goes.
@@ -63,13 +62,22 @@ class Pieces:
         before = marks.get(name)
         marks = raised(marks, name, Mark(evaluation, issued, sha256(data).hex()))
         file = self.keep(data, kind)
-        self._replace(self.folder / MARKS, write_marks(marks))
+        put(self.folder / MARKS, write_marks(marks))
         if before is not None and before.sha256 not in {mark.sha256 for mark in marks.values()}:
             for old in self.folder.glob(f"{before.sha256}.*"):
                 old.unlink()
         return file
 
-    def _replace(self, file: Path, data: bytes) -> None:
-        temporary = file.with_name(file.name + ".new")
-        temporary.write_bytes(data)
-        temporary.replace(file)
+
+def put(file: Path, data: bytes) -> Path:
+    """Write a file whole: whoever reads meets the old one or the new one, whoever else writes it meanwhile.
+
+    Raises `OSError`, and leaves the old one.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    fresh = file.with_name(f"{file.name}.{token_hex(4)}{UNFINISHED}")
+    try:
+        fresh.write_bytes(data)
+        return fresh.replace(file)
+    finally:
+        fresh.unlink(missing_ok=True)

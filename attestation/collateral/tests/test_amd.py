@@ -16,8 +16,10 @@ import pytest
 from attestation.collateral import amd
 from attestation.collateral import service as patience
 from attestation.collateral.amd import KeyDistribution
+from attestation.collateral.pieces import put
 from attestation.collateral.tests.kds import Service, serving
 from attestation.commands import main
+from attestation.files import UNFINISHED, read_documents
 from attestation.snp.tests.judging import demanding, judge
 from attestation.testing.expectations import snp_toml
 from attestation.testing.forge import NOW, Forge, ec_key, rsa_key
@@ -252,6 +254,8 @@ STALE = MILAN.crl(next_update=NOW - timedelta(days=1))
         ("/vcek/v1/Milan/cert_chain", OTHER.intermediate() + OTHER.ark()),
         ("/vcek/v1/Milan/cert_chain", pem(OTHER.intermediate()) + pem(OTHER.ark())),
         ("/vcek/v1/Milan/cert_chain", pem(MILAN.intermediate())),
+        ("/vcek/v1/Milan/cert_chain", pem(MILAN.intermediate()) + pem(MILAN.ark()) + pem(MILAN.leaf())),
+        ("/vcek/v1/Milan/crl", pem(MILAN.crl(), "X509 CRL") + pem(STALE, "X509 CRL")),
         (
             "/vcek/v1/Milan/cert_chain",
             pem(MILAN.intermediate(signing_key=rsa_key("other"))) + pem(MILAN.ark()),
@@ -299,6 +303,60 @@ async def test_a_simulated_root_is_believed_only_where_it_is_listed(
         with pytest.raises(Refused) as error:
             await fetcher.endorse(MILAN.report())
     assert "root_unpinned" in error.value.text
+
+
+def of_today(service: Service, folder: Path) -> list[str]:
+    """What fetches with the wall clock, so under a vendor of today; but where it is kept."""
+    today = Forge.of("Milan", at=datetime.now(UTC).replace(microsecond=0))
+    service.forge, service.vcek = today, today.leaf
+    (folder / "report.bin").write_bytes(today.report())
+    (folder / "expected.toml").write_text(snp_toml() + today.root_toml())
+    return ["fetch", str(folder / "report.bin"), "--expect", str(folder / "expected.toml")]
+
+
+def test_a_folder_that_cannot_be_written_is_2(kds: tuple[Service, str], tmp_path: Path) -> None:
+    service, url = kds
+    (tmp_path / "taken").write_text("a file")
+    for out in ("taken", "taken/inside", "a" * 300):
+        with pytest.raises(ConfigurationError) as error:
+            main([*of_today(service, tmp_path), "--from", url, "--out", str(tmp_path / out)])
+        assert error.value.code == "collateral.folder"
+        assert out in error.value.text
+
+
+@pytest.mark.parametrize(
+    "address", ["", "mirror", "ftp://mirror", "http://[bad", "http://mirror:99999", "http://", "http://a\x7f"]
+)
+def test_an_address_that_is_none_is_2(address: str, tmp_path: Path) -> None:
+    (tmp_path / "report.bin").write_bytes(MILAN.report())
+    with pytest.raises(ConfigurationError, match="is no address; write https://"):
+        main(["fetch", str(tmp_path / "report.bin"), "--out", str(tmp_path / "out"), "--from", address])
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_who_write_one_file_at_once_both_write_it_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As two nodes' fetchers do that share a folder."""
+    file, write = tmp_path / "piece", Path.write_bytes
+
+    def interrupted(path: Path, data: bytes) -> int:
+        written = write(path, data)
+        if data == b"mine":
+            put(file, b"another's")
+            assert file.read_bytes() == b"another's"
+        return written
+
+    monkeypatch.setattr(Path, "write_bytes", interrupted)
+    put(file, b"mine")
+    assert file.read_bytes() == b"mine"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_what_is_just_being_written_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "whole.der").write_bytes(MILAN.leaf())
+    (tmp_path / f"half.der{UNFINISHED}").write_bytes(MILAN.crl()[:99])
+    assert read_documents(tmp_path) == [MILAN.leaf()]
 
 
 def test_the_command_fetches_a_bundle_that_verifies_offline(kds: tuple[Service, str], tmp_path: Path) -> None:
