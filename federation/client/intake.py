@@ -24,6 +24,8 @@ SHUT_S: Final = 10.0  # s that a first offence costs; each further one twice as 
 MAX_SHUT_S: Final = 300.0
 MAX_EXPLICIT: Final = 256  # senders; with more, nobody is shut out and only the buckets protect
 
+STRANGERS: Final = "strangers"  # all who may not send here: shut out together, however many names they have
+
 Senders = Callable[[], Collection[str]]
 _log = logging.getLogger("comity.bus")
 
@@ -70,10 +72,11 @@ class Intake:
 
     def shut_out(self, sender: str) -> None:
         """Stop listening to a sender for a while. Harmless when it is shut out, or nobody may be."""
-        if not self._senders or sender in self.shut or self._closed:
+        if not self._senders or self._closed:
             return
         senders = self._senders()
-        if sender not in senders or len(senders) > MAX_EXPLICIT or "*" not in self.pattern:
+        sender = sender if sender in senders else STRANGERS
+        if sender in self.shut or len(senders) > MAX_EXPLICIT or "*" not in self.pattern:
             return
         offences = self._offences[sender] = self._offences.get(sender, 0) + 1
         seconds = self.shut[sender] = min(MAX_SHUT_S, SHUT_S * 2 ** (offences - 1))

@@ -235,6 +235,24 @@ async def test_n12_a_flood_does_not_take_the_service_from_others(
     assert sorted(waits)[40] < 0.5, "once the flood is shut out, it is hardly felt"
 
 
+async def test_n12_who_is_no_member_any_more_is_shut_out_as_well(world: World) -> None:
+    """A member that left keeps its account until somebody takes that away from it."""
+    b, c, gone = [await world.bus(name) for name in ("clinic.de", "cloud.fr", "evil.test")]
+    victim, limits = Victim(b), FloodLimits(rate=1, burst=10, shut_after=20)
+    serving = await b.serve(
+        f"fed.v1.neg.{B}.*.call", victim._note, limits=limits, concurrency=8, senders=lambda: ("cloud.fr",)
+    )
+    await b.flush()
+    for _ in range(50):
+        await gone.publish("peer.clinic_de.call", b"flood")
+    await gone.flush()
+    await until(lambda: bool(serving.shut))
+    await timed_request(c)
+    with pytest.raises(Undecided, match=r"bus\.absent"):
+        await gone.request("peer.clinic_de.call", b"", timeout=5)
+    assert await c.request("peer.clinic_de.call", b"", timeout=5) == b"an answer with my rights"
+
+
 async def timed_request(bus: Bus) -> float:
     asked = time.monotonic()
     await bus.request("peer.clinic_de.call", b"", timeout=20)
