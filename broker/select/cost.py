@@ -18,7 +18,7 @@ from broker.select.predict import COLD_START_MS, MS, network_ms
 from schemas.primitives import Count
 
 NAME: Final = "J"
-VERSION: Final = "1"
+VERSION: Final = "2"
 Q0_MS: Final = Decimal(20)  # ms-equivalent of a half-loaded domain
 MAX_LOAD_MS: Final = Decimal(2_000)  # the cap of a term that would grow without bound
 ASSURANCE_STEP_MS: Final = Decimal(1)  # ms-equivalent of one rung of assurance

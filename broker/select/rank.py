@@ -1,9 +1,9 @@
 """Step 3: order the feasible plans by J; deterministic, replayable, and without a herd.
 
-Ties go by the plan's name. Among plans within a few percent of the best, in score and in price, the
-order is drawn in proportion to advertised headroom, seeded by the request id: many brokers with the
-same stale summaries spread out, and the same request replays to the same order. A plan whose
-summary has outlived its time comes after all fresh ones, whatever its score.
+Ties go by the plan's name. Among domains whose best plans lie within a few percent of the best of all, in
+score and in price, the order is drawn in proportion to advertised headroom, seeded by the request id: many
+brokers with the same stale summaries spread out, and the same request replays to the same order. A plan
+whose summary has outlived its time comes after all fresh ones, whatever its score.
 """
 
 from __future__ import annotations
@@ -105,6 +105,11 @@ class _Row:
     score: Decimal
     stale: bool
 
+    @property
+    def domain(self) -> str:
+        """First word of the plan's name (broker.select.candidates.plan_key)."""
+        return self.inputs.key.partition(" ")[0]
+
 
 def _order(rows: Sequence[_Row], seed: str) -> list[str]:
     ordered = sorted(rows, key=lambda row: (row.stale, row.score, row.inputs.key))
@@ -116,13 +121,19 @@ def _order(rows: Sequence[_Row], seed: str) -> list[str]:
 
 
 def _near(ordered: Sequence[_Row]) -> list[_Row]:
-    """The best plan and those that are as good and as cheap, of equal freshness."""
+    """The best plan, and those of other domains that are as good and as cheap, of equal freshness.
+
+    A domain draws once, however many plans it lists; and only what a record holds counts, so that it replays.
+    """
     best = ordered[0]
     bound = best.score + abs(best.score) * NEAR_SCORE
-    close = [row for row in ordered if row.score <= bound and row.stale == best.stale]
+    close = [row for row in ordered[:MAX_RECORDED] if row.score <= bound and row.stale == best.stale]
     price = min(row.inputs.price for row in close) * (1 + NEAR_PRICE)
     near = [row for row in close if row.inputs.price <= price]
-    return near if best in near else [best]
+    drawing: dict[str, _Row] = {}
+    for row in near if best in near else [best]:
+        drawing.setdefault(row.domain, row)
+    return list(drawing.values())
 
 
 def _spread(near: Sequence[_Row], seed: str) -> list[str]:

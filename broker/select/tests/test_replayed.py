@@ -181,7 +181,7 @@ def another_rule(**changes: Any) -> receipt.Objective:
 
 CHOICE_LIES: dict[str, tuple[str, dict[str, Any], str]] = {
     "rule-name": ("objective", {"name": "K"}, "verify.score"),
-    "rule-version": ("objective", {"version": "2"}, "verify.score"),
+    "rule-version": ("objective", {"version": "1"}, "verify.score"),
     "rule-digest": ("objective", {"digest": "8" * 64}, "verify.score"),
     "score": ("objective", {"score": "1.5"}, "verify.score"),
     **{
