@@ -39,6 +39,8 @@ class Changes:
     nodes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Domain → ids of the planned nodes that it has; all of them where it is not named."""
     slots: int = 4
+    k_min: int = 1
+    """Nodes that a domain's adverts describe at least; below them they show class and place only."""
     enrolled_twice: Mapping[str, str] = field(default_factory=dict)
     """Domain → another domain, all of whose machines it enrols as well."""
 
@@ -89,7 +91,7 @@ def _domain(domain: DomainPlan, folder: Path, changes: Changes) -> DomainPlan:
         )
         for entry in domain.capabilities
     ]
-    return domain.model_copy(update={"nodes": nodes, "capabilities": capabilities})
+    return domain.model_copy(update={"nodes": nodes, "capabilities": capabilities, "k_min": changes.k_min})
 
 
 def _node(node: NodePlan, folder: Path, domain: str, changes: Changes) -> NodePlan:

@@ -226,10 +226,12 @@ def _unadmitted(domain: Domain, everybody: tuple[str, ...]) -> list[str]:
 
 
 def _unseen(viewer: Domain, other: Domain) -> list[str]:
+    """Capabilities that are listed neither by name nor, as below `k_min`, by class."""
     listing = viewer.broker.parts.service.directory.get(other.name, datetime.now(UTC))
     shown = {cell.label for cell in listing.summary.cells} if listing else set()
     served = {each.capability for node in other.nodes.values() for each in node.node.engine.residents}
-    return [f"{viewer.name} does not see {label} of {other.name}" for label in served - shown]
+    lacking = {label for label in served - shown if label.partition("/")[0] not in shown}
+    return [f"{viewer.name} does not see {label} of {other.name}" for label in lacking]
 
 
 @asynccontextmanager

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, Final
 
 from attestation.appraise import NodeAppraisal
@@ -29,8 +31,9 @@ from broker.problems import Infeasible, RequestProblem, Shed, Upstream
 from broker.select import refused
 from broker.select.candidates import Feasibility, feasible
 from broker.select.cost import Weights
-from broker.select.predict import Predictor
+from broker.select.predict import Predictor, predict
 from broker.select.rank import Plan, rank, record
+from broker.select.requirements import request_price, unmet_by_offer
 from receipts.log import Issued
 from schemas.canonical import Json
 from schemas.errors import ComityError, Refused
@@ -121,12 +124,9 @@ class Placing:
             raise await self._refuse(journey, snapshot, found)
         considered = self.order(journey, snapshot, found)
         self.metrics.decided(time.perf_counter() - began, len(found.candidates))
-        plans = _one_per_domain(considered.plans)
         reasons: dict[str, tuple[str, ...]] = {}
         retry_ms = 0
-        k = self.terms.finalists
-        for at in range(0, min(len(plans), k * MAX_ROUNDS), k):
-            finalists = plans[at : at + k]
+        for finalists in _rounds(considered.plans, self.terms.finalists):
             secret, commitment = new_commitment(journey.body())
             # 4. Agree: one round trip; every finalist that offers holds a slot for us.
             with span("agree", finalists=len(finalists)):
@@ -137,7 +137,7 @@ class Placing:
             retry_ms = max([retry_ms, *(a.retry_after_ms for a in answers if isinstance(a, Declined))])
             if chosen is not None:
                 return chosen
-        raise self._nobody(plans, reasons, retry_ms)
+        raise self._nobody(considered.plans, reasons, retry_ms)
 
     def cut(self, journey: Journey) -> tuple[Snapshot, Feasibility]:
         """Step 2: the directory as it stands, cut into what may serve this request and what may not."""
@@ -190,8 +190,6 @@ class Placing:
         descriptor = journey.descriptor
         length = next((size for size in PADDING_BUCKETS if len(journey.body()) <= size), MAX_BODY_BYTES)
         terms: dict[str, Any] = {
-            "capability": descriptor.capability.partition("@")[0],
-            "model_digest": journey.model_digest,
             "tags": descriptor.policy,
             "tags_digest": descriptor.policy_digest.hex(),
             "tenant_policy_digest": self.policy.tenant_digest(journey.accepted.tenant.policy_layer),
@@ -203,7 +201,9 @@ class Placing:
             "hold_ms": self.terms.hold_ms,
             "exclude_nodes": list(journey.excluded_nodes),
         }
-        return await call_for_offers(self.peers, [plan.domain for plan in finalists], terms)
+        return await call_for_offers(
+            self.peers, [(plan.domain, terms | plan.candidate.called(descriptor)) for plan in finalists]
+        )
 
     async def _choose(
         self,
@@ -236,7 +236,7 @@ class Placing:
     async def _take(self, attempt: Attempt, plan: Plan, offered: Offered) -> Placed:
         """Prove, decide, record, seal. Raises `ComityError` with why this offer cannot be taken."""
         journey, evidence = attempt.journey, offered.body.evidence
-        self.predictor.observe_queue(offered.domain, plan.candidate.cell, offered.body.queue_ms)
+        self._check_terms(journey, plan, offered)
         # 5. Prove: our own appraisal of the evidence that the offer names.
         with step("prove", domain=offered.domain):
             epoch = self.appraisals.trust_epoch
@@ -256,11 +256,19 @@ class Placing:
         self.appraisals.usable(appraisal, epoch)
         return Placed(offered.domain, offered, appraisal, receipt, sealed)
 
+    def _check_terms(self, journey: Journey, plan: Plan, offered: Offered) -> None:
+        """Raise `Refused` where the offer breaks what its plan was chosen for: price, response time."""
+        candidate, offer, request = plan.candidate, offered.body, journey.descriptor
+        now = time.time()
+        self.predictor.observe_queue(offered.domain, candidate.cell, offer.queue_ms, now)
+        speed = self.predictor.speed(offered.domain, candidate.cell, now)
+        predicted = predict(request, candidate.cell, speed, rtt_ms=candidate.rtt_ms)
+        if codes := unmet_by_offer(request, candidate.cell, offer.rates, predicted):
+            raise Refused(codes[0], f"{offered.domain} offers what does not meet {', '.join(codes)}")
+
     def _decide(self, journey: Journey, offered: Offered, appraisal: NodeAppraisal) -> Decision:
         offer, descriptor = offered.body, journey.descriptor
-        price = offer.rates.total(
-            input_tokens=descriptor.input_tokens, output_tokens=descriptor.max_output_tokens
-        )
+        price = request_price(descriptor, offer.rates)
         profile = self.directory.profile(offered.domain)
         if offer.profile_digest != profile.digest:
             raise Refused("negotiate.profile", "the offer is under another profile than the endorsed one")
@@ -310,9 +318,19 @@ class Placing:
         )
 
 
-def _one_per_domain(plans: Sequence[Plan]) -> list[Plan]:
-    """The best plan of each domain: a call names a capability, its domain picks the realization."""
-    best: dict[str, Plan] = {}
+def _rounds(plans: Sequence[Plan], k: int) -> Iterator[list[Plan]]:
+    """At most `MAX_ROUNDS` of `k` calls each: every domain's best plan, then the second ones, and so on.
+
+    No round asks a domain twice, so that nobody is crowded out by one that lists many plans.
+    """
+    turns: dict[int, list[Plan]] = {}
+    counts: Counter[str] = Counter()
+    asked: set[tuple[str, str, str | None]] = set()
     for plan in plans:
-        best.setdefault(plan.domain, plan)
-    return list(best.values())
+        named = (plan.domain, plan.candidate.cell.label, plan.candidate.cell.digest)
+        if named not in asked:
+            asked.add(named)
+            turns.setdefault(counts[plan.domain], []).append(plan)
+            counts[plan.domain] += 1
+    each = (turn[at : at + k] for _, turn in sorted(turns.items()) for at in range(0, len(turn), k))
+    return islice(each, MAX_ROUNDS)

@@ -8,7 +8,7 @@ capacity, holds that only expire 18 %).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -49,16 +49,16 @@ class Declined:
 
 
 async def call_for_offers(
-    peers: Peers, finalists: Sequence[str], terms: dict[str, Any]
+    peers: Peers, finalists: Sequence[tuple[str, Mapping[str, Any]]]
 ) -> list[Offered | Declined]:
     """Ask every finalist at once; the answers come in the finalists' order.
 
-    terms: the fields of CallForOffers that are the same for all. A finalist that is absent, silent
-    or says something we cannot accept is `Declined`; nothing is raised for a single one.
+    finalists: a domain, and the fields of CallForOffers for it. One that is absent, silent or says
+    something we cannot accept is `Declined`; nothing is raised for a single one.
 
     A caller that leaves meanwhile cancels this, and nobody's slots wait for it: what is offered is released.
     """
-    calls = asyncio.gather(*(_call(peers, domain, terms) for domain in finalists[:MAX_FINALISTS]))
+    calls = asyncio.gather(*(_call(peers, domain, terms) for domain, terms in finalists[:MAX_FINALISTS]))
     try:
         return list(await asyncio.shield(calls))
     except asyncio.CancelledError:
@@ -72,7 +72,7 @@ async def _release_all(peers: Peers, calls: Awaitable[list[Offered | Declined]])
             await release(peers, answer, "caller-left")
 
 
-async def _call(peers: Peers, domain: str, terms: dict[str, Any]) -> Offered | Declined:
+async def _call(peers: Peers, domain: str, terms: Mapping[str, Any]) -> Offered | Declined:
     nid = new_negotiation()
     message = peers.compose(CallForOffers, domain, nid=nid, **terms)
     data = peers.sign(message)

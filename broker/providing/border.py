@@ -25,7 +25,6 @@ from broker.placing.policy_block import node_record
 from broker.providing.executions import Executions, Run
 from broker.providing.holds import Holds, Negotiation, State
 from broker.providing.interior import Interior
-from broker.providing.pricing import PriceBook
 from federation.stream import open_stream
 from schemas import envelope
 from schemas.canonical import sha256
@@ -57,7 +56,6 @@ class Border:
     interior: Interior
     appraisals: Appraisals
     policy: ProviderPolicy
-    prices: PriceBook
     executions: Executions
     metrics: Metrics
     holds: Holds = field(default_factory=Holds)
@@ -86,7 +84,9 @@ class Border:
 
     async def _offer_or_refuse(self, call: Received[CallForOffers], hold: Hold) -> bytes:
         appraisal = await self.appraisals.appraise(self.peers.domain, hold.evidence)
-        price = self.prices.predict(hold.model_digest, call.body)
+        price = hold.rates.total(
+            input_tokens=call.body.input_tokens, output_tokens=call.body.max_output_tokens
+        )
         decision = self.policy.decide(call.body, appraisal, price)
         if decision.verdict != "allow":
             await self.interior.release(hold.hold_id, call.body.nid)
@@ -256,7 +256,7 @@ class Border:
             capability=hold.capability,
             model_digest=hold.model_digest,
             model_signing=hold.model_signing,
-            rates=self.prices.rates(hold.model_digest),
+            rates=hold.rates,
             predicted_price=price,
             retention_s=self.policy.retention_s(),
             node_sign=hold.node_sign,

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from broker.select.predict import (
     Speed,
     predict,
 )
-from broker.select.requirements import Asked, slo_measures, unmet
+from broker.select.requirements import Asked, request_price, slo_measures, unmet
 from schemas.canonical import Json
 from schemas.descriptors.profile import DomainProfile
 from schemas.descriptors.request import RequestDescriptor
@@ -82,6 +82,17 @@ class Candidate:
     def key(self) -> str:
         """Stable name of the plan within one decision."""
         return plan_key(self.domain, self.cell)
+
+    def called(self, request: RequestDescriptor) -> dict[str, Any]:
+        """What a call for this plan asks for: this variant and model, as far as its cell discloses them.
+
+        A class alone would leave the choice to its domain, and the request's floors with it.
+        """
+        asked = request.capability.partition("@")[0]
+        return {
+            "capability": self.cell.label if self.cell.variant else asked,
+            "model_digest": self.cell.digest,
+        }
 
     def inputs(
         self, request: RequestDescriptor, preferred: Collection[str], *, undisclosed_price: int
@@ -217,11 +228,11 @@ def _candidate(
     request = asked.request
     age = max(0.0, asked.at.timestamp() - listing.summary.iat)
     price = predicted_price(request, cell, reusable_tokens)
-    speed = table.speed(listing.domain, cell)
+    speed = table.speed(listing.domain, cell, asked.at.timestamp())
     return Candidate(
         domain=listing.domain,
         cell=cell,
-        subject=Subject(facts, claimed_facts(cell), price),
+        subject=Subject(facts, claimed_facts(cell, listing.profile), price),
         rtt_ms=rtt_ms,
         age_s=age,
         price=price,
@@ -258,16 +269,23 @@ def plan_key(domain: str, cell: Cell) -> str:
     return f"{domain} {cell.label} {cell.jur} {cell.tee}"
 
 
-def claimed_facts(cell: Cell) -> AttestedFacts:
-    """The provider's word about its TEEs: enough to prefilter, never to decide."""
-    attested = cell.ar_min > 0
+def claimed_facts(cell: Cell, profile: DomainProfile) -> AttestedFacts:
+    """The provider's word about its TEEs: enough to prefilter, never to decide.
+
+    A cell below `k_min` shows none of it: then the best that the domain's profile claims stands in.
+    """
+    best = max(profile.tee, key=lambda claim: claim.assurance, default=None)
+    hidden = best if cell.variant is None else None
+    assurance = hidden.assurance if hidden else cell.ar_min
+    gpu = hidden.confidential_gpu if hidden else cell.confidential_gpu
+    attested = assurance > 0
     return AttestedFacts(
-        assurance=cell.ar_min,
-        simulated=cell.tee == "simulated",
+        assurance=assurance,
+        simulated=(hidden.platform if hidden else cell.tee) == "simulated",
         debug_allowed=False,
-        confidential_gpu=cell.confidential_gpu,
+        confidential_gpu=gpu,
         engine_in_tee=attested,
-        binding_mode=STRONGEST_BINDING if cell.confidential_gpu else "cpu-only" if attested else "none",
+        binding_mode=STRONGEST_BINDING if gpu else "cpu-only" if attested else "none",
         enrolled=True,
         age_s=0 if attested else UNKNOWN_AGE,
     )
@@ -277,11 +295,7 @@ def predicted_price(request: RequestDescriptor, cell: Cell, reusable_tokens: int
     """Micro-units for the whole request at the advertised rates; 0 where none are disclosed."""
     if cell.rates is None:
         return 0
-    return cell.rates.total(
-        input_tokens=request.input_tokens,
-        output_tokens=request.max_output_tokens,
-        cached_tokens=min(reusable_tokens, request.input_tokens),
-    )
+    return request_price(request, cell.rates, reusable_tokens)
 
 
 def aged_headroom(headroom: int, age_s: float) -> Decimal:

@@ -1,7 +1,8 @@
 """What a plan will take: speeds and waits, learned from runs, else read from the summary's bands.
 
 Exact decimals throughout, so that a prediction replays bit for bit. The table is owned by the
-broker's event loop; a restart begins again from the bands, which claim less than was measured.
+broker's event loop; a restart begins again from the bands, which claim less than was measured. What was
+seen grows old: a domain that was slow or full once is not shunned for it for ever.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ EXPECTED_OUTPUT_TOKENS: Final = 256  # answers rarely use their whole limit; pri
 TAIL_PERCENTILE: Final = 90  # from here on the advertised p95 counts, not only the mean
 LEARNING: Final = Decimal("0.25")  # weight of the newest observation
 MAX_TRACKED: Final = 20_000  # (domain, capability) pairs; a federation has far fewer
+LEARNED_S: Final = 600.0  # seconds that a measured speed counts; then a domain may show itself anew
+WAIT_S: Final = 30.0  # seconds that a stated wait counts; a summary lives as long
 MS: Final = Decimal("0.001")  # times are kept to the microsecond
 TPS: Final = Decimal("0.001")
 
@@ -37,6 +40,15 @@ class Speed:
     queue_ms: Decimal
     samples: int = 0
     """Observed runs; 0 means that all values come from the summary."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What was known of one capability of one domain, and when; POSIX seconds."""
+
+    speed: Speed
+    learned_at: float = -math.inf
+    waited_at: float = -math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +84,23 @@ class Prediction:
 class Predictor:
     """The profile table, `(domain, capability) → speeds`, with its own errors."""
 
-    _speeds: dict[tuple[str, str], Speed] = field(default_factory=dict)
+    _seen: dict[tuple[str, str], _Seen] = field(default_factory=dict)
     _rtts_ms: dict[str, Decimal] = field(default_factory=dict)
     _errors: dict[str, Decimal] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, speeds: Mapping[tuple[str, str], Speed]) -> Predictor:
-        """One that has learned these speeds, by domain and capability."""
-        return cls(dict(speeds))
+    def of(cls, speeds: Mapping[tuple[str, str], Speed], at: float) -> Predictor:
+        """One that has learned these speeds at this moment, by domain and capability."""
+        return cls({name: _Seen(speed, at, at) for name, speed in speeds.items()})
 
-    def speed(self, domain: str, cell: Cell) -> Speed:
-        """Learned speeds where there are any, else the cell's bands."""
-        known = self._speeds.get((domain, cell.label))
-        return known if known is not None else advertised(cell)
+    def speed(self, domain: str, cell: Cell, at: float) -> Speed:
+        """What was seen lately, else the cell's bands. at: POSIX seconds."""
+        bands, seen = advertised(cell), self._seen.get((domain, cell.label))
+        if seen is None:
+            return bands
+        known = seen.speed if at - seen.learned_at <= LEARNED_S else bands
+        waited = at - seen.waited_at <= WAIT_S
+        return replace(known, queue_ms=seen.speed.queue_ms if waited else bands.queue_ms)
 
     def rtts_ms(self) -> Mapping[str, int]:
         """Round trips per domain, whole milliseconds, rounded up."""
@@ -102,14 +118,15 @@ class Predictor:
         if old is not None or len(self._rtts_ms) < MAX_TRACKED:
             self._rtts_ms[domain] = _ewma(old, milliseconds, MS)
 
-    def observe_queue(self, domain: str, cell: Cell, milliseconds: int) -> None:
+    def observe_queue(self, domain: str, cell: Cell, milliseconds: int, at: float) -> None:
         """The wait that an offer stated: fresher than any summary, so it replaces what was known."""
-        speed = self.speed(domain, cell)
-        self._keep(domain, cell.label, replace(speed, queue_ms=Decimal(milliseconds)))
+        known = replace(self.speed(domain, cell, at), queue_ms=Decimal(milliseconds))
+        old = self._seen.get((domain, cell.label))
+        self._keep(domain, cell.label, _Seen(known, old.learned_at if old else -math.inf, at))
 
-    def observe(self, domain: str, cell: Cell, run: Observed) -> None:
+    def observe(self, domain: str, cell: Cell, run: Observed, at: float) -> None:
         """Take in one finished run. Parts that took no time or had no tokens teach nothing."""
-        speed = self.speed(domain, cell)
+        speed = self.speed(domain, cell, at)
         prefill = _rate(run.input_tokens, run.prefill_ms)
         decode = _rate(run.output_tokens, run.decode_ms)
         self._note_error("prefill", speed.prefill_tps, prefill)
@@ -122,11 +139,11 @@ class Predictor:
             queue_ms=_ewma(None if first else speed.queue_ms, run.queue_ms, MS),
             samples=speed.samples + 1,
         )
-        self._keep(domain, cell.label, learned)
+        self._keep(domain, cell.label, _Seen(learned, at, at))
 
-    def _keep(self, domain: str, label: str, speed: Speed) -> None:
-        if (domain, label) in self._speeds or len(self._speeds) < MAX_TRACKED:
-            self._speeds[domain, label] = speed
+    def _keep(self, domain: str, label: str, seen: _Seen) -> None:
+        if (domain, label) in self._seen or len(self._seen) < MAX_TRACKED:
+            self._seen[domain, label] = seen
 
     def _note_error(self, term: str, predicted: Decimal, seen: Decimal | None) -> None:
         if seen is None or seen <= 0:

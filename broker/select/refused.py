@@ -89,14 +89,14 @@ def record(
         allow_debug=context.allow_debug,
         model_digest=model_digest,
         rtts_ms={each.domain: rtts[each.domain] for each in listed if each.domain in rtts},
-        speeds=list(_learned(listed, predictor)),
+        speeds=list(_learned(listed, predictor, at.timestamp())),
     )
 
 
-def _learned(listings: Iterable[Listing], predictor: Predictor) -> Iterator[LearnedSpeed]:
+def _learned(listings: Iterable[Listing], predictor: Predictor, at: float) -> Iterator[LearnedSpeed]:
     for listing in listings:
         for label, cell in {cell.label: cell for cell in listing.summary.cells}.items():
-            speed = predictor.speed(listing.domain, cell)
+            speed = predictor.speed(listing.domain, cell, at)
             if speed.samples or speed != advertised(cell):
                 yield LearnedSpeed(
                     domain=listing.domain,
@@ -139,7 +139,9 @@ def _again(stored: CutRecord, offered: OnOffer) -> Feasibility:
         local_domain=offered.consumer,
         rtts_ms=stored.rtts_ms,
         at=at,
-        predictor=Predictor.of({(each.domain, each.label): _speed(each) for each in stored.speeds}),
+        predictor=Predictor.of(
+            {(each.domain, each.label): _speed(each) for each in stored.speeds}, at.timestamp()
+        ),
         model_digest=stored.model_digest,
     )
 

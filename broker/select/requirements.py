@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 
 from broker.select.predict import Prediction
+from schemas.descriptors.capability import Rates
 from schemas.descriptors.request import RequestDescriptor
 from schemas.descriptors.summary import DROP_AFTER_TTLS, CapabilitySummary, Cell
 from schemas.policy.infeasible import Measured
@@ -25,6 +26,7 @@ TTFT_RULE: Final = "SLO-001-ttft"
 TOTAL_RULE: Final = "SLO-002-total"
 TPOT_RULE: Final = "SLO-003-tpot"
 MODEL_RULE: Final = "CAP-004-model"
+DEARER_RULE: Final = "BID-001-dearer-than-advertised"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +55,40 @@ def unmet(
     ]
 
 
+def unmet_by_offer(request: RequestDescriptor, cell: Cell, rates: Rates, predicted: Prediction) -> list[str]:
+    """Codes of what this plan does not meet now that its domain has made its offer.
+
+    It was ranked by what its advert said; a promise that we know cannot be held is not accepted
+    (routing.md 1). predicted: with the wait that the offer states.
+    """
+    shown, price = cell.rates, request_price(request, rates)
+    dearer = shown is not None and (
+        rates.input > shown.input or rates.output > shown.output or rates.cached > shown.cached
+    )
+    return [
+        *([DEARER_RULE] if dearer else []),
+        *_response_time(request, predicted),
+        *_budget(request, price),
+    ]
+
+
+def request_price(request: RequestDescriptor, rates: Rates, cached_tokens: int = 0) -> int:
+    """Micro-units for the whole request: its estimate of input, its limit of output (DESIGN 19)."""
+    return rates.total(
+        input_tokens=request.input_tokens,
+        output_tokens=request.max_output_tokens,
+        cached_tokens=min(cached_tokens, request.input_tokens),
+    )
+
+
 def _capability(asked: Asked, cell: Cell) -> list[str]:
-    """A cell that does not disclose its variant can still be called, unless the very model matters."""
+    """A cell that does not disclose its variant can still be called: its offer names it, but no version."""
     request = asked.request
     if cell.cls != request.capability_class:
         return ["CAP-001-class"]
     if request.variant is not None and cell.variant not in (None, request.variant):
         return ["CAP-002-variant"]
-    if request.version is not None and cell.version not in (None, request.version):
+    if request.version is not None and cell.version != request.version:
         return ["CAP-003-version"]
     if asked.model_digest is not None and cell.digest != asked.model_digest:
         return [MODEL_RULE]

@@ -24,7 +24,6 @@ from broker.placing.placements import Placements
 from broker.providing.border import Border
 from broker.providing.executions import Executions
 from broker.providing.interior import Interior
-from broker.providing.pricing import PriceBook
 from broker.select.cost import Weights
 from broker.select.predict import Predictor
 from broker.service import Service
@@ -37,7 +36,6 @@ from federation.client.login import overridden
 from federation.connection import Bus, BusSettings
 from receipts.log import TransparencyLog
 from receipts.witnessing.asking import Circle
-from schemas.descriptors.summary import CapabilitySummary
 from schemas.errors import ConfigurationError, Refused
 from schemas.keys import SigningKey
 from schemas.messages.negotiation import FetchEvidence
@@ -155,14 +153,8 @@ def _border(
     executions: Executions,
 ) -> Border:
     """The provider's side."""
-    domain = made.config.domain
-
-    def own_summary() -> CapabilitySummary | None:
-        listing = directory.get(domain, datetime.now(UTC))
-        return listing.summary if listing else None
-
-    policy = ProviderPolicy.of(made.trust.charter, directory.profile(domain), made.rules)
-    return Border(peers, interior, appraisals, policy, PriceBook(own_summary), executions, made.metrics)
+    policy = ProviderPolicy.of(made.trust.charter, directory.profile(made.config.domain), made.rules)
+    return Border(peers, interior, appraisals, policy, executions, made.metrics)
 
 
 def _placing(

@@ -58,7 +58,7 @@ async def asked(parties: Parties, answer: Answer, **terms: Any) -> Offered | Dec
 
     consumer = parties.peers(CONSUMER)
     road = Road(consumer.bus, consumer.trust, consumer.domain, consumer.key, consumer.local)
-    (result,) = await call_for_offers(road, [PROVIDER], call_terms(**terms))
+    (result,) = await call_for_offers(road, [(PROVIDER, call_terms(**terms))])
     return result
 
 
@@ -176,7 +176,7 @@ async def test_what_is_offered_to_a_caller_that_left_is_given_back(parties: Part
             spawned.append(asyncio.create_task(work()))
 
     road = Road(cast(Any, Spawning()), consumer.trust, consumer.domain, consumer.key, consumer.local)
-    calling = asyncio.create_task(call_for_offers(road, [PROVIDER], call_terms()))
+    calling = asyncio.create_task(call_for_offers(road, [(PROVIDER, call_terms())]))
     await asked.wait()
     calling.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -298,7 +299,7 @@ async def test_under_pinned_root_keys_nobody_says_who_the_domains_are(case: Case
 async def test_a_refusal_for_times_that_the_broker_measured_is_its_word(case: Case) -> None:
     case.comity = {"policy": {"data_class": "public"}, "slo": {"total_ms": 1000}}
     slow = Speed(Decimal(500), Decimal("0.5"), Decimal(0), samples=3)
-    case.predictor = Predictor.of({(CLOUD, "chat.small/tiny-q4"): slow})
+    case.predictor = Predictor.of({(CLOUD, "chat.small/tiny-q4"): slow}, time.time())
     assert claim(await case.judged()) == ASSERTED
 
 
@@ -311,7 +312,7 @@ async def test_learned_speeds_count_as_they_were(case: Case) -> None:
     """Slow, and refused for its rules all the same: both reasons stand there, and come out again."""
     case.comity = {"policy": {"data_class": "personal"}, "slo": {"total_ms": 1000}}
     slow = Speed(Decimal(500), Decimal("0.5"), Decimal(3), samples=3)
-    case.predictor = Predictor.of({(CLOUD, "chat.small/tiny-q4"): slow})
+    case.predictor = Predictor.of({(CLOUD, "chat.small/tiny-q4"): slow}, time.time())
     case.predictor.observe_rtt(CLOUD, Decimal("20.5"))
     assert claim(await case.judged()) == ("proved", None)
 
@@ -346,7 +347,10 @@ def offered(federation: Federation) -> tuple[bytes, OnOffer]:
     slow = Speed(Decimal(500), Decimal("0.5"), Decimal(3), samples=3)
     asked = {"policy": {"data_class": "public"}, "slo": {"total_ms": 1000}, "budget": {"max_price": 5}}
     case = Case(
-        federation, Path(), comity=asked, predictor=Predictor.of({(CLOUD, "chat.small/tiny-q4"): slow})
+        federation,
+        Path(),
+        comity=asked,
+        predictor=Predictor.of({(CLOUD, "chat.small/tiny-q4"): slow}, time.time()),
     )
     case.predictor.observe_rtt(CLOUD, Decimal(20))
     refusal = case.refusal(case.journey("mine"), case.trust())

@@ -98,6 +98,7 @@ class Holding:
             capability=chosen.entry.label,
             model_digest=chosen.entry.digest,
             model_signing=chosen.entry.model_signing,
+            rates=chosen.entry.rates,
             hold_ms=max(0, int(1000 * (place.until - self.clock.steady()))),
             queue_ms=chosen.load.queue_ms,
             headroom=headroom,

@@ -48,7 +48,7 @@ async def test_calls_that_lead_to_nothing_are_budgeted(
 
     async def flood() -> None:
         while not refused:
-            (reply,) = await call_for_offers(peers, [CLOUD], terms())
+            (reply,) = await call_for_offers(peers, [(CLOUD, terms())])
             if isinstance(reply, Offered):
                 await release(peers, reply, "never-mind")
             elif reply.code == told.code:

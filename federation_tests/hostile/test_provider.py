@@ -18,11 +18,12 @@ from federation_tests.hostile.lying import ONE_NODE_EACH, border_of, declined, h
 from federation_tests.plan import CLINIC, CLOUD, HYPER
 from federation_tests.sse import Streamed
 from federation_tests.world import World, until
+from schemas.descriptors.capability import Rates
 from schemas.descriptors.summary import Cell
 from schemas.keys import SigningKey
 from schemas.messages.interior import Hold
 from schemas.messages.message import Received
-from schemas.messages.negotiation import CallForOffers
+from schemas.messages.negotiation import CallForOffers, Offer
 from schemas.policy.layers import Decision
 
 
@@ -49,7 +50,8 @@ class _Compliant(Border):
 
     async def _offer_or_refuse(self, call: Received[CallForOffers], hold: Hold) -> bytes:
         appraisal = await self.appraisals.appraise(self.peers.domain, hold.evidence)
-        price = self.prices.predict(hold.model_digest, call.body)
+        asked = call.body
+        price = hold.rates.total(input_tokens=asked.input_tokens, output_tokens=asked.max_output_tokens)
         asked_little = call.body.tags.model_copy(update={"min_assurance": 0, "confidential_gpu": False})
         lax = call.body.model_copy(update={"tags": asked_little})
         return self._offer(call, hold, appraisal, self.policy.decide(lax, appraisal, price), price)
@@ -87,6 +89,43 @@ async def test_a_claimed_gpu_brings_a_call_and_no_request(arena: World) -> None:
     await until(lambda: [cell.confidential_gpu for cell in _shown(arena, HYPER)] == [False])
     assert declined(stream) == {HYPER: ["TEE-002-confidential-gpu"]}
     assert heard(arena, "have you a GPU") == 0
+
+
+def _offering(**changed: Any) -> type[Border]:
+    """Offers otherwise than it advertises."""
+
+    class Otherwise(Border):
+        __slots__ = ()
+
+        def _compose_reply(self, to: Received[Any], model: type[Any], *, seq: int, **fields: Any) -> Any:
+            edited = changed if model is Offer else {}
+            return super()._compose_reply(to, model, seq=seq, **(fields | edited))
+
+    return Otherwise
+
+
+@pytest.mark.parametrize(
+    ("changed", "comity", "code"),
+    [
+        (
+            {"rates": Rates(input=10**6, output=10**6, cached=0)},
+            {},
+            "BID-001-dearer-than-advertised",
+        ),
+        ({"queue_ms": 70_000}, {"slo": {"ttft_ms": 60_000}}, "SLO-001-ttft"),
+        ({"model_digest": "ab" * 32}, {}, "negotiate.model"),
+        ({"capability": "chat.small/other"}, {}, "negotiate.capability"),
+    ],
+    ids=["dearer", "later than was asked for", "another model", "another variant"],
+)
+async def test_an_offer_that_breaks_what_its_advert_was_chosen_for_is_not_taken(
+    arena: World, changed: dict[str, Any], comity: dict[str, Any], code: str
+) -> None:
+    policy = {"data_class": "public", "residency": ["FR"]}
+    with lying(border_of(arena), _offering(**changed)):
+        stream = await tell(arena, "bait and switch", comity={"policy": policy, **comity})
+    assert declined(stream) == {CLOUD: [code]}
+    assert heard(arena, "bait and switch") == 0
 
 
 def _rejected(stream: Streamed, domain: str) -> list[str]:

@@ -48,7 +48,7 @@ def terms(**changed: Any) -> dict[str, Any]:
 
 async def call(world: World, domain: str, **changed: Any) -> Offered:
     peers = world[CLINIC].broker.parts.service.peers
-    (answer,) = await call_for_offers(peers, [domain], terms(**changed))
+    (answer,) = await call_for_offers(peers, [(domain, terms(**changed))])
     assert isinstance(answer, Offered), answer
     return answer
 

@@ -15,6 +15,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from schemas.canonical import Wire
+from schemas.descriptors.capability import Rates
 from schemas.primitives import Bytes64, Count, Digest, DomainName, Label, Seconds, Thumbprint, Token
 
 Ms = Annotated[int, Field(ge=0, le=86_400_000)]
@@ -93,6 +94,8 @@ class Hold(Wire):
     model_digest: Digest
     model_signing: Digest | None = None
     """SHA-256 of the model's signature, where our domain verified one."""
+    rates: Rates
+    """What this model costs here, also where the advert does not show it."""
     hold_ms: Ms
     queue_ms: Ms
     headroom: Annotated[int, Field(ge=0, le=10)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -12,9 +13,13 @@ from hypothesis import strategies as st
 
 from broker.select.candidates import Feasibility, claimed_facts
 from broker.select.cost import Weights
+from broker.select.predict import advertised, predict
 from broker.select.rank import rank
+from broker.select.requirements import unmet_by_offer
 from broker.select.tests.cases import LAYERS, NOW, cell, context, cut, listing, request, three
 from schemas.descriptors.capability import Rates
+from schemas.descriptors.profile import TeeClaim
+from schemas.descriptors.summary import Cell
 from schemas.policy.layers import ELSEWHERE, Layers
 from schemas.policy.tests.cases import forbidding
 
@@ -95,6 +100,60 @@ def test_a_cell_below_k_min_can_still_be_called_and_is_not_taken_for_free() -> N
     assert plans["cloud.fr"].inputs.price == plans["clinic.de"].inputs.price > 0
 
 
+def test_a_cell_below_k_min_is_judged_by_what_its_domains_profile_claims() -> None:
+    """It shows no TEE at all: without the profile's word, such a domain could serve public data alone."""
+    bare = listing("cloud.fr", "FR", Cell(cls="chat.small", jur="FR"))
+    personal = request({"policy": {"data_class": "personal", "residency": ["EU"]}})
+    assert "TEE-007-not-attested" in cut(personal, [bare]).reasons_of("cloud.fr")
+    claim = TeeClaim(platform="snp", assurance=3)
+    claiming = replace(bare, profile=bare.profile.model_copy(update={"tee": [claim]}))
+    assert domains(cut(personal, [claiming])) == ["cloud.fr"]
+    floor = request({"policy": {"data_class": "personal", "residency": ["EU"], "min_assurance": 4}})
+    assert cut(floor, [claiming]).reasons_of("cloud.fr") == ("TEE-001-assurance-floor",)
+
+
+def test_a_version_that_nobody_states_is_not_the_one_that_was_asked_for() -> None:
+    bare = listing("cloud.fr", "FR", Cell(cls="chat.small", jur="FR"))
+    assert domains(cut(request({"capability": "chat.small"}), [bare])) == ["cloud.fr"]
+    assert cut(request({"capability": "chat.small@1"}), [bare]).reasons_of("cloud.fr") == ("CAP-003-version",)
+
+
+def test_a_call_names_the_variant_and_the_model_that_were_chosen() -> None:
+    """A class alone would let its domain run a variant below the floor that was asked for."""
+    weak, strong = cell(variant="weak", tier=1, digest="b" * 64), cell(variant="strong", tier=5)
+    asked = request({"quality": {"tier": 3}})
+    (plan,) = cut(asked, [listing("clinic.de", "DE", weak, strong)]).candidates
+    assert plan.called(asked) == {"capability": "chat.small/strong", "model_digest": "a" * 64}
+    hidden = listing("clinic.de", "DE", Cell(cls="chat.small", jur="DE"))
+    for name in ("chat.small", "chat.small/weak"):
+        (plan,) = cut(request({"capability": name}), [hidden]).candidates
+        assert plan.called(request({"capability": name})) == {"capability": name, "model_digest": None}
+
+
+@pytest.mark.parametrize(
+    ("comity", "shown", "rates", "queue_ms", "codes"),
+    [
+        ({}, {}, {}, 60_000, []),
+        ({}, {}, {"input": 1_001}, 0, ["BID-001-dearer-than-advertised"]),
+        ({}, {}, {"output": 3_001, "input": 0}, 0, ["BID-001-dearer-than-advertised"]),
+        ({}, {}, {"cached": 101}, 0, ["BID-001-dearer-than-advertised"]),
+        ({}, {"rates": None}, {"input": 1_000_000}, 0, []),
+        ({"budget": {"max_price": 408}}, {"rates": None}, {"input": 1_000_000}, 0, ["OPS-001-within-price"]),
+        ({"budget": {"max_price": 408}}, {}, {}, 0, []),
+        ({"slo": {"ttft_ms": 300}}, {}, {}, 50, []),
+        ({"slo": {"ttft_ms": 300}}, {}, {}, 500, ["SLO-001-ttft"]),
+        ({"slo": {"total_ms": 2_000}}, {}, {}, 2_000, ["SLO-002-total"]),
+    ],
+)
+def test_an_offer_is_held_to_what_its_plan_was_chosen_for(
+    comity: dict[str, Any], shown: dict[str, Any], rates: dict[str, int], queue_ms: int, codes: list[str]
+) -> None:
+    asked, one = request(comity), cell(**shown)
+    speed = replace(advertised(one), queue_ms=Decimal(queue_ms))
+    offered = Rates(**({"input": 1_000, "output": 3_000, "cached": 100} | rates))
+    assert unmet_by_offer(asked, one, offered, predict(asked, one, speed, rtt_ms=0)) == codes
+
+
 def test_a_rule_about_the_binding_of_gpus_excludes_by_proof_and_not_beforehand() -> None:
     """What only an appraisal can find is claimed at its best until then."""
     bound = forbidding(
@@ -102,7 +161,7 @@ def test_a_rule_about_the_binding_of_gpus_excludes_by_proof_and_not_beforehand()
     )
     rules = Layers.of(charter=bound, national=ELSEWHERE, tenant=ELSEWHERE, provider=ELSEWHERE)
     asked = request({"policy": {"data_class": "public", "confidential_gpu": True}})
-    subjects = [claimed_facts(cell(confidential_gpu=gpu)) for gpu in (True, False)]
+    subjects = [claimed_facts(cell(confidential_gpu=gpu), three()[0].profile) for gpu in (True, False)]
     facts = cut(asked, three()).candidates or cut(asked, three()).rejected
     assert facts[0].subject
     verdicts = [

@@ -11,8 +11,8 @@ import pytest
 
 from broker.select.cost import Inputs, Stage, Terms, Weights, staged, terms
 from broker.select.predict import Predictor
-from broker.select.rank import Plan, RankRecord, StoredPlan, rank, record, replay
-from broker.select.tests.cases import cell, cut, listing, request, three
+from broker.select.rank import MAX_RECORDED, Plan, RankRecord, StoredPlan, rank, record, replay
+from broker.select.tests.cases import SECONDS, cell, cut, listing, request, three
 from schemas.canonical import Json, read_json
 from schemas.descriptors.capability import Rates
 from schemas.descriptors.request import RequestDescriptor
@@ -40,7 +40,7 @@ def test_ten_milliseconds_of_network_beat_a_queue_of_a_hundred() -> None:
     near, far, predictor = cell(), cell(jur="US"), Predictor()
     idle = {one.domain: one.score for one in ordered(two(near, far, rtt_ms=10))}
     assert idle["clinic.de"] < idle["hyper.us"]
-    predictor.observe_queue("clinic.de", near, 100)
+    predictor.observe_queue("clinic.de", near, 100, SECONDS)
     assert first(request(), two(near, far, rtt_ms=10, predictor=predictor)) == "hyper.us"
 
 
@@ -221,6 +221,27 @@ def test_a_record_that_is_not_exact_is_unreadable(name: str, value: Json) -> Non
     data["plans"][0]["inputs"][name] = value  # type: ignore[index, call-overload]
     with pytest.raises(Unreadable, match=name):
         RankRecord.from_json(data)
+
+
+def test_a_domain_that_lists_many_plans_draws_once() -> None:
+    """Sixty-four names for one offer were sixty-four lots in the draw."""
+    crowd = listing("crowd.example", "DE", *[cell(variant=f"v{number}") for number in range(64)])
+    found = cut(request(), [crowd, listing("single.example", "DE")], rtts_ms={})
+    firsts = []
+    for number in range(200):
+        asked = request().model_copy(update={"request_id": f"request-{number}"})
+        firsts.append(rank(asked, found.candidates, Weights())[0].domain)
+    assert 60 < firsts.count("single.example") < 140
+
+
+def test_more_equal_plans_than_a_record_holds_replay_all_the_same() -> None:
+    """The draw was among all of them, the record's among those it holds: an honest broker seemed to cheat."""
+    listed = [listing(f"d{number}.example", "DE") for number in range(MAX_RECORDED + 50)]
+    asked = request()
+    plans = rank(asked, cut(asked, listed, rtts_ms={}).candidates, Weights())
+    stored = record(asked, plans, Weights())
+    assert len(stored.plans) == MAX_RECORDED
+    assert replay(stored) == [(one.inputs.key, one.score) for one in plans[:MAX_RECORDED]]
 
 
 def test_nobody_is_an_empty_order() -> None:
