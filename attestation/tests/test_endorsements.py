@@ -18,7 +18,7 @@ from attestation.endorsements import (
     read_table,
     recognise,
 )
-from attestation.pki.x509 import read_certificate
+from attestation.pki.x509 import read_certificate, read_crl
 from attestation.snp.tests.judging import judge
 from attestation.testing.forge import Forge
 from attestation.tests import recorded
@@ -151,3 +151,15 @@ def test_a_genuine_table() -> None:
     data = recorded.read("snp/veraison-genoa-v3-tsm-8d8bfb3e/auxblob.bin")
     names = [read_certificate(der).common_name for der in recognise(data).certificates]
     assert names == ["ARK-Genoa", "SEV-Genoa", "SEV-VCEK"]
+
+
+def test_a_crl_of_more_entries_than_are_read_is_unreadable(monkeypatch: pytest.MonkeyPatch) -> None:
+    for entries in (3, 4):
+        read_crl.cache_clear()
+        monkeypatch.setattr("attestation.pki.x509.MAX_REVOKED", 3)
+        data = FORGE.crl(revoked=list(range(5, 5 + entries)))
+        if entries == 3:
+            assert 7 in read_crl(data).revoked
+        else:
+            with pytest.raises(Unreadable):
+                read_crl(data)

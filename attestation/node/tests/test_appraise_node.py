@@ -174,6 +174,11 @@ def test_without_a_recent_answer_to_our_challenge_nothing_is_decided(
     assert (found.status, found.reason, found.assurance) == ("none", reason, 0)
 
 
+def test_an_answer_counts_until_the_last_second_of_its_age(question: Question) -> None:
+    question.challenges = [IssuedChallenge("clinic.de", CLINIC, NOW.timestamp() - 300)]
+    assert question.ask(evidence()).status == "affirming"
+
+
 def test_the_newest_answered_challenge_counts(question: Question) -> None:
     question.challenges += [
         IssuedChallenge("clinic.de", CLINIC, NOW.timestamp() - 10),

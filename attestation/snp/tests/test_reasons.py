@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from attestation.snp.appraise import appraise_report
 from attestation.snp.format import P384_ORDER
 from attestation.snp.tests.faults import chain as faults_chain
 from attestation.snp.tests.faults import policy as faults_policy
@@ -200,3 +201,21 @@ CHECK_NAMES = {
 
 def test_every_code_in_the_source_has_a_fault() -> None:
     assert codes_in_source() - {each.code for each in FAULTS} - NOT_REACHED_HERE == set()
+
+
+def test_both_ends_of_a_validity_belong_to_it() -> None:
+    """RFC 5280 4.1.2.5; of a CRL's, nextUpdate does not."""
+    for leaf in (MILAN.leaf(not_after=NOW), MILAN.leaf(not_before=NOW)):
+        offered = [MILAN.ark(), MILAN.intermediate(), leaf, MILAN.crl()]
+        assert judge(MILAN, endorsements=offered).verdict == "affirming"
+
+
+def test_a_root_that_is_pinned_for_another_line_proves_no_chip() -> None:
+    other = demanding(GENOA, tables=MILAN.root_toml().replace('"Milan"', '"Genoa"'))
+    found = appraise_report(
+        MILAN.report(), endorsements=MILAN.endorsements(), expectations=other, nonce=None,
+        waive_revocation=False, at=NOW,
+    )  # fmt: skip
+    assert found.result.check("snp.root").code == "snp.chain.root_unpinned"
+    assert found.result.check("snp.cert.chip_id").status == "pass"
+    assert (found.chip_id, found.result.platform) == (None, "snp-unknown")

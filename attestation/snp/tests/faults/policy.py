@@ -70,6 +70,15 @@ def provisional(word: str) -> AttestationResult:
 
 FAULTS.append(Fault("snp.tcb.provisional", "refuse", lambda: provisional("refuse")))
 FAULTS.append(Fault("snp.tcb.provisional", "warning", lambda: provisional("warning"), "warning"))
+FAULTS.append(
+    Fault(
+        "snp.tcb.provisional", "firmware alone",
+        lambda: judge(
+            MILAN, report=MILAN.report(current_firmware=(1, 55, 41)),
+            expectations=demanding(MILAN, provisional='"refuse"'),
+        ),
+    )
+)  # fmt: skip
 for _vmpl in (1, 2, 3, HOST_REQUESTED_VMPL):
     stating("snp.vmpl.not_allowed", vmpl=_vmpl)
 FAULTS.append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,9 +14,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.x509.oid import NameOID
 
+from attestation.appraise import appraise_dcap
+from attestation.expected import Expectations
 from attestation.result import AttestationResult
 from attestation.tdx.collateral.documents import MAX_DOCUMENTS, gather
-from attestation.tdx.tests.judging import GOOD, SGX, but, judge
+from attestation.tdx.tests.judging import GOOD, SGX, but, judge, toml
 from attestation.testing.forge import Forge
 from attestation.testing.intel import IntelForge, days, pem
 from attestation.testing.intel_documents import NOW
@@ -203,3 +206,23 @@ def test_a_fleets_folder_is_read_and_no_more() -> None:
     assert judge(GOOD, endorsements=[*others, *GOOD.pieces()]).verdict == "affirming"
     with pytest.raises(Unreadable, match=str(MAX_DOCUMENTS)):
         gather(tuple(GOOD.pieces()[:1] * (MAX_DOCUMENTS + 1)))
+
+
+def test_one_accepted_root_vouches_for_no_platform_under_another() -> None:
+    signer = replace(GOOD.signer, signer="other")
+    other = but(root=replace(GOOD.root, key="other", signer="other"), signer=signer)
+    both = toml(GOOD) + toml(other).partition("\n[[")[2].join(("\n[[", ""))
+    assert judge(GOOD).verdict == "affirming"
+    found = appraise_dcap(
+        GOOD.quote(), tee="tdx", endorsements=[other.collateral()], at=NOW,
+        expectations=Expectations.parse(both.encode()),
+    )  # fmt: skip
+    for document in ("tcb_info", "qe_identity"):
+        assert found.check(f"tdx.collateral.{document}.signature").code == "tdx.root_not_pinned"
+
+
+def test_as_if_an_evaluation_were_the_newest_holds_for_the_identity_too() -> None:
+    later = but(identity={"tcbEvaluationDataNumber": 19}).pieces()[1]
+    for evaluation, seen in ((None, "QE identity 19"), (18, "QE identity 18")):
+        found = judge(GOOD, endorsements=[*GOOD.pieces(), later], evaluation=evaluation)
+        assert found.check("tdx.collateral.evaluation").seen.endswith(seen)

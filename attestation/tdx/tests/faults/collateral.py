@@ -95,6 +95,10 @@ fault(
     lambda: judge(but(identity={"tcbEvaluationDataNumber": 17}), evaluation_difference="0"),
 )  # fmt: skip
 asking("eval_number_too_low", "below the floor", evaluation_min="19")
+asking(
+    "eval_number_too_low", "identity below the floor",
+    but(identity={"tcbEvaluationDataNumber": 17}), evaluation_min="18",
+)  # fmt: skip
 
 
 # What they say: strictly

@@ -81,6 +81,11 @@ fault("tcb_revoked", "whatever is accepted", lambda: judge(but(info=level("Revok
 made("tcb_status_not_accepted", "relaunch advised", TD15, body={"tcb_svn": svns(2, 1)})
 made("SWHardeningNeeded", "accepted with a reservation", verdict="warning", info=level("SWHardeningNeeded"))
 asking("tcb_date_too_old", "below the floor", tcb_date_min='"2025-05-15T00:00:00Z"')
+asking(
+    "tcb_date_too_old", "the enclave's level is older than the platform's",
+    but(identity={"tcbLevels": [svn_level(4, "UpToDate", "2025-04-01T00:00:00Z")]}),
+    tcb_date_min='"2025-05-14T00:00:00Z"',
+)  # fmt: skip
 fault(
     "advisory_denied",
     "denied",

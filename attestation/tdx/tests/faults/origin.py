@@ -181,6 +181,11 @@ fault(
     "cert_data_type_unsupported", "the chain offered is another platform's",
     lambda: judge(STRANGER, endorsements=[GOOD.collateral(), CHAIN]), "none",
 )  # fmt: skip
+OTHER_PCE = but(certification=(1, bytes(16) + PLATFORM + b"\1\0"))
+fault(
+    "cert_data_type_unsupported", "the chain offered is of another PCE",
+    lambda: judge(OTHER_PCE, endorsements=[GOOD.collateral(), CHAIN]), "none",
+)  # fmt: skip
 
 # Revocation: leaf, intermediate, TCB signer; stale lists still revoke
 made("cert_revoked", "leaf", pck_crl=crl(PLATFORM_CN, "ca", (3,)))
