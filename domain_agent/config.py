@@ -15,7 +15,7 @@ from domain_agent.observe import Observe, read_observe
 from domain_agent.offer.catalogue import Catalogue
 from domain_agent.toml_file import DIGEST, LABEL, Section, open_toml
 from receipts.makers.choice import judge
-from schemas.descriptors.capability import CapabilityDescriptor, CapabilityQuality, Rates
+from schemas.descriptors.capability import MAX_RATE, CapabilityDescriptor, CapabilityQuality, Rates
 from schemas.errors import ComityError, ConfigurationError, Unreadable
 from schemas.keys import SigningKey
 from schemas.papers.manifest import Role
@@ -27,7 +27,6 @@ QUOTE_S: Final = 5  # a CPU's firmware takes milliseconds, a GPU's may take a se
 MAX_QUOTE_S: Final = 60  # as long as a node waits for its devices
 DEFAULT_K_MIN: Final = 5  # session.md 10
 DEFAULT_TTL_S: Final = 30  # policy-and-negotiation B2
-MAX_MICRO: Final = 10**12  # a million of the currency per thousand tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,4 +189,4 @@ def _model_signing(section: Section, digest: str) -> str | None:
 
 
 def _micro(section: Section, key: str) -> int:
-    return section.integer(key, 0, MAX_MICRO, unit="micro-units of the charter's currency per 1,000 tokens")
+    return section.integer(key, 0, MAX_RATE, unit="micro-units of the charter's currency per 1,000 tokens")

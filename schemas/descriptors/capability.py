@@ -17,6 +17,8 @@ from schemas.primitives import Count, Digest, Label
 MAX_CONTEXT: Final = 16_777_216  # tokens; far beyond any model, so that sums stay small
 PER_TOKENS: Final = 1_000  # rates are per this many tokens
 
+MAX_RATE: Final = 10**12  # micro-units per PER_TOKENS: a million of any currency, so that totals stay exact
+
 Micro = Annotated[int, Field(ge=0, le=2**53 - 1)]
 """Millionths of the charter's currency."""
 ClassName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
@@ -28,12 +30,15 @@ Tier = Annotated[int, Field(ge=0, le=10)]
 Context = Annotated[int, Field(ge=1, le=MAX_CONTEXT)]
 
 
+Rate = Annotated[int, Field(ge=0, le=MAX_RATE)]
+
+
 class Rates(Wire):
     """A price book entry: micro-units per 1,000 tokens."""
 
-    input: Micro
-    output: Micro
-    cached: Micro
+    input: Rate
+    output: Rate
+    cached: Rate
 
     def total(self, *, input_tokens: int, output_tokens: int, cached_tokens: int = 0) -> int:
         """Price in micro-units, rounded up once: the amount that budget and policy bound (DESIGN 19)."""

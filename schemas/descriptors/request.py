@@ -5,6 +5,7 @@ It holds everything that filtering, ranking and agreement need, and no content.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from functools import cached_property
@@ -172,8 +173,18 @@ def _input_tokens(body: Mapping[str, Any]) -> int:
     for message in messages if isinstance(messages, list) else []:
         total += TOKENS_PER_MESSAGE
         if isinstance(message, dict):
-            total += _content_tokens(cast(dict[str, Any], message).get("content"))
+            said = cast(dict[str, Any], message)
+            rest = {name: value for name, value in said.items() if name not in ("role", "content")}
+            total += _content_tokens(said.get("content")) + _spelled_tokens(rest)
+    total += sum(_spelled_tokens(body.get(name)) for name in ("tools", "response_format"))
     return total + _content_tokens(body.get("prompt")) + _content_tokens(body.get("input"))
+
+
+def _spelled_tokens(value: Any) -> int:
+    """What an engine's template spells out for the model: tools, calls of them, a schema."""
+    return (
+        estimate_tokens(len(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))) if value else 0
+    )
 
 
 def _content_tokens(content: Any) -> int:

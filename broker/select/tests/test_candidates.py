@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from broker.select.candidates import Feasibility, claimed_facts
 from broker.select.cost import Weights
@@ -17,9 +18,11 @@ from broker.select.predict import advertised, predict
 from broker.select.rank import rank
 from broker.select.requirements import unmet_by_offer
 from broker.select.tests.cases import LAYERS, NOW, cell, context, cut, listing, request, three
-from schemas.descriptors.capability import Rates
+from schemas.descriptors.capability import MAX_RATE, Rates
 from schemas.descriptors.profile import TeeClaim
+from schemas.descriptors.request import MAX_OUTPUT_TOKENS
 from schemas.descriptors.summary import Cell
+from schemas.messages.execute import MAX_BODY_BYTES
 from schemas.policy.layers import ELSEWHERE, Layers
 from schemas.policy.tests.cases import forbidding
 
@@ -152,6 +155,22 @@ def test_an_offer_is_held_to_what_its_plan_was_chosen_for(
     speed = replace(advertised(one), queue_ms=Decimal(queue_ms))
     offered = Rates(**({"input": 1_000, "output": 3_000, "cached": 100} | rates))
     assert unmet_by_offer(asked, one, offered, predict(asked, one, speed, rtt_ms=0)) == codes
+
+
+def test_no_rate_makes_a_total_that_cannot_be_reckoned_with() -> None:
+    """One peer's rate of 2^53 made totals beyond 64 bits: every refusal of a long request ended in a defect."""
+    with pytest.raises(ValidationError):
+        Rates(input=MAX_RATE + 1, output=0, cached=0)
+    dearest = cell(jur="FR", rates=Rates(input=MAX_RATE, output=MAX_RATE, cached=MAX_RATE))
+    longest = [{"role": "user", "content": "x" * MAX_BODY_BYTES}]
+    asked = request(messages=longest, max_tokens=MAX_OUTPUT_TOKENS)
+    found = cut(asked, three(cloud=dearest))
+    assert found.candidates == ()
+    assert found.report().candidates == 3
+    (plan,) = cut(
+        asked, [listing("cloud.fr", "FR", dearest.model_copy(update={"context_limit": None}))]
+    ).candidates
+    assert plan.price < 2**53
 
 
 def test_a_rule_about_the_binding_of_gpus_excludes_by_proof_and_not_beforehand() -> None:

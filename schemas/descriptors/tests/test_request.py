@@ -156,6 +156,12 @@ def test_token_estimates_err_upwards_and_cover_every_shape() -> None:
         described({"model": "m", "messages": [{"role": "user", "content": parts}]}).input_tokens
         == 8 + 1 + 1024
     )
+    tools = [{"type": "function", "function": {"name": "f", "description": "x" * 3_000}}]
+    assert 1_000 < described(BODY | {"tools": tools}).input_tokens < 1_100
+    form = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"title": "x" * 300}}}
+    assert described(BODY | {"response_format": form}).input_tokens > 100
+    called = {"role": "assistant", "tool_calls": [{"function": {"arguments": "x" * 300}}]}
+    assert described({"model": "m", "messages": [called]}).input_tokens > 100
     assert described({"model": "m", "prompt": [1, 2, 3]}).input_tokens == 3
     assert described({"model": "m", "input": ["abc", "def"]}).input_tokens == 2
     assert described({"model": "m", "messages": "nonsense"}).input_tokens == 0
