@@ -158,7 +158,7 @@ def test_an_offer_is_held_to_what_its_plan_was_chosen_for(
 
 
 def test_no_rate_makes_a_total_that_cannot_be_reckoned_with() -> None:
-    """One peer's rate of 2^53 made totals beyond 64 bits: every refusal of a long request ended in a defect."""
+    """One peer's rate of 2^53 made totals beyond 64 bits: the refusal of a long request was a defect."""
     with pytest.raises(ValidationError):
         Rates(input=MAX_RATE + 1, output=0, cached=0)
     dearest = cell(jur="FR", rates=Rates(input=MAX_RATE, output=MAX_RATE, cached=MAX_RATE))
