@@ -6,6 +6,7 @@ not at all, and a commit that returned is on disk.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from pathlib import Path
 from typing import ClassVar, Final
@@ -177,7 +178,10 @@ def connect(database: Path, *, read_only: bool = False) -> sqlite3.Connection:
             check_same_thread=False,
             timeout=BUSY_TIMEOUT_S,
         )
-        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        with contextlib.ExitStack() as undo:
+            undo.callback(connection.close)
+            connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            undo.pop_all()
     except sqlite3.Error as error:
         raise ConfigurationError("log.database", f"{database}: {error}") from None
     return connection
