@@ -32,6 +32,8 @@ MAX_STREAMS_PER_SENDER: Final = 128  # so that one peer leaves room for the othe
 MAX_HELD_BYTES: Final = 256 * 1024 * 1024
 """Of the bodies that all running streams announce; one sender's share of it is its share of the streams."""
 CREDIT_STALL_S: Final = 30.0  # s without a word from a reader that we wait for
+CONTROLS_BESIDE: Final = 32  # control frames of a stream beside one for each frame and part that it carried
+CONTROLS_PER_S: Final = 4.0  # more of them a second: a reader that looks whether we live sends less than one
 TELL_S: Final = 5.0  # s to be reconnected and still tell the reader that its stream is lost
 STOP_S: Final = 5.0  # s for running streams to end when serving stops
 TICK_S: Final = 0.5
@@ -62,7 +64,7 @@ class Responder:
         self._data = 0  # data frames sent
         self._credit = WINDOW
         self._heard = 0  # control frames received
-        self._heard_at = self._waiting_since = time.monotonic()
+        self._opened_at = self._heard_at = self._waiting_since = time.monotonic()
         self._waiters: set[asyncio.Future[None]] = set()
         self._reason: ComityError | None = None
         self._on_cancel: list[Callable[[], None]] = []
@@ -132,9 +134,19 @@ class Responder:
                 raise Undecided("stream.gap", f"control frame {self._heard} was lost or came twice")
             self._heard += 1
             self._heard_at = time.monotonic()
+            self._check_pace()
             self._take(frame)
         except ComityError as error:
             self.cancel(error)
+
+    def _check_pace(self) -> None:
+        """A reader speaks of what it reads; one that says more floods us, and nothing else would count it.
+
+        Raises `Refused` (`stream.overrun`).
+        """
+        due = self._data + len(self._parts) + CONTROLS_PER_S * (self._heard_at - self._opened_at)
+        if self._heard > due + CONTROLS_BESIDE:
+            raise Refused("stream.overrun", "more control frames came than there is anything to say")
 
     def tick(self, now: float) -> None:
         if self._waiters and now - max(self._heard_at, self._waiting_since) > CREDIT_STALL_S:

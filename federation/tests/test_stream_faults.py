@@ -14,6 +14,7 @@ from federation.serving import Inbound, new_token
 from federation.stream import Responder, open_stream, serve_streams
 from federation.streaming import frames, requester, responder
 from federation.streaming.frames import BODY, CANCEL, CREDIT, DATA, END, ERROR, OPENED, WANT, WINDOW, answer
+from federation.streaming.requester import Ask, RequesterDesk, Stream
 from federation.tests.conftest import GENEROUS, World, read_into, until
 from schemas.errors import ComityError, Refused, Undecided, Unreadable
 
@@ -115,6 +116,31 @@ async def test_one_sender_cannot_announce_all_the_room_there_is(
     refused = [each for each in await asyncio.gather(*asks, return_exceptions=True) if each != []]
     assert {getattr(each, "code", None) for each in refused} == {"stream.busy"}
     assert serving._announced.total() == 0
+
+
+async def test_control_frames_without_end_end_their_stream_and_shut_their_sender_out(world: World) -> None:
+    """No bucket counts those of a stream that runs; but what is not read needs no credit."""
+    loud, server = await world.bus("evil.test"), await world.bus("cloud.fr")
+
+    async def wait(inbound: Inbound, responder: Responder) -> None:
+        await responder.cancelled.wait()
+        await responder.send(b"")
+
+    serving = await serve_streams(
+        server, EXECUTE, wait, limits=GENEROUS, senders=lambda: ("evil.test", "clinic.de")
+    )
+    await server.flush()
+    stream = Stream(
+        await loud.part(RequesterDesk, RequesterDesk.make), Ask("peer.cloud_fr.execute", b"", (), None, 30.0)
+    )
+    async with stream:
+        await until(lambda: stream._control is not None)
+        for _ in range(10_000):
+            await stream.grant()
+        with pytest.raises(Refused, match=r"stream\.overrun"):
+            await anext(aiter(stream))
+        await until(lambda: serving._control is not None and "evil.test" in serving._control.shut)
+    assert serving.running == 0
 
 
 async def _announce(bus: Bus, subject: str, body: list[bytes]) -> list[bytes]:
