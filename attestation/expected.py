@@ -83,7 +83,8 @@ class Expectations:
     def load(cls, path: Path) -> Self:
         """Read a file. Raises `ConfigurationError`, naming file, key and what to write."""
         try:
-            data = path.read_bytes()
+            with path.open("rb") as file:
+                data = file.read(MAX_FILE_BYTES + 1)  # one too many is refused below
         except OSError as error:
             raise ConfigurationError("expected.file", f"{path}: {error.strerror}") from None
         return cls.parse(data, source=str(path))

@@ -221,3 +221,9 @@ def test_the_digest_names_the_exact_bytes(tmp_path: Path) -> None:
     assert Expectations.load(file).digest == sha256(text.encode())
     with pytest.raises(ConfigurationError):
         Expectations.load(tmp_path / "absent.toml")
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="a file without an end")
+def test_a_file_without_an_end_is_not_read_to_it() -> None:
+    with pytest.raises(ConfigurationError, match="/dev/zero: more than"):
+        Expectations.load(Path("/dev/zero"))
