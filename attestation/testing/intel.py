@@ -81,6 +81,8 @@ class Certified:
     extension: bytes | None = None
     critical: bool = False
     """An unknown critical extension."""
+    any_use: bool = False
+    """Whether its key usage names everything that is signed."""
 
     def der(self) -> bytes:
         return _certificate(self)
@@ -95,9 +97,10 @@ def _name(common_name: str) -> x509.Name:
 
 @lru_cache(maxsize=1024)
 def _certificate(of: Certified) -> bytes:
+    signs = of.cert_sign or of.any_use
     usage = x509.KeyUsage(
-        digital_signature=not of.cert_sign, content_commitment=False, key_encipherment=False,
-        data_encipherment=False, key_agreement=False, key_cert_sign=of.cert_sign, crl_sign=of.cert_sign,
+        digital_signature=not of.cert_sign or of.any_use, content_commitment=False, key_encipherment=False,
+        data_encipherment=False, key_agreement=False, key_cert_sign=signs, crl_sign=signs,
         encipher_only=False, decipher_only=False,
     )  # fmt: skip
     builder = (

@@ -105,6 +105,7 @@ ROLES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("leaf as TCB signer", {"pck": replace(GOOD.pck, subject=SIGNER_CN)}),
     ("leaf that is an authority", {"pck": replace(GOOD.pck, authority=True)}),
     ("leaf that may sign certificates", {"pck": replace(GOOD.pck, cert_sign=True)}),
+    ("leaf that may sign certificates, too", {"pck": replace(GOOD.pck, any_use=True)}),
     ("leaf with an unknown critical extension", {"pck": replace(GOOD.pck, critical=True)}),
     ("intermediate of another name", {
         "ca": replace(GOOD.ca, subject="Intel SGX PCK CA"),
