@@ -8,7 +8,7 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,15 @@ from receipts import proof
 from receipts.bundle import Bundle
 from receipts.commands import render
 from receipts.log import Draft, Keep
-from receipts.statements.fields import Commitment, Layer, Link, Times
+from receipts.statements.fields import Commitment, Layer, Link, ManifestRef, Times
 from receipts.statements.receipt import Considered, Executor
 from receipts.tests.conftest import code_of
 from receipts.tests.world import (
     CLINIC,
     CLOUD,
+    END,
     NOW,
+    START,
     Domain,
     Federation,
     Node,
@@ -546,10 +548,53 @@ def test_stale_trust_decides_nothing(
     assert report.exit_code == (3 if code else 0)
 
 
-async def test_a_receipt_issued_outside_its_key_s_time(federation: Federation, tmp_path: Path) -> None:
-    early = Times(issued=format_time(NOW - timedelta(days=2)))
-    report = federation.verify(await play(federation, tmp_path, Run(placement={"times": early})))
-    assert verdict(report, "placement", "issuer-key") == ("failed", "verify.key_time")
+@pytest.mark.parametrize(
+    ("issued", "code"),
+    [(START - 1, "verify.key_time"), (START, None), (END - 1, None), (END, "verify.key_time")],
+)
+async def test_a_receipt_is_issued_in_its_key_s_time(
+    federation: Federation, tmp_path: Path, issued: int, code: str | None
+) -> None:
+    times = Times(issued=format_time(datetime.fromtimestamp(issued, UTC)))
+    report = federation.verify(await play(federation, tmp_path, Run(placement={"times": times})))
+    assert verdict(report, "placement", "issuer-key") == ("failed" if code else "proved", code)
+
+
+async def test_two_manifests_of_one_version_are_a_fork(federation: Federation, tmp_path: Path) -> None:
+    clinic, cloud = await federation.clinic.open(tmp_path), await federation.cloud.open(tmp_path)
+    clinic.update_manifest(ManifestRef(version=1, digest="0" * 64), federation.clinic.documents)
+    report = federation.verify(await Run().play(clinic, cloud))
+    await clinic.close()
+    await cloud.close()
+    assert verdict(report, "placement", "issuer-key") == ("failed", "verify.manifest_fork")
+
+
+async def test_a_promise_is_the_log_s_own_word(federation: Federation, tmp_path: Path) -> None:
+    """Signed by another domain's promise key, in the name of the log's: nobody promised."""
+    clinic = await federation.clinic.open(tmp_path)
+    (issued,) = await clinic.issue([Draft(placement())])
+    bundle = bundles.read(await clinic.bundle(issued.receipt_id))
+    await clinic.close()
+    promised = envelope.read(issued.promise)
+    forged = envelope.sign(envelope.STATEMENT, promised.payload, federation.cloud.keys.promise)
+    report = federation.verify(
+        bundles.write(replace(bundle, envelopes={**bundle.envelopes, promised.digest: forged}))
+    )
+    assert verdict(report, "placement", "logged") == ("not-checked", "verify.proof_missing")
+
+
+@pytest.mark.parametrize("change", [{"domain": CLOUD}, {"federation": "other"}])
+def test_roots_speak_for_their_own_domain_in_their_federation(
+    federation: Federation, good: bytes, change: dict[str, str]
+) -> None:
+    bundle, clinic = bundles.read(good), federation.clinic
+    other = sign_manifest(clinic.manifest.model_copy(update={"version": 9, **change}), clinic.root)
+    roots = roots_toml(federation.clinic, federation.cloud)
+    for manifests in ((*bundle.manifests, other), (other, *bundle.manifests)):
+        both = bundles.write(replace(bundle, manifests=manifests))
+        report = federation.verify(both, charter=None, roots=roots)
+        assert versions(report) == {"clinic.de": 1, CLOUD: 1}
+        assert report.exit_code == 0
 
 
 def test_a_receipt_is_for_its_audience(federation: Federation, good: bytes) -> None:
