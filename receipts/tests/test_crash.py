@@ -14,6 +14,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,11 @@ class Launcher:
         assert buried <= empty, "a tombstone stands for what is gone"
 
 
+def _is_a_log(database: Path) -> bool:
+    with closing(store.connect(database)) as connection:
+        return "origin" in store.read_meta(connection)
+
+
 @pytest.fixture(scope="module")
 def process() -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "receipts.tests.crash_child"]
@@ -115,7 +121,7 @@ def test_killed_at_each_statement(launcher: Launcher, after: bool) -> None:
     """One database through all kills: each writer opens what the last one left."""
     for kill_at in range(1 + 2 * after, STATEMENTS, STEP):
         assert launcher.run(kill_at=kill_at, after=after) == signal.SIGKILL
-        if launcher.database.exists() and store.read_meta(store.connect(launcher.database)).get("origin"):
+        if launcher.database.exists() and _is_a_log(launcher.database):
             launcher.check()
     assert sum("receipt" in said for said in launcher.heard) > 20
 
