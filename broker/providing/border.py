@@ -72,6 +72,7 @@ class Border:
             self.holds.charge_call(sender, time.monotonic())
         except Refused as error:
             return self._refuse(call, error.code, [], 0, CALL_AGAIN_MS)
+        self.holds.check_new(call.body.nid)  # before the agent is asked: under one name it gives one hold
         reply = await self.interior.hold(self._hold_request(call.body))
         if reply.hold is None:
             none = reply.refused or NoHold(code="NO_CAPACITY", headroom=0, retry_after_ms=CALL_AGAIN_MS)

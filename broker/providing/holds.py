@@ -89,12 +89,16 @@ class Holds:
         """Remember a new hold. Raises `Refused` when the id was used before, or too many are not yet over."""
         self._make_room(now)
         nid = negotiation.offer.nid
-        if nid in self._by_nid:
-            raise Refused("negotiate.nid_reused", "this negotiation exists already")
+        self.check_new(nid)
         if len(self._by_nid) >= MAX_NEGOTIATIONS:
             raise Refused("RATE", "too many negotiations at once")
         negotiation.changed = now
         self._by_nid[nid] = self._held[nid] = negotiation
+
+    def check_new(self, nid: str) -> None:
+        """Raise `Refused` (`negotiate.nid_reused`) for a name that was used before, by whomever."""
+        if nid in self._by_nid:
+            raise Refused("negotiate.nid_reused", "this negotiation exists already")
 
     def get(self, nid: str) -> Negotiation | None:
         return self._by_nid.get(nid)

@@ -17,7 +17,7 @@ from receipts.statements.statement import parse_receipt, receipt_kind
 from schemas import envelope
 from schemas.descriptors.tags import Home, PolicyTags, effective
 from schemas.errors import Refused
-from schemas.messages.negotiation import Release
+from schemas.messages.negotiation import CallForOffers, Release
 
 PUBLIC = effective(None, PolicyTags(data_class="public"), Home(CLINIC, ("DE",))).tags
 
@@ -123,6 +123,21 @@ async def test_only_its_own_consumer_may_release_a_hold(calm: World) -> None:
         await calm[CLOUD].broker.parts.border.release(HYPER, thief.sign(message))
     assert refused.value.code == "hold.unknown"
     assert used(calm[CLOUD]) == 1
+    await until(lambda: used(calm[CLOUD]) == 0, within=3.0)
+
+
+async def test_a_call_under_anothers_name_takes_no_hold_away(calm: World) -> None:
+    """hyper.us, with a bus that tells it, calls under the negotiation that clinic.de has begun."""
+    offered = await call(calm, CLOUD, hold_ms=2_000)
+    thief, border = calm[HYPER].broker.parts.service.peers, calm[CLOUD].broker.parts.border
+    message = thief.compose(CallForOffers, CLOUD, nid=offered.body.nid, **terms())
+    with pytest.raises(Refused, match=r"negotiate\.nid_reused"):
+        await border.call(HYPER, thief.sign(message))
+    await border.interior.snapshot()  # the agent has heard by now whatever the border told it
+    capacity, now = calm[CLOUD].agent.capacity, calm[CLOUD].agent.clock.steady()
+    held = capacity.held_for(offered.body.nid, now)
+    assert held is not None
+    assert held.hold_id == offered.body.hold_id
     await until(lambda: used(calm[CLOUD]) == 0, within=3.0)
 
 
