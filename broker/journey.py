@@ -59,6 +59,9 @@ class Journey:
     """True once the log knows whose request this is."""
     segments: list[Segment] = field(default_factory=list)
     excluded_nodes: list[str] = field(default_factory=list)
+    lowered: tuple[str, ...] = ()
+    """What was let go because the caller allowed it (`allow_degraded`) and nobody could meet it."""
+    _descriptor: RequestDescriptor | None = None
     agreement_ns: int = 0
     run_ns: int = 0
 
@@ -71,7 +74,21 @@ class Journey:
 
     @property
     def descriptor(self) -> RequestDescriptor:
-        return self.accepted.descriptor
+        """What is asked for: as the caller stated it, or with less where that had to be let go."""
+        return self._descriptor or self.accepted.descriptor
+
+    def lower(self) -> bool:
+        """Let go of what may be let go of. False when nothing may, or nothing is left."""
+        asked = self.accepted.descriptor
+        freed, names = asked.lowered()
+        if not asked.policy.allow_degraded or not names or self.lowered:
+            return False
+        self._descriptor, self.lowered = freed, names
+        return True
+
+    def restore(self) -> None:
+        """What was let go of did not help: the request stands as it was stated."""
+        self._descriptor, self.lowered = None, ()
 
     @property
     def tags(self) -> PolicyTags:
@@ -122,7 +139,7 @@ class Journey:
             promise=last.placement.promise.decode(),
             latency=self._latency(last),
             model=last.model,
-            degraded=False,
+            lowered=self.lowered,
         )
 
     def _usage(self) -> Usage:

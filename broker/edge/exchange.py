@@ -107,8 +107,8 @@ class Finished:
     latency: Latency
     model: str
     """Capability label that ran: `class/variant`."""
-    degraded: bool
-    """Whether something was lowered that the caller had allowed to be."""
+    lowered: tuple[str, ...]
+    """Fields that were let go of, as the caller had allowed (`allow_degraded`); mostly none."""
 
 
 Event: TypeAlias = Started | Text | Choices | Finished

@@ -64,7 +64,9 @@ _CHAT_TEXT: Final = (
     "X-Comity-Request, X-Comity-Domain, X-Comity-Receipt and X-Comity-Latency. In a stream the member comes "
     "in the last chunk before `[DONE]`, whose `choices` are empty, and the latency only there. A stream that "
     "fails ends with a chunk `error` and without `[DONE]`: it is not complete. A member of the body that is "
-    "not known, or holds what it may not, is a 400 that names it."
+    "not known, or holds what it may not, is a 400 that names it. With `policy.allow_degraded`, where nobody "
+    "meets the floors in `quality` or the variant, they are let go of; the member then says `degraded`, and "
+    "in `lowered` which."
 )
 _EXPLAIN_TEXT: Final = (
     "Takes the same body and runs nothing: which domains could serve it, by which rules others are out."

@@ -101,7 +101,7 @@ class Placing:
     weights: dict[str, Weights]
     terms: Terms
     predictor: Predictor
-    """Speeds and round trips, learned from what this broker sees."""
+    """Round trips that this broker measured and waits that offers stated; speeds as advertised."""
     metrics: Metrics
 
     async def place(self, journey: Journey) -> Placed:
@@ -117,7 +117,7 @@ class Placing:
 
     async def _place(self, journey: Journey) -> Placed:
         began = time.perf_counter()
-        snapshot, found = self.cut(journey)
+        snapshot, found = self.cut_or_lower(journey)
         for rejected in found.rejected:
             self.metrics.denied(rejected.reasons)
         if not found.candidates:
@@ -139,6 +139,20 @@ class Placing:
                 return chosen
         raise self._nobody(considered.plans, reasons, retry_ms)
 
+    def cut_or_lower(self, journey: Journey) -> tuple[Snapshot, Feasibility]:
+        """The cut; where nobody is left and the caller allows it, that without floors of quality (routing 1).
+
+        What was begun goes on with the very same model: nothing is lowered under an answer that was shown.
+        """
+        cut = self.cut(journey)
+        if cut[1].candidates or journey.text or not journey.lower():
+            return cut
+        lower = self.cut(journey)
+        if lower[1].candidates:
+            return lower
+        journey.restore()
+        return cut
+
     def cut(self, journey: Journey) -> tuple[Snapshot, Feasibility]:
         """Step 2: the directory as it stands, cut into what may serve this request and what may not."""
         accepted, now = journey.accepted, datetime.now(UTC)
@@ -146,7 +160,7 @@ class Placing:
             snapshot = self.directory.snapshot(now)
             layer = accepted.tenant.policy_layer
             found = feasible(
-                accepted.descriptor,
+                journey.descriptor,
                 self.policy.context(accepted),
                 snapshot.entries,
                 {local: self.policy.layers(layer, local=local) for local in (True, False)},
@@ -163,8 +177,8 @@ class Placing:
         accepted = journey.accepted
         weights = self.weights[accepted.tenant.weights]
         with step("rank"):
-            plans = rank(accepted.descriptor, found.candidates, weights)
-        ranking = record(accepted.descriptor, plans, weights)
+            plans = rank(journey.descriptor, found.candidates, weights)
+        ranking = record(journey.descriptor, plans, weights)
         return Considered(plans, found.rejected, snapshot.digest, ranking)
 
     async def _refuse(self, journey: Journey, snapshot: Snapshot, found: Feasibility) -> Infeasible:

@@ -17,7 +17,7 @@ from schemas.canonical import Json
 def explain(placing: Placing, accepted: Accepted) -> Mapping[str, Json]:
     """Steps 2 and 3 in full: ranked plans with every term of J, rejected ones with their rules."""
     journey = Journey.begin(accepted)
-    snapshot, found = placing.cut(journey)
+    snapshot, found = placing.cut_or_lower(journey)
     if not found.candidates:
         return {"verdict": "infeasible", "plans": [], **infeasible(accepted.descriptor, found).detail}
     considered = placing.order(journey, snapshot, found)
@@ -26,6 +26,7 @@ def explain(placing: Placing, accepted: Accepted) -> Mapping[str, Json]:
         "registry": considered.registry.hex(),
         "plans": [{"domain": plan.domain, **plan.as_json()} for plan in considered.plans],
         "rejected": [_rejected(plan) for plan in considered.rejected],
+        **({"lowered": list(journey.lowered)} if journey.lowered else {}),
     }
 
 

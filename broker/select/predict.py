@@ -1,4 +1,4 @@
-"""What a plan will take: speeds and waits, learned from runs, else read from the summary's bands.
+"""What a plan will take: speeds and waits, as they were seen, else read from the summary's bands.
 
 Exact decimals throughout, so that a prediction replays bit for bit. The table is owned by the
 broker's event loop; a restart begins again from the bands, which claim less than was measured. What was

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from broker.edge.exchange import Accepted, Tenant
 from broker.journey import Journey, Segment
 from receipts.log import Issued
-from schemas.descriptors.extension import Extension
+from schemas.descriptors.extension import Extension, parse_tags
 from schemas.descriptors.request import describe
 from schemas.descriptors.tags import Home, TagFloor
 
@@ -78,6 +79,43 @@ def test_only_plain_text_goes_on_after_something_was_shown(plain: bool, delivere
     each = journey(plain=plain)
     each.delivered = delivered
     assert each.may_continue() is may
+
+
+@pytest.mark.parametrize(
+    ("stated", "lowered", "asked"),
+    [
+        ({}, (), "chat.small"),
+        ({"quality": {"tier": 9}}, (), "chat.small"),
+        ({"quality": {"tier": 9}, "policy": {"allow_degraded": True}}, ("quality.tier",), "chat.small"),
+        (
+            {"capability": "chat.small/big@2", "policy": {"allow_degraded": True}},
+            ("capability",),
+            "chat.small",
+        ),
+        ({"policy": {"allow_degraded": True}}, (), "chat.small"),
+    ],
+    ids=["nothing", "not allowed", "a floor", "a pin", "nothing to let go of"],
+)
+def test_only_what_the_caller_stated_and_lets_go_of_is_lowered(
+    stated: dict[str, Any], lowered: tuple[str, ...], asked: str
+) -> None:
+    descriptor = describe(
+        BODY,
+        parse_tags(stated, {}),
+        floor=None,
+        home=Home("clinic.de", ("DE",)),
+        request_id="r1",
+        body_bytes=9,
+    )
+    base = journey()
+    each = Journey.begin(replace(base.accepted, descriptor=descriptor))
+    assert each.lower() is bool(lowered)
+    assert each.lowered == lowered
+    if lowered:
+        assert (each.descriptor.capability, each.descriptor.quality.tier) == (asked, None)
+        assert each.descriptor.policy == descriptor.policy
+    each.restore()
+    assert (each.descriptor, each.lowered) == (descriptor, ())
 
 
 def test_the_name_outside_is_stable_and_differs_per_tenant() -> None:

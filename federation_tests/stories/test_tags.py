@@ -96,3 +96,29 @@ async def test_a_name_that_was_used_before_is_a_400_that_says_so(calm: World) ->
         error = again.json()["error"]
         assert (again.status_code, error["param"]) == (400, "request_id")
         assert error["comity"]["code"] == "request.repeated"
+
+
+async def test_a_floor_is_lowered_only_where_the_caller_allows_it_and_the_answer_says_so(calm: World) -> None:
+    """The tag was carried and never used: whoever allowed a smaller model got the refusal all the same."""
+    public = {"data_class": "public"}
+    with pytest.raises(ConflictError) as refused:
+        await calm.client().chat.completions.create(
+            **ask("bigger", policy=public, comity={"quality": {"tier": 9}})
+        )
+    assert json.loads(refused.value.response.content)["error"]["comity"]["binding"] == ["QUA-001-tier"]
+    allowing = public | {"allow_degraded": True}
+    answer = await calm.client().chat.completions.create(
+        **ask("smaller", policy=allowing, comity={"quality": {"tier": 9}})
+    )
+    assert answer.model_extra
+    member = answer.model_extra["comity"]
+    assert (member["degraded"], member["lowered"]) == (True, ["quality.tier"])
+    met = await calm.client().chat.completions.create(
+        **ask("as it is", policy=allowing, comity={"quality": {"tier": 1}})
+    )
+    assert met.model_extra
+    assert "degraded" not in met.model_extra["comity"]
+    with pytest.raises(ConflictError):  # policy is no floor of quality
+        await calm.client().chat.completions.create(
+            **ask("nowhere", policy=allowing | {"min_assurance": 4}, comity={"quality": {"tier": 9}})
+        )

@@ -92,6 +92,13 @@ class RequestDescriptor(Wire):
     def version(self) -> str | None:
         return self.capability.partition("@")[2] or None
 
+    def lowered(self) -> tuple[RequestDescriptor, tuple[str, ...]]:
+        """This request without its floors of quality and its pin of a variant, and which of them it had."""
+        stated = [f"quality.{name}" for name, value in self.quality if value is not None]
+        pin = ["capability"] if self.capability != self.capability_class else []
+        freed = self.model_copy(update={"capability": self.capability_class, "quality": Quality()})
+        return freed, tuple(pin + stated)
+
     @cached_property
     def policy_digest(self) -> bytes:
         """The effective tags' digest (32 bytes)."""

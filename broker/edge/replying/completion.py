@@ -40,8 +40,9 @@ def comity_member(accepted: Accepted, started: Started, finished: Finished) -> d
         member["began"] = {"domain": started.domain, "receipt": started.receipt}
     if accepted.overrides:
         member["overrides"] = list(accepted.overrides)
-    if finished.degraded:
+    if finished.lowered:
         member["degraded"] = True
+        member["lowered"] = list(finished.lowered)
     return member
 
 

@@ -55,7 +55,7 @@ def finished(**changes: Any) -> Finished:
         "promise": '{"payload":"…"}',
         "latency": LATENCY,
         "model": "chat.small/smollm2",
-        "degraded": False,
+        "lowered": (),
     }
     return Finished(**{**values, **changes})
 
