@@ -134,6 +134,21 @@ def test_another_platform_is_another_guest() -> None:
     assert judge(GOOD, quote=other.quote()).verdict == "contraindicated"
 
 
+@pytest.mark.parametrize(
+    ("qe", "code"),
+    [
+        ({"attributes": b"\x17" + bytes(15)}, "tdx.qe_debug"),
+        ({"mrsigner": bytes(32)}, "tdx.qe_identity_mismatch"),
+        ({"isvsvn": 0}, "tdx.qe_isvsvn_not_supported"),
+    ],
+)
+def test_another_quoting_enclave_is_judged_anew(qe: dict[str, Any], code: str) -> None:
+    """Of the same platform, whose PCK signed its report as well."""
+    forget()
+    assert judge(GOOD).verdict == "affirming"
+    assert code in [check.code for check in judge(but(qe=qe)).checks]
+
+
 def remembering() -> set[object]:
     """Everything of this room that remembers, found by looking."""
     modules = [
