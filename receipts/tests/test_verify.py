@@ -548,6 +548,53 @@ def test_stale_trust_decides_nothing(
     assert report.exit_code == (3 if code else 0)
 
 
+async def test_a_sequence_follows_what_its_receipt_names(federation: Federation, tmp_path: Path) -> None:
+    """Numbers 0 and 1 of two different logs: the second names another predecessor."""
+    bundles_of = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        clinic = await federation.clinic.open(tmp_path / name)
+        issued = await clinic.issue([Draft(placement(request=Run().request)) for _ in range(2)])
+        await clinic.checkpoint()
+        bundles_of.append([bundles.read(await clinic.bundle(each.receipt_id)) for each in issued])
+        await clinic.close()
+    first, second = bundles_of[0][0], bundles_of[1][1]
+    mixed = replace(
+        second,
+        envelopes={**first.envelopes, **second.envelopes},
+        proofs={**first.proofs, **second.proofs},
+    )
+    failed = {
+        (claim.name, claim.code)
+        for receipt in federation.verify(bundles.write(mixed)).receipts
+        for claim in receipt.claims
+        if claim.verdict == "failed"
+    }
+    assert ("sequence", "verify.sequence") in failed
+
+
+@pytest.mark.parametrize("part", ["id", "commitment"])
+async def test_a_link_leads_to_the_same_request(federation: Federation, tmp_path: Path, part: str) -> None:
+    run = Run()
+    other = run.request.model_copy(update={part: digest()})
+    clinic, cloud = await federation.clinic.open(tmp_path), await federation.cloud.open(tmp_path)
+    await run.play(clinic, cloud)
+    await clinic.issue([Draft(acknowledgement(request=other, links=both(run)))])
+    await clinic.checkpoint()
+    whole = bundles.read(await clinic.bundle(run.request.id))
+    if part == "id":
+        more = bundles.read(await clinic.bundle(other.id))
+        whole = replace(
+            whole,
+            envelopes={**whole.envelopes, **more.envelopes},
+            proofs={**whole.proofs, **more.proofs},
+        )
+    await clinic.close()
+    await cloud.close()
+    report = federation.verify(bundles.write(whole))
+    assert verdict(report, "acknowledgement", "execution-link") == ("failed", "verify.link_request")
+
+
 @pytest.mark.parametrize(
     ("issued", "code"),
     [(START - 1, "verify.key_time"), (START, None), (END - 1, None), (END, "verify.key_time")],
