@@ -256,8 +256,6 @@ class BrokerConfig:
     observe: Observe = Observe()
     execution_retention: RetentionNames = ()
     """Retention classes of the receipts that we sign as provider; none by default."""
-    evidence_retention_s: Annotated[int, Field(ge=3600, le=10 * 366 * 86_400)] = 200 * 86_400
-    """How long evidence and collateral behind receipts are kept, seconds; default 200 days."""
 
     @model_validator(mode="after")
     def _names_lead_somewhere(self) -> Self:
