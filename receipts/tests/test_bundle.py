@@ -7,6 +7,7 @@ import base64
 import io
 import json
 import struct
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -78,11 +79,11 @@ def bomb() -> bytes:
     return packed(("evidence/x", bytes(1024 * 1024)), method=zipfile.ZIP_DEFLATED)
 
 
-def lying_size() -> bytes:
-    """The central directory says that a file is smaller than it is."""
+def lying_size(size: int) -> bytes:
+    """The central directory says another size of a file of 100 bytes."""
     data = bytearray(packed(("evidence/x", b"y" * 100)))
     at = data.rindex(b"PK\x01\x02")
-    data[at + 24 : at + 28] = struct.pack("<I", 10)
+    data[at + 24 : at + 28] = struct.pack("<I", size)
     return bytes(data)
 
 
@@ -118,7 +119,8 @@ def twice() -> bytes:
 
 HOSTILE: list[tuple[Callable[[], bytes], str]] = [
     (bomb, "bundle.ratio"),
-    (lying_size, "bundle.zip"),
+    (lambda: lying_size(10), "bundle.zip"),
+    (lambda: lying_size(110), "bundle.size"),
     (encrypted, "bundle.zip"),
     (unknown_method, "bundle.zip"),
     (lambda: otherwise_packed(zipfile.ZIP_LZMA), "bundle.zip"),
@@ -149,6 +151,37 @@ HOSTILE: list[tuple[Callable[[], bytes], str]] = [
 def test_hostile_archives(make: Callable[[], bytes], code: str) -> None:
     data = make()
     assert code_of(lambda: bundles.read(data)) == code
+
+
+def directory(entries: int) -> bytes:
+    """A zip that is nothing but the directory of so many files, of one byte of name each."""
+    listed = (b"PK\x01\x02" + bytes(24) + struct.pack("<H", 1) + bytes(16) + b"a") * entries
+    return listed + b"PK\x05\x06" + struct.pack("<HHHHIIH", 0, 0, 0xFFFF, 0xFFFF, len(listed), 0, 0)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        directory(50_000),
+        b"{" + b",".join(b'"%x":""' % number for number in range(50_000)) + b"}",
+        b'{"a":[' + b"[]," * 200_000 + b"[]]}",
+    ],
+    ids=["zip", "json", "lists"],
+)
+def test_files_are_counted_before_anything_is_made_of_them(data: bytes) -> None:
+    tracemalloc.start()
+    try:
+        assert code_of(lambda: bundles.read(data)) == "bundle.count"
+        assert tracemalloc.get_traced_memory()[1] < len(data)
+    finally:
+        tracemalloc.stop()
+
+
+def test_as_many_files_as_there_may_be() -> None:
+    files = {f"evidence/{number}": b"%d" % number for number in range(bundles.MAX_FILES)}
+    as_json = json.dumps({name: base64.b64encode(data).decode() for name, data in files.items()}).encode()
+    for data in (packed(*files.items()), as_json):
+        assert len(bundles.read(data).blobs) == bundles.MAX_FILES
 
 
 def test_many_files_may_not_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
