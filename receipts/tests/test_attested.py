@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from attestation.appraise import NodeAppraisal, appraise_node
+from receipts import bundle as bundles
 from receipts.bundle import Disclosures
 from receipts.statements.fields import NodeRecord
 from receipts.tests.test_verify import play, verdict
-from receipts.tests.world import CLOUD, ENGINE, Federation, Node, Run, chip, expected_toml
+from receipts.tests.world import CLOUD, ENGINE, Federation, Node, Run, chip, expected_toml, vendor
+from schemas.canonical import sha256
 from schemas.keys import SigningKey
 from schemas.proof.evidence import NodeEvidence
 
@@ -32,6 +34,17 @@ class Told(Node):
     def record(self, **changes: Any) -> NodeRecord:
         true = super().record(**self.said | changes)
         return true.model_copy(update={"id": self.name}) if self.name else true
+
+
+class Bare(Node):
+    """A node that leaves the vendor's CRL to whoever judges it."""
+
+    @cached_property
+    def stated(self) -> NodeEvidence:
+        whole = super().stated
+        pieces = [each for each in whole.cpu.endorsements if each != vendor().crl]
+        assert len(pieces) == len(whole.cpu.endorsements) - 1
+        return whole.model_copy(update={"cpu": whole.cpu.model_copy(update={"endorsements": pieces})})
 
 
 class Elsewhere(Node):
@@ -91,6 +104,24 @@ async def test_a_challenge_of_another_s_dates_nothing(federation: Federation, tm
     run.disclosures = Disclosures(challenges=[own])
     report = federation.verify(await play(federation, tmp_path, run))
     assert verdict(report, "execution", "attested") == ("not-checked", "node.challenge_missing")
+
+
+@pytest.mark.parametrize("named", [True, False])
+async def test_collateral_counts_where_the_issuer_names_it(
+    federation: Federation, tmp_path: Path, named: bool
+) -> None:
+    """What the broker judged with lies in the bundle; it is looked at under the name that is disclosed."""
+    run, crl = Run(Bare()), vendor().crl
+    run.disclosures = run.node.disclosures().model_copy(
+        update={"collateral": [sha256(crl).hex()] if named else []}
+    )
+    bundle = bundles.read(await play(federation, tmp_path, run))
+    brought = replace(bundle, blobs={**bundle.blobs, sha256(crl): crl})
+    report = federation.verify(bundles.write(brought))
+    wanted = ("proved", None) if named else ("not-checked", "snp.crl.missing")
+    for kind in ("placement", "execution"):
+        assert verdict(report, kind, "attested") == wanted
+    assert report.exit_code == (0 if named else 3)
 
 
 async def test_devices_that_nobody_demanded_anything_of_are_not_attested(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +12,12 @@ import pytest
 
 from receipts import bundle as bundles
 from receipts import checkpoint, disclosure
-from receipts.bundle import Bundle, OpenedCommitment
+from receipts.bundle import Bundle, Disclosures, OpenedCommitment
 from receipts.checkpoint import Checkpoint
 from receipts.log import Draft
 from receipts.proof import read as read_proof
 from receipts.proof import write as write_proof
-from receipts.statements.fields import RequestRef
+from receipts.statements.fields import Commitment, RequestRef
 from receipts.tests.world import CLINIC, NOW, Domain, Federation, Run, placement
 from receipts.verify import Report
 from receipts.witnessing.equivocation import Equivocation
@@ -29,9 +30,11 @@ SD, SHOWN = disclosure.conceal({"tenant": "radiology"}, decoys=2)
 REQUEST = RequestRef(id="r1", commitment=disclosure.commit(KEY, PROMPT).hex())
 
 
-async def play(federation: Federation, folder: Path, touch: Callable[[Bundle], Bundle]) -> Report:
+async def play(
+    federation: Federation, folder: Path, touch: Callable[[Bundle], Bundle], run: Run | None = None
+) -> Report:
     clinic, cloud = await federation.clinic.open(folder), await federation.cloud.open(folder)
-    run = Run(request=REQUEST, placement={"sd": SD})
+    run = run or Run(request=REQUEST, placement={"sd": SD})
     data = await run.play(clinic, cloud)
     await clinic.close()
     await cloud.close()
@@ -91,6 +94,40 @@ async def test_content(
     federation: Federation, tmp_path: Path, touch: Callable[[Bundle], Bundle], wanted: tuple[str, str | None]
 ) -> None:
     assert claim(await play(federation, tmp_path, touch), "content") == wanted
+
+
+ANSWER = b'{"choices":[]}'
+
+
+def answered(held: Bundle) -> Bundle:
+    """The answer, opened for the Execution, as its issuer would disclose it."""
+    (name,) = [
+        json.loads(envelope.read(data).payload)["predicate"]["receiptId"]
+        for data in held.envelopes.values()
+        if b"execution-receipt" in envelope.read(data).payload
+    ]
+    opened = [OpenedCommitment(field="response", key=KEY.hex(), value=sha256(ANSWER).hex())]
+    return replace(
+        held,
+        disclosures={**held.disclosures, name: Disclosures(opened=opened)},
+        blobs={**held.blobs, sha256(ANSWER): ANSWER},
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({"response": Commitment(commitment=disclosure.commit(KEY, ANSWER).hex())}, ("proved", None)),
+        ({}, ("failed", "disclosure.commitment")),
+        ({"response": None, "outcome": "failed", "code": "engine.failed"}, ("failed", "verify.content")),
+    ],
+    ids=["the-answer", "another", "none"],
+)
+async def test_an_answer_opens_what_its_execution_commits_to(
+    federation: Federation, tmp_path: Path, changes: dict[str, Any], wanted: tuple[str, str | None]
+) -> None:
+    report = await play(federation, tmp_path, answered, Run(execution=changes))
+    assert claim(report, "content", "execution") == wanted
 
 
 def forked(domain: Domain, size: int, root: bytes) -> bytes:

@@ -134,6 +134,7 @@ HOSTILE: list[tuple[Callable[[], bytes], str]] = [
     (lambda: bundles.write(SMALL)[:-30], "bundle.zip"),
     (lambda: packed(("surprise", b"")), "bundle.file"),
     (lambda: packed(("proofs/x.tlog-proof", b"")), "bundle.file"),
+    (lambda: packed((f"proofs/{'0' * 64}.tlog-proof.old", b"")), "bundle.file"),
     (lambda: packed(("envelopes/x.dsse.json", b"{}")), "envelope.malformed"),
     (lambda: packed(("disclosures.json", b"[]")), "bundle.disclosures"),
     (lambda: packed(("disclosures.json", b'{"a":{"challenges":"x"}}')), "schema.Disclosures"),

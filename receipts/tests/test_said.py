@@ -1,0 +1,33 @@
+"""What rests on somebody's word: it is shown as that, and as wrong where something speaks against it."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from receipts.statements.fields import Capability
+from receipts.tests.test_verify import acknowledge, play, verdict
+from receipts.tests.world import MODEL_NAME, Federation, Run
+
+
+@pytest.mark.parametrize("digest", ["1" * 64, None], ids=["another", "none"])
+async def test_a_model_that_no_appraised_node_hashed_did_not_run(
+    federation: Federation, tmp_path: Path, digest: str | None
+) -> None:
+    ran: dict[str, Any] = {"capability": Capability(name=MODEL_NAME, artifact_digest=digest)}
+    report = federation.verify(await play(federation, tmp_path, Run(execution=ran, statement=ran)))
+    assert verdict(report, "execution", "attested") == ("proved", None)
+    assert verdict(report, "execution", "capability") == ("failed", "verify.model")
+    assert report.exit_code == 1
+
+
+async def test_an_acknowledgement_without_counters_agrees_to_none(
+    federation: Federation, tmp_path: Path
+) -> None:
+    silent = partial(acknowledge, usage_agreed=None)
+    report = federation.verify(await play(federation, tmp_path, more=silent))
+    assert verdict(report, "execution", "usage") == ("asserted-by(cloud.fr)", None)
+    assert report.exit_code == 0
