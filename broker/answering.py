@@ -16,6 +16,7 @@ from typing import Final
 
 from broker.edge.exchange import Choices, Event, Started, Text
 from broker.journey import Journey, Segment
+from broker.observe.pace import Pace
 from broker.observe.spans import span, trace_headers
 from broker.peers import Peers
 from broker.placing.agreement import Placed
@@ -23,6 +24,7 @@ from broker.placing.appraisals import Appraisals
 from broker.placing.attempt import AnswerReader
 from broker.problems import Invalid, RequestProblem
 from broker.providing.border import Border
+from broker.select.predict import Predictor
 from broker.shelf import Intent, Shelf
 from federation.stream import open_stream
 from receipts.statements.node import NodeStatement
@@ -47,6 +49,7 @@ class Answering:
     border: Border
     appraisals: Appraisals
     shelf: Shelf
+    predictor: Predictor
     _filing: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def stream(self, journey: Journey, placed: Placed) -> AsyncGenerator[Event, None]:
@@ -54,12 +57,16 @@ class Answering:
         segment = placed.segment()
         journey.segments.append(segment)
         reader, frames = AnswerReader(placed.sealed, placed.appraisal), self._frames(placed)
+        pace = Pace(frames)
         began = time.perf_counter_ns()
         filed = False
         try:
             with span("execute", domain=placed.domain):
-                async for data in frames:
-                    for event in self._events(journey, segment, reader, answer.untag(data, FRAMES)):
+                async for data in pace:
+                    events = self._events(journey, segment, reader, answer.untag(data, FRAMES))
+                    if reader.output:
+                        pace.began()
+                    for event in events:
                         yield event
                     if reader.ended is not None:
                         break
@@ -69,6 +76,7 @@ class Answering:
             self._file(journey, placed, segment, frames)
             filed = True
             _check_outcome(reader.ended.statement.body)
+            self._learn(journey, placed, pace, reader.ended.end.usage, len(reader.output))
         except RequestProblem:
             raise
         except ComityError as error:
@@ -77,6 +85,21 @@ class Answering:
             journey.run_ns += time.perf_counter_ns() - began
             if not filed:
                 await frames.aclose()
+
+    def _learn(self, journey: Journey, placed: Placed, pace: Pace, usage: answer.Usage, size: int) -> None:
+        """What a finished run took counts in the next ranking (routing.md 3).
+
+        The prompt of a continuation is longer than the one that was described: it teaches no prefill.
+        """
+        plan = placed.plan.candidate
+        run = pace.observed(
+            usage,
+            input_tokens=0 if placed.sealed.header.parent else journey.descriptor.input_tokens,
+            size=size,
+            rtt_ms=plan.rtt_ms,
+            wait_ms=placed.offered.body.queue_ms,
+        )
+        self.predictor.observe(placed.domain, plan.cell, run, time.time())
 
     def _events(
         self, journey: Journey, segment: Segment, reader: AnswerReader, frame: answer.Tagged

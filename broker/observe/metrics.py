@@ -5,11 +5,14 @@ Label values are words of ours, or rule ids and reason codes. Peers can name tho
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from decimal import Decimal
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 MAX_RULES: Final = 512  # distinct rule ids of peers; further ones are counted as `other`
 MAX_ANSWERS: Final = 64  # distinct answers to calls, likewise: a refusal has six codes, a lost call some ten
@@ -102,9 +105,30 @@ class Metrics:
         band = next((band for band in CANDIDATE_BANDS if candidates <= band), None)
         self._decision.labels("more" if band is None else f"le_{band}").observe(seconds)
 
+    def publish_errors(self, errors: Callable[[], Mapping[str, Decimal]]) -> None:
+        """How far predictions of J's terms were off lately, by term, as it is whenever somebody looks."""
+        self.registry.register(_Errors(errors))
+
     def exposition(self) -> tuple[bytes, str]:
         """The page and its content type."""
         return generate_latest(self.registry), CONTENT_TYPE_LATEST
+
+
+class _Errors(Collector):
+    """Nothing is shown of a term that was never measured."""
+
+    def __init__(self, errors: Callable[[], Mapping[str, Decimal]]) -> None:
+        self._errors = errors
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "comity_prediction_error_ratio",
+            "Moving mean of |predicted - measured| / measured, by term",
+            labels=["term"],
+        )
+        for term, error in self._errors().items():
+            family.add_metric([term], float(error))
+        yield family
 
 
 class _Known:

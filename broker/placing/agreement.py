@@ -49,11 +49,15 @@ RETRY_MS: Final = 1_000  # milliseconds to suggest where no provider suggested m
 class Placed:
     """One attempt, ready to run: proved, allowed, durable, sealed."""
 
-    domain: str
+    plan: Plan
     offered: Offered = field(repr=False)
     appraisal: NodeAppraisal = field(repr=False)
     receipt: Issued = field(repr=False)
     sealed: Sealed = field(repr=False)
+
+    @property
+    def domain(self) -> str:
+        return self.offered.domain
 
     def segment(self) -> Segment:
         offer = self.offered.body
@@ -101,7 +105,7 @@ class Placing:
     weights: dict[str, Weights]
     terms: Terms
     predictor: Predictor
-    """Round trips that this broker measured and waits that offers stated; speeds as advertised."""
+    """Round trips that this broker measured, waits that offers stated, and speeds that runs showed."""
     metrics: Metrics
 
     async def place(self, journey: Journey) -> Placed:
@@ -268,7 +272,7 @@ class Placing:
         sealed = self._seal(attempt, offered, appraisal, receipt)
         # The last look before the first byte leaves (session.md 5).
         self.appraisals.usable(appraisal, epoch)
-        return Placed(offered.domain, offered, appraisal, receipt, sealed)
+        return Placed(plan, offered, appraisal, receipt, sealed)
 
     def _check_terms(self, journey: Journey, plan: Plan, offered: Offered) -> None:
         """Raise `Refused` where the offer breaks what its plan was chosen for: price, response time."""

@@ -2,7 +2,8 @@
 
 Exact decimals throughout, so that a prediction replays bit for bit. The table is owned by the
 broker's event loop; a restart begins again from the bands, which claim less than was measured. What was
-seen grows old: a domain that was slow or full once is not shunned for it for ever.
+seen grows old: a domain that was slow or full once is not shunned for it for ever. Runs correct a domain's
+word downwards alone: one that is slower than it says is found out, and none buys rank with bursts.
 """
 
 from __future__ import annotations
@@ -23,7 +24,11 @@ COLD_START_MS: Final = Decimal(5_000)  # loading a model that no node has reside
 BYTES_PER_MS: Final = 12_500  # 100 Mbit/s: a modest link between domains
 EXPECTED_OUTPUT_TOKENS: Final = 256  # answers rarely use their whole limit; price is bound by the limit
 TAIL_PERCENTILE: Final = 90  # from here on the advertised p95 counts, not only the mean
-LEARNING: Final = Decimal("0.25")  # weight of the newest observation
+LEARNING: Final = Decimal("0.25")  # weight of the newest observation; the first ones weigh more
+OUTLIER: Final = 4  # times slower than known is the most that one run can say: a hiccup is no machine
+LEAST_PROMPT: Final = 256  # input tokens; below, the time to the first token is road and handing over
+LEAST_ANSWER: Final = 16  # output tokens; below, it is frames that are timed, which go out every 20 ms
+MAX_ERROR: Final = Decimal(10)  # relative error that counts at most: ten times off says it all
 MAX_TRACKED: Final = 20_000  # (domain, capability) pairs; a federation has far fewer
 LEARNED_S: Final = 600.0  # seconds that a measured speed counts; then a domain may show itself anew
 WAIT_S: Final = 30.0  # seconds that a stated wait counts; a summary lives as long
@@ -56,7 +61,7 @@ class Observed:
     """What one finished run took."""
 
     input_tokens: int
-    """Those that were computed, not taken from a cache."""
+    """As they were estimated for its prediction, less those taken from a cache; 0: not known."""
     output_tokens: int
     queue_ms: int
     prefill_ms: int
@@ -111,7 +116,9 @@ class Predictor:
         return dict(self._errors)
 
     def observe_rtt(self, domain: str, milliseconds: Decimal) -> None:
-        """Take in one measured round trip."""
+        """Take in one measured round trip; what is no time is left out."""
+        if not milliseconds.is_finite() or milliseconds < 0:
+            return
         old = self._rtts_ms.get(domain)
         if old is not None:
             self._note_error("network", old, milliseconds)
@@ -125,30 +132,34 @@ class Predictor:
         self._keep(domain, cell.label, _Seen(known, old.learned_at if old else -math.inf, at))
 
     def observe(self, domain: str, cell: Cell, run: Observed, at: float) -> None:
-        """Take in one finished run. Parts that took no time or had no tokens teach nothing."""
-        speed = self.speed(domain, cell, at)
-        prefill = _rate(run.input_tokens, run.prefill_ms)
-        decode = _rate(run.output_tokens, run.decode_ms)
+        """Take in one finished run. Parts that took no time or had few tokens teach nothing."""
+        speed, told = self.speed(domain, cell, at), advertised(cell)
+        prefill = _rate(run.input_tokens, run.prefill_ms, least=LEAST_PROMPT)
+        decode = _rate(run.output_tokens, run.decode_ms, least=LEAST_ANSWER)
+        queue = Decimal(max(0, run.queue_ms))
         self._note_error("prefill", speed.prefill_tps, prefill)
         self._note_error("decode", speed.decode_tps, decode)
-        self._note_error("queue", speed.queue_ms, Decimal(run.queue_ms))
-        first = speed.samples == 0
+        self._note_error("queue", speed.queue_ms, queue)
+        weight = max(LEARNING, 1 / Decimal(speed.samples + 2))  # the domain's own word is the first sample
         learned = Speed(
-            prefill_tps=speed.prefill_tps if prefill is None else _learn(speed.prefill_tps, prefill, first),
-            decode_tps=speed.decode_tps if decode is None else _learn(speed.decode_tps, decode, first),
-            queue_ms=_ewma(None if first else speed.queue_ms, run.queue_ms, MS),
+            prefill_tps=_learn(speed.prefill_tps, prefill, told.prefill_tps, weight),
+            decode_tps=_learn(speed.decode_tps, decode, told.decode_tps, weight),
+            queue_ms=_ewma(None if speed.samples == 0 else speed.queue_ms, queue, MS),
             samples=speed.samples + 1,
         )
         self._keep(domain, cell.label, _Seen(learned, at, at))
 
     def _keep(self, domain: str, label: str, seen: _Seen) -> None:
-        if (domain, label) in self._seen or len(self._seen) < MAX_TRACKED:
-            self._seen[domain, label] = seen
+        """Where there are too many, the one that was longest unseen gives way."""
+        self._seen.pop((domain, label), None)
+        while len(self._seen) >= MAX_TRACKED:
+            del self._seen[next(iter(self._seen))]
+        self._seen[domain, label] = seen
 
     def _note_error(self, term: str, predicted: Decimal, seen: Decimal | None) -> None:
         if seen is None or seen <= 0:
             return
-        error = (abs(predicted - seen) / seen).quantize(TPS)
+        error = min(MAX_ERROR, abs(predicted - seen) / seen).quantize(TPS)
         self._errors[term] = _ewma(self._errors.get(term), error, TPS)
 
 
@@ -187,15 +198,19 @@ def network_ms(rtt_ms: int, body_bytes: int) -> Decimal:
     return (rtt_ms + Decimal(body_bytes) / BYTES_PER_MS).quantize(MS)
 
 
-def _rate(tokens: int, milliseconds: int) -> Decimal | None:
-    if tokens <= 0 or milliseconds <= 0:
+def _rate(tokens: int, milliseconds: int, *, least: int) -> Decimal | None:
+    """Tokens a second; None where there were too few of them, or no time, to tell."""
+    if tokens < least or milliseconds <= 0:
         return None
     return max(TPS, (Decimal(1000) * tokens / milliseconds).quantize(TPS))
 
 
-def _learn(old: Decimal, seen: Decimal, first: bool) -> Decimal:
-    """The first run replaces the band: a band is a bound, not a measurement."""
-    return _ewma(None if first else old, seen, TPS)
+def _learn(old: Decimal, seen: Decimal | None, told: Decimal, weight: Decimal) -> Decimal:
+    """Nearer to what was seen, within bounds: never faster than the domain says, one run is not all."""
+    if seen is None:
+        return min(old, told)
+    bounded = min(told, max(seen, old / OUTLIER))
+    return max(TPS, min(told, old + weight * (bounded - old)).quantize(TPS))
 
 
 def _ewma(old: Decimal | None, seen: Decimal | int, unit: Decimal) -> Decimal:

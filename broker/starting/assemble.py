@@ -127,6 +127,7 @@ def _join(made: Made) -> Parts:
 
     peers = Peers(bus, trust, config.domain, made.message_key, local)
     interior, directory, predictor = Interior(bus), Directory(trust), Predictor()
+    made.metrics.publish_errors(predictor.errors)
     collateral = PeerCollateral(trust, fetch, directory.collateral)
     appraisals = Appraisals(trust, made.expectations, ChallengeBook(config.domain), fetch, collateral)
     executions = Executions(config.domain, trust.charter.currency, made.log, config.execution_retention)
@@ -138,7 +139,7 @@ def _join(made: Made) -> Parts:
     )
     shelf = Shelf(peers, made.log)
     placing = _placing(made, peers, directory, appraisals, predictor)
-    answering = Answering(peers, border, appraisals, shelf)
+    answering = Answering(peers, border, appraisals, shelf, predictor)
     dispatcher = Dispatcher(placing, answering, shelf, config.negotiation.continuations, not_ready)
     watched = circle(trust.manifest(config.domain).logs[0].origin, peers)
     return Parts(bus, made.log, service, border, executions, shelf, dispatcher, answering, watched)

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -205,3 +206,11 @@ def test_a_traceback_keeps_the_places_and_loses_foreign_words() -> None:
     assert foreign["error"] == "ValueError"
     assert foreign["at"][-1].endswith(" fail")
     assert ours["error"] == "bus.absent: nobody serves it"
+
+
+def test_what_predictions_were_off_by_is_published_by_term_and_only_once_it_was_measured() -> None:
+    metrics, errors = Metrics(), dict[str, Decimal]()
+    metrics.publish_errors(lambda: errors)
+    assert b"comity_prediction_error_ratio{" not in metrics.exposition()[0]
+    errors["decode"] = Decimal("0.375")
+    assert b'comity_prediction_error_ratio{term="decode"} 0.375' in metrics.exposition()[0]
