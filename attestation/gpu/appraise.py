@@ -19,10 +19,11 @@ from attestation.gpu.pki.chain import DeviceChain, Family
 from attestation.gpu.pki.signature import verify_report
 from attestation.gpu.policy import check_demands
 from attestation.gpu.revocation.check import Held, Subject, check_revocation, read_offered
-from attestation.gpu.rim.check import check_manifests
+from attestation.gpu.rim.check import check_manifests, read_manifests
 from attestation.gpu.rim.issues import Chosen
 from attestation.gpu.show import state_device
 from attestation.gpu.side import SideBySide, Start
+from attestation.gpu.spdm.firmware import Firmware
 from attestation.gpu.spdm.report import Report, is_report, read_next, read_report, standing_of
 from attestation.gpu.verify import Origin, authenticate, check_nonce, check_signature
 from attestation.result import AttestationResult, Check, decide, failed, renamed
@@ -84,8 +85,10 @@ def appraise_device(
 
     state: what the attested guest says of its GPU; only a caller that has verified the guest may pass it.
     """
-    with SideBySide() as start:
-        return begin_device(evidence, endorsements=endorsements, asked=asked, state=state, start=start)()
+    checks = SideBySide()
+    finish = begin_device(evidence, endorsements=endorsements, asked=asked, state=state, start=checks)
+    with checks:
+        return finish()
 
 
 def begin_device(
@@ -96,7 +99,11 @@ def begin_device(
     state: DeviceState | None = None,
     start: Start,
 ) -> Callable[[], DeviceAppraisal]:
-    """As `appraise_device`, up to where there is something to wait for: what comes back waits, and judges."""
+    """As `appraise_device`, up to the first signature: what comes back judges.
+
+    1. is it known; 2. chain and report, whose signature checks are noted; 3. everything else is read: a
+    signature leaves the processor's caches cold for what reads, and reading keeps other threads waiting.
+    """
     documents, moment = tuple(endorsements), asked.at.timestamp()
     offered = gather(documents)
     room = None
@@ -111,6 +118,8 @@ def begin_device(
         evidence, _chain_for(evidence, offered), rules.roots, moment,
         nonce=asked.nonce, padding=rules.padding, fwid=rules.fwid, start=start,
     )  # fmt: skip
+    read_manifests(_firmware(origin), origin.family, offered.manifests)
+    _held(offered)
     return partial(_finish, evidence, offered, origin, asked, state, room)
 
 
@@ -136,8 +145,9 @@ def _judge(
 ) -> DeviceAppraisal:
     """1. manifests and measurements; 2. revocation; 3. the origin's signatures; 4. demands, if any."""
     rules, moment = asked.rules, asked.at.timestamp()
-    firmware = None if origin.report is None else origin.report.firmware
-    manifests, chosen = check_manifests(firmware, origin.family, offered.manifests, rules.manifests, moment)
+    manifests, chosen = check_manifests(
+        _firmware(origin), origin.family, offered.manifests, rules.manifests, moment
+    )
     revocation, ends = check_revocation(
         _held(offered), _subjects(origin, chosen, rules), moment,
         waived=asked.waive_revocation or rules.revocation == "any",
@@ -148,6 +158,10 @@ def _judge(
         checks += check_demands(origin.report, origin.family, state, asked.policy)
     result = _concluded(evidence, origin, chosen, ends, checks, asked)
     return DeviceAppraisal(result, origin.report, origin.chain, origin.family, chosen, {})
+
+
+def _firmware(origin: Origin) -> Firmware | None:
+    return None if origin.report is None else origin.report.firmware
 
 
 def _next(known: DeviceAppraisal, data: bytes, nonce: bytes | None, at: datetime) -> DeviceAppraisal:

@@ -35,7 +35,7 @@ class Origin:
     """What was found about where a report comes from. A part that does not hold is None."""
 
     checks: Callable[[], list[Check]]
-    """All of them, in the order of their reasons. Waits for the signatures, which may be under way."""
+    """All of them, in the order of their reasons. Asks for the signatures, and waits for those under way."""
     report: Report | None
     chain: DeviceChain | None
     family: Family | None
@@ -56,7 +56,7 @@ def authenticate(
     """Every link from the root to the report. Raises `Unreadable` when the bytes are no report.
 
     certificates: the device's chain in DER, leaf first; None = none was offered. nonce: our challenge. start:
-    how signature checks begin; each leaves the processor's caches cold for what reads, so they come last.
+    how signature checks begin; none is made before its result is asked for, or until `start` says so.
     1. form; 2. challenge; 3. the chain, from the pinned root; 4. the firmware id; 5. all signatures.
     """
     report, form = _form(data, padding)

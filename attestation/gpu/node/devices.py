@@ -71,8 +71,8 @@ def appraise_devices(
 ) -> DevicesAppraisal:
     """Appraise all. common: collateral for all of them. Raises `Unreadable` for too many.
 
-    1. read every chain and begin with each device, before the first signature is waited for; 2. judge each;
-    3. all together; 4. service tokens.
+    1. read every chain, then each device, before the first signature is checked; 2. judge each; 3. all
+    together; 4. service tokens.
     """
     if len(inputs) > MAX_DEVICES:
         raise Unreadable("gpu.too_many_devices", f"{len(inputs)} devices, at most {MAX_DEVICES}")
@@ -82,8 +82,9 @@ def appraise_devices(
                 read_ahead(chain)
     devices: list[DeviceAppraisal | None] = []
     checks: list[Check] = []
-    with SideBySide() as start:
-        begun = [_begin(device, common, asked, start) for device in inputs]
+    start = SideBySide()
+    begun = [_begin(device, common, asked, start) for device in inputs]
+    with start:
         for position, (device, finish) in enumerate(zip(inputs, begun, strict=True)):
             appraisal, found = _one(device, position, finish)
             devices.append(appraisal)
@@ -104,7 +105,7 @@ def appraise_devices(
 def _begin(
     device: DeviceInput, common: Sequence[bytes], asked: Asked, start: Start
 ) -> Callable[[], DeviceAppraisal] | Unreadable:
-    """Its appraisal under way; or why there is nothing to appraise."""
+    """It has been read; or why there is nothing to appraise."""
     endorsements = (*device.endorsements, *common)
     try:
         return begin_device(

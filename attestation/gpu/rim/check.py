@@ -23,6 +23,15 @@ _GOLDEN: Final = "gpu.md 7"
 Found: TypeAlias = tuple[tuple[Check, ...], tuple[Chosen, ...]]
 
 
+def read_manifests(firmware: Firmware | None, family: Family | None, offers: tuple[Offer, ...]) -> None:
+    """Read all that may be chosen from, for `check_manifests` to know."""
+    if firmware is None or family is None:
+        return
+    for offer in [each for slot in slots_of(firmware, family) for each in concerning(slot, offers)]:
+        with suppress(Refused):  # found anew, and told, when it is chosen from
+            read_manifest(offer.data)
+
+
 def check_manifests(
     firmware: Firmware | None, family: Family | None, offers: tuple[Offer, ...], rules: Rules, at: float
 ) -> Found:
@@ -40,15 +49,8 @@ def check_manifests(
 
 @lru_cache(maxsize=CACHED_FIRMWARES)
 def _checked(firmware: Firmware, family: Family, offers: tuple[Offer, ...], rules: Rules, at: float) -> Found:
-    """The devices of one board show the same, at one moment, and are compared once.
-
-    All manifests are read before the first signature is checked, which leaves the processor's caches cold.
-    """
-    slots = slots_of(firmware, family)
-    for offer in [each for slot in slots for each in concerning(slot, offers)]:
-        with suppress(Refused):  # found anew, and told, when it is chosen from
-            read_manifest(offer.data)
-    chosen = tuple([choose(slot, offers, firmware, family, rules, at) for slot in slots])
+    """The devices of one board show the same, at one moment, and are compared once."""
+    chosen = tuple([choose(slot, offers, firmware, family, rules, at) for slot in slots_of(firmware, family)])
     return (*map(_issue, chosen), _conflict(chosen), _golden(firmware, chosen)), chosen
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -15,6 +14,8 @@ from attestation.appraise import appraise_nvidia
 from attestation.gpu import side
 from attestation.gpu.forms import Devices
 from attestation.gpu.node.devices import DeviceInput
+from attestation.gpu.revocation import check
+from attestation.gpu.rim import signature as rim_signature
 from attestation.gpu.side import SideBySide, Start
 from attestation.gpu.tests.judging import but, expect, judge, toml
 from attestation.memory import forget
@@ -49,9 +50,11 @@ def threads() -> list[str]:
 def test_a_check_of_the_same_bytes_is_made_once(processors: Callable[[int], None]) -> None:
     processors(2)
     made: list[bytes] = []
-    with SideBySide() as start:
-        begun = [start(made.append, data) for data in (b"a", b"b", b"a")]
-        assert [each() for each in begun] == [None] * 3
+    noted = SideBySide()
+    begun = [noted(made.append, data) for data in (b"a", b"b", b"a")]
+    assert not made
+    with noted:
+        assert [each() for each in (*begun, *begun)] == [None] * 6
     assert sorted(made) == [b"a", b"b"]
 
 
@@ -60,48 +63,115 @@ def test_an_error_is_raised_wherever_the_result_is_asked_for(processors: Callabl
         raise Refused("signature.invalid", data.decode())
 
     processors(2)
-    with SideBySide() as start:
-        begun = start(refuse, b"no"), start(refuse, b"no")
+    noted = SideBySide()
+    begun = noted(refuse, b"no"), noted(refuse, b"no"), noted(refuse, b"not this either")
+    with noted:
         for each in begun:
             with pytest.raises(Refused, match="no"):
                 each()
 
 
-def test_threads_end_with_the_appraisal_and_what_nobody_waits_for_is_dropped(
+def test_threads_begin_at_the_end_and_who_asks_at_the_front(processors: Callable[[int], None]) -> None:
+    under_way, asked = threading.Event(), threading.Event()
+    makers: dict[bytes, str] = {}
+
+    def note(data: bytes) -> None:
+        makers[data] = threading.current_thread().name
+
+    def wait(data: bytes) -> None:
+        note(data)
+        under_way.set()
+        assert asked.wait(60)
+
+    processors(2)
+    noted = SideBySide()
+    first, _, last = noted(note, b"1"), noted(note, b"2"), noted(wait, b"3")
+    with noted:
+        assert under_way.wait(60)
+        first()
+        asked.set()
+        last()
+    assert makers[b"1"] == threading.current_thread().name
+    assert makers[b"3"] == "comity-signatures"
+
+
+def test_threads_end_with_the_appraisal_and_what_nobody_asked_for_is_dropped(
     processors: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[bytes] = []
     left = threading.Event()
 
-    class Pool(ThreadPoolExecutor):
-        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-            super().shutdown(wait=False, cancel_futures=cancel_futures)
+    class Joined(threading.Thread):
+        def join(self, timeout: float | None = None) -> None:
             left.set()
-            super().shutdown(wait=wait)
+            super().join(timeout)
 
     def wait(data: bytes) -> None:
-        left.wait(60)
+        assert left.wait(60)
         made.append(data)
 
-    monkeypatch.setattr(side, "ThreadPoolExecutor", Pool)
-    processors(2)
-    with SideBySide() as start:
-        for number in range(50):
-            start(wait, bytes([number]))
+    monkeypatch.setattr(side, "Thread", Joined)
+    processors(3)
+    noted = SideBySide()
+    for number in range(50):
+        noted(wait, bytes([number]))
+    assert not threads()
+    with noted:
         assert len(threads()) == 2
     assert not threads()
-    assert 0 < len(made) <= 2
+    assert len(made) <= 2
 
 
-def test_one_processor_makes_no_threads_and_begins_when_asked(processors: Callable[[int], None]) -> None:
-    processors(1)
+@pytest.mark.parametrize(("count", "checks"), [(1, 9), (64, 1)], ids=["one processor", "one check"])
+def test_where_threads_gain_nothing_there_are_none(
+    count: int, checks: int, processors: Callable[[int], None]
+) -> None:
+    processors(count)
     made: list[bytes] = []
-    with SideBySide() as start:
-        begun = start(made.append, b"a")
-        assert not made
-        begun()
+    noted = SideBySide()
+    begun = [noted(made.append, bytes([number])) for number in range(checks)]
+    with noted:
         assert not threads()
-    assert made == [b"a"]
+        assert not made
+        begun[0]()
+    assert made == [b"\0"]
+
+
+def test_a_process_that_may_have_no_more_threads_checks_alone(
+    processors: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none_left)
+    processors(4)
+    forget()
+    assert judge(GpuForge()).verdict == "affirming"
+
+
+def test_no_signature_is_checked_before_everything_is_read(
+    processors: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading keeps other threads waiting, and a signature leaves the caches cold for it."""
+    order: list[str] = []
+
+    def tracked(place: object, name: str, what: str) -> None:
+        real = getattr(place, name)
+
+        def called(*given: object) -> object:
+            order.append(what)
+            return real(*given)
+
+        monkeypatch.setattr(place, name, called)
+
+    tracked(ecdsa, "verify_ecdsa", "verified")
+    tracked(rim_signature, "read_signed", "read")
+    tracked(check, "read_response", "read")
+    processors(2)
+    forget()
+    assert judge(GpuForge()).verdict == "affirming"
+    assert order == sorted(order)
+    assert set(order) == {"read", "verified"}
 
 
 @pytest.mark.parametrize("device", FAULTS, ids=["good", "signature", "measurement", "nonce"])
