@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from dataclasses import dataclass, field
 from typing import Final
 
+from broker.acknowledging import Arrived
 from broker.edge.exchange import Choices, Event, Started, Text
 from broker.journey import Journey, Segment
 from broker.observe.pace import Pace
@@ -21,7 +22,7 @@ from broker.observe.spans import span, trace_headers
 from broker.peers import Peers
 from broker.placing.agreement import Placed
 from broker.placing.appraisals import Appraisals
-from broker.placing.attempt import AnswerReader
+from broker.placing.attempt import AnswerReader, Ended
 from broker.problems import Invalid, RequestProblem
 from broker.providing.border import Border
 from broker.select.predict import Predictor
@@ -58,6 +59,7 @@ class Answering:
         journey.segments.append(segment)
         reader, frames = AnswerReader(placed.sealed, placed.appraisal), self._frames(placed)
         pace = Pace(frames)
+        intent = self._begin(journey, placed)
         began = time.perf_counter_ns()
         filed = False
         try:
@@ -73,7 +75,7 @@ class Answering:
             if reader.ended is None:
                 raise Undecided("attempt.no_statement", "the stream ended without the node's statement")
             segment.ended = reader.ended
-            self._file(journey, placed, segment, frames)
+            self._spawn(self._receive_execution(intent, self._arrive(intent, placed, reader.ended), frames))
             filed = True
             _check_outcome(reader.ended.statement.body)
             self._learn(journey, placed, pace, reader.ended.end.usage, len(reader.output))
@@ -84,7 +86,25 @@ class Answering:
         finally:
             journey.run_ns += time.perf_counter_ns() - began
             if not filed:
+                self._spawn(self._receive_loss(intent))
                 await frames.aclose()
+
+    def _begin(self, journey: Journey, placed: Placed) -> Intent:
+        """What is owed for this attempt. Its Execution is not acknowledged before the answer is read."""
+        commitment = placed.sealed.header.input_commitment
+        self.shelf.under_way[commitment] = None
+        return Intent(provider=placed.domain, request_id=journey.wire_id, commitment=commitment)
+
+    def _arrive(self, intent: Intent, placed: Placed, ended: Ended) -> bytes:
+        """Note what came out of the seal; returns the node's statement as it was signed."""
+        usage = ended.statement.body.usage
+        price = placed.offered.body.rates.total(
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cached_tokens=usage.cached_tokens,
+        )
+        self.shelf.under_way[intent.commitment] = Arrived(ended.statement, price)
+        return ended.statement.envelope
 
     def _learn(self, journey: Journey, placed: Placed, pace: Pace, usage: answer.Usage, size: int) -> None:
         """What a finished run took counts in the next ranking (routing.md 3).
@@ -143,26 +163,24 @@ class Answering:
             async for frame in stream:
                 yield frame
 
-    def _file(
-        self, journey: Journey, placed: Placed, segment: Segment, frames: AsyncGenerator[bytes, None]
-    ) -> None:
-        intent = Intent(
-            provider=placed.domain,
-            request_id=journey.wire_id,
-            commitment=placed.sealed.header.input_commitment,
-        )
-        task = asyncio.create_task(self._receive_execution(intent, segment, frames))
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
         self._filing.add(task)
         task.add_done_callback(self._filing.discard)
 
+    async def _receive_loss(self, intent: Intent) -> None:
+        """A run that was lost or given up has an Execution, too; who is away is asked again at our start."""
+        self.shelf.under_way.pop(intent.commitment, None)
+        if intent.provider != self.peers.domain:
+            await self.shelf.fetch(intent, due=False)
+
     async def _receive_execution(
-        self, intent: Intent, segment: Segment, frames: AsyncGenerator[bytes, None]
+        self, intent: Intent, statement: bytes, frames: AsyncGenerator[bytes, None]
     ) -> None:
         """Read on to the Execution, verify and keep it; ask for it when it does not come.
 
         Our own border has logged its own already, with the node's statement: then only its end counts.
         """
-        statement = segment.ended.statement.envelope if segment.ended else None
         try:
             async with asyncio.timeout(DELIVERY_S):
                 delivery = await _first(frames, answer.EXECUTION)
@@ -171,10 +189,10 @@ class Answering:
         except (ComityError, TimeoutError) as error:
             code = error.code if isinstance(error, ComityError) else "attempt.execution_late"
             log.warning("no Execution with the answer", extra={"code": code, "peer": intent.provider})
-            if statement is not None:
-                await self.shelf.keep(intent.request_id, statement=statement)
+            await self.shelf.keep(intent.request_id, statement=statement)
             await self.shelf.fetch(intent)
         finally:
+            self.shelf.under_way.pop(intent.commitment, None)
             await frames.aclose()
 
     async def settle(self) -> None:

@@ -1,23 +1,34 @@
 """Step 8 and after: what the consumer keeps of each run, and how an application gets its receipt.
 
 The Execution is the provider's to deliver; one that does not come is asked for, and its absence is
-an alarm (the peer's next sequence number will show the gap).
+an alarm (the peer's next sequence number will show the gap). Each is acknowledged in the transaction that
+keeps it, once; an attempt that is still under way waits for what comes out of the seal.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
+from broker.acknowledging import Arrived, acknowledge
 from broker.peers import Peers, new_negotiation, only
 from broker.providing.holds import TERMINAL
-from receipts.log import Keep, TransparencyLog
+from receipts.log import Draft, Keep, TransparencyLog
 from receipts.statements.node import parse_node_statement
 from receipts.statements.promise import read_promise
-from receipts.statements.receipt import PLACEMENT, ExecutionReceipt, PlacementReceipt
+from receipts.statements.receipt import (
+    MODELS,
+    PLACEMENT,
+    AcknowledgementDraft,
+    AcknowledgementReceipt,
+    ExecutionReceipt,
+    PlacementReceipt,
+)
 from receipts.statements.statement import Statement, parse_receipt, read_receipt, receipt_kind
 from schemas import envelope
 from schemas.canonical import Wire
@@ -46,6 +57,16 @@ class Intent(Wire):
     """Of this attempt's body: it tells the attempts of one request apart."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """What our log holds of one attempt."""
+
+    placements: Mapping[str, PlacementReceipt]
+    """By receipt digest, hex."""
+    acknowledged: Set[str]
+    """Receipt digests that an Acknowledgement of ours names, hex."""
+
+
 @dataclass(slots=True)
 class Shelf:
     """The consumer's copies. Durable through the log's one writer."""
@@ -54,11 +75,17 @@ class Shelf:
     log: TransparencyLog = field(repr=False)
     missing: int = 0
     """Executions that were due and did not come: an alarm for the operator."""
+    disputed: int = 0
+    """Executions that say something else than came out of the seal: likewise."""
+    under_way: dict[str, Arrived | None] = field(default_factory=dict, repr=False)
+    """Commitments of attempts that answering has not left, and what came out of the seal, once it did."""
+    _filing: set[bytes] = field(default_factory=set)
+    """Executions that are being filed: two deliveries of one are acknowledged once."""
 
     async def file(
         self, intent: Intent, data: bytes, *, statement: bytes | None = None
     ) -> Statement[ExecutionReceipt]:
-        """Verify a delivered Execution, keep it with the node's statement, and settle the intent.
+        """Verify a delivered Execution, keep it with the node's statement, acknowledge it, settle the intent.
 
         Raises `Unreadable` or `Refused`; nothing is kept then.
         """
@@ -66,16 +93,47 @@ class Shelf:
         execution, promise = delivery.execution.encode(), delivery.promise.encode()
         found = self.verify(intent.provider, execution, promise)
         links = {link.rel: link.digest for link in found.body.links}
-        if links.get("placement") not in await self._placed(intent):
-            raise Refused("shelf.link", "the Execution is about another Placement")
-        if found.body.request.commitment != intent.commitment:
-            raise Refused("shelf.request", "the Execution is about another request")
         statement = statement or _linked_statement(delivery, links.get("node"))
         proofs = {found.digest: delivery.proof.encode()} if delivery.proof else {}
         envelopes = [execution, promise, *([statement] if statement else [])]
         kept = Keep(intent.request_id, envelopes=envelopes, proofs=proofs)
-        await self.log.issue([], keep=kept, settle=[(INTENT, intent.commitment)])
+        with self._alone(found.digest) as first:
+            attempt = await self._attempt(intent)
+            placed = attempt.placements.get(links.get("placement", ""))
+            if placed is None:
+                raise Refused("shelf.link", "the Execution is about another Placement")
+            if found.body.request.commitment != intent.commitment:
+                raise Refused("shelf.request", "the Execution is about another request")
+            if self.under_way.get(intent.commitment, False) is None:
+                # The answer is still being read: who reads it files this again, with the last word.
+                await self.log.keep(kept)
+                return found
+            said = first and found.digest.hex() not in attempt.acknowledged
+            drafts = [Draft(self._acknowledgement(placed, found))] if said else []
+            await self.log.issue(drafts, keep=kept, settle=[(INTENT, intent.commitment)])
         return found
+
+    @contextmanager
+    def _alone(self, digest: bytes) -> Iterator[bool]:
+        """Whether nobody else is filing this Execution now."""
+        first = digest not in self._filing
+        self._filing.add(digest)
+        try:
+            yield first
+        finally:
+            if first:
+                self._filing.discard(digest)
+
+    def _acknowledgement(
+        self, placed: PlacementReceipt, found: Statement[ExecutionReceipt]
+    ) -> AcknowledgementDraft:
+        arrived = self.under_way.get(placed.request.commitment)
+        draft = acknowledge(placed, found, arrived, datetime.now(UTC))
+        if draft.dispute is not None:
+            self.disputed += 1
+            extra = {"peer": placed.peer, "code": draft.dispute.code, "request": placed.request.id}
+            log.warning("an Execution is disputed", extra=extra)
+        return draft
 
     def verify(self, provider: str, execution: bytes, promise: bytes) -> Statement[ExecutionReceipt]:
         """An Execution under the provider's registered receipt key, and its log's promise for it."""
@@ -136,10 +194,20 @@ class Shelf:
             return False
         return body.state in TERMINAL
 
-    async def _placed(self, intent: Intent) -> set[str]:
-        """Receipt digests of our Placements of this very attempt."""
-        placements = await self._placements(intent.request_id)
-        return {digest for digest, body in placements if body.request.commitment == intent.commitment}
+    async def _attempt(self, intent: Intent) -> _Attempt:
+        """Our receipts of this very attempt."""
+        placements: dict[str, PlacementReceipt] = {}
+        acknowledged: set[str] = set()
+        for data in await self.log.of_request(intent.request_id):
+            parsed = envelope.read(data)
+            body = parse_receipt(parsed.payload, MODELS[receipt_kind(parsed.payload)])
+            if body.request.commitment != intent.commitment:
+                continue
+            if isinstance(body, PlacementReceipt):
+                placements[parsed.digest.hex()] = body
+            elif isinstance(body, AcknowledgementReceipt):
+                acknowledged |= {link.digest for link in body.links}
+        return _Attempt(placements, acknowledged)
 
     async def _placements(self, request_id: str) -> list[tuple[str, PlacementReceipt]]:
         """Our Placements of a request, one an attempt, each with its receipt digest."""

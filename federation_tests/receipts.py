@@ -19,7 +19,10 @@ from receipts import bundle as bundles
 from receipts.audit.logfile import LogFile
 from receipts.commands.receipt import load_trust
 from receipts.commands.take import take
+from receipts.statements.receipt import MODELS, AcknowledgementReceipt, ExecutionReceipt
+from receipts.statements.statement import parse_receipt, receipt_kind
 from receipts.verify import verify_bundle
+from schemas import envelope
 from schemas.policy.policy_set import PolicySet
 
 PROOF_S: Final = 1.0  # seconds after an answer within which its proofs are due (DESIGN 3.8)
@@ -114,13 +117,27 @@ async def verify_as_program(world: World, bundle: bytes, folder: Path) -> Verifi
 
 
 async def proved_bundle(http: httpx.AsyncClient, receipt_id: str) -> bytes:
-    """The bundle once both receipts in it are proved to stand in their logs; fails after `PROOF_S`."""
+    """The bundle once all receipts in it are proved to stand in their logs; fails after `PROOF_S`.
+
+    Two where one domain asked and ran, three with the Acknowledgement of what another ran.
+    """
     async with asyncio.timeout(PROOF_S):
         while True:
             data = await fetch(http, receipt_id)
-            if len(bundles.read(data).proofs) >= 2:
+            if _is_proved(bundles.read(data)):
                 return data
             await asyncio.sleep(LOOK_S)
+
+
+def _is_proved(papers: bundles.Bundle) -> bool:
+    """Whether there is an Execution, each from abroad is acknowledged, and all receipts have their proofs."""
+    payloads = [envelope.read(data).payload for data in papers.envelopes.values()]
+    kinds = [(receipt_kind(payload), payload) for payload in payloads]
+    bodies = [parse_receipt(payload, MODELS[kind]) for kind, payload in kinds if kind in MODELS]
+    executed = [each for each in bodies if isinstance(each, ExecutionReceipt)]
+    abroad = [each for each in executed if each.issuer != each.peer]
+    acknowledged = [each for each in bodies if isinstance(each, AcknowledgementReceipt)]
+    return bool(executed) and len(acknowledged) == len(abroad) and len(papers.proofs) == len(bodies)
 
 
 async def proved(world: World, http: httpx.AsyncClient, receipt_id: str) -> Verified:

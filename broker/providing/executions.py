@@ -15,6 +15,7 @@ from broker.shelf import INTENT, Intent
 from receipts.log import Draft, Issued, Keep, Recorded, TransparencyLog
 from receipts.retention import retention
 from receipts.statements.fields import (
+    NO_USAGE,
     Attestation,
     Capability,
     Commitment,
@@ -23,7 +24,6 @@ from receipts.statements.fields import (
     Price,
     RequestRef,
     Times,
-    Usage,
 )
 from receipts.statements.node import NodeStatement, verify_node_statement
 from receipts.statements.receipt import (
@@ -47,7 +47,6 @@ from schemas.primitives import format_time
 
 COMMITMENT: Final = "commitment"
 CRASHED: Final = "run.crashed"
-NO_USAGE: Final = Usage(input_tokens=0, output_tokens=0, cached_tokens=0, queue_ms=0, compute_ms=0)
 
 
 @dataclass(slots=True)
@@ -139,13 +138,16 @@ class Executions:
         placement: tuple[str, PlacementReceipt] | None = None
         for data in await self.log.of_request(intent.request_id):
             parsed = envelope.read(data)
-            if receipt_kind(parsed.payload) == PLACEMENT:
+            kind = receipt_kind(parsed.payload)
+            if kind == PLACEMENT:
                 body = parse_receipt(parsed.payload, PlacementReceipt)
                 if body.request.commitment == intent.commitment:
                     placement = parsed.digest.hex(), body
-            elif parse_receipt(parsed.payload, ExecutionReceipt).request.commitment == intent.commitment:
-                await self.log.settle(INTENT, intent.commitment)
-                return []
+            elif kind == EXECUTION:
+                executed = parse_receipt(parsed.payload, ExecutionReceipt)
+                if executed.request.commitment == intent.commitment:
+                    await self.log.settle(INTENT, intent.commitment)
+                    return []
         assert placement is not None, "an intent is recorded with its Placement, in one transaction"
         draft = _crashed(*placement)
         return await self.log.issue([Draft(draft)], settle=[(INTENT, intent.commitment)])

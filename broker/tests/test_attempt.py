@@ -22,8 +22,8 @@ BODY = b'{"model":"chat.small","messages":[{"role":"user","content":"hi"}]}'
 TEXTS = ("Good ", "morning ", "to you")
 
 
-def sealed_order(parties: Parties, **changes: Any) -> Sealed:
-    secret, _ = new_commitment(BODY)
+def sealed_order(parties: Parties, secret: bytes | None = None, **changes: Any) -> Sealed:
+    secret = secret or new_commitment(BODY)[0]
     order: dict[str, Any] = {
         "placement": "88" * 32,
         "request_id": "r1",

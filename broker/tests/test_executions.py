@@ -22,7 +22,6 @@ from receipts.log import Recorded
 from receipts.statements.fields import RECORD
 from receipts.statements.receipt import ExecutionReceipt
 from receipts.statements.statement import read_receipt
-from schemas import envelope
 from schemas.canonical import sha256
 from schemas.errors import Refused
 from schemas.keys import SigningKey
@@ -39,9 +38,9 @@ def rules() -> Rulebook:
     )
 
 
-def order(parties: Parties) -> Any:
+def order(parties: Parties, **changes: Any) -> Any:
     """A run at the provider's border as `Border.run` would begin it."""
-    sealed, offered, appraisal = sealed_order(parties), parties.offered(), parties.appraise()
+    sealed, offered, appraisal = sealed_order(parties, **changes), parties.offered(), parties.appraise()
     received = parties.peers(PROVIDER).receive(unpack(sealed.head)[0], Execute, CONSUMER)
     layers = ConsumerPolicy(CONSUMER, parties.trust.charter, rules()).layers(None, local=True)
     verdict = layers.decide(_context(), _subject(parties))
@@ -210,36 +209,6 @@ async def test_the_nodes_statement_comes_with_a_fetched_execution(parties: Parti
         delivery = await Executions(PROVIDER, "EUR", log).deliver(CONSUMER, wanted(parties, run))
     assert delivery.statement
     assert delivery.statement.encode() == said
-
-
-async def test_another_statement_than_the_execution_names_is_refused(
-    parties: Parties, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run, sealed = order(parties)
-    run.note_statement(statement(parties, sealed, b"an answer"))
-    async with opened(tmp_path, parties, PROVIDER) as log:
-        executions = Executions(PROVIDER, "EUR", log)
-        await executions.conclude(run)
-        delivery = await executions.deliver(CONSUMER, wanted(parties, run))
-    other = statement(parties, sealed, b"another answer").decode()
-    intent = Intent(
-        provider=PROVIDER, request_id=run.order.body.request_id, commitment=sealed.header.input_commitment
-    )
-
-    async def ours(*_: object) -> set[str]:
-        return {run.order.body.placement}
-
-    monkeypatch.setattr(Shelf, "_placed", ours)
-    async with opened(tmp_path, parties, CONSUMER) as log:
-        await log.issue([], record=[Recorded(INTENT, intent.commitment, intent.write())])
-        shelf = Shelf(parties.peers(CONSUMER), log)
-        with pytest.raises(Refused, match=r"shelf\.statement"):
-            await shelf.file(intent, delivery.model_copy(update={"statement": other}).write())
-        assert len(await log.unsettled(INTENT)) == 1
-        await shelf.file(intent, delivery.write())
-        assert await log.unsettled(INTENT) == []
-        assert delivery.statement
-        assert await log.kept(envelope.read(delivery.statement.encode()).digest)
 
 
 async def test_nobody_fetches_anothers_execution(parties: Parties, tmp_path: Path) -> None:

@@ -176,6 +176,9 @@ class Usage(Camel):
     """Millijoules, where known."""
 
 
+NO_USAGE: Final = Usage(input_tokens=0, output_tokens=0, cached_tokens=0, queue_ms=0, compute_ms=0)
+
+
 class Price(Camel):
     """An amount in millionths of the charter's currency (DESIGN 19)."""
 

@@ -67,13 +67,15 @@ def _usage(receipt: Authentic, context: Context) -> Claim:
     if not isinstance(body, ExecutionReceipt):
         return inapplicable("usage", "only an Execution counts")
     counted = f"{body.usage.input_tokens} + {body.usage.output_tokens} tokens"
-    agreed = [each for each in acknowledgements(receipt, context) if each.usage_agreed is not None]
+    said = acknowledgements(receipt, context)
+    agreed = [each for each in said if each.usage_agreed is not None]
     for each in agreed:
         if each.usage_agreed != body.usage:
             return failed("usage", Refused("verify.usage", f"{each.issuer} agreed to other counters"))
     if agreed:
         return proved("usage", agreed, f"{counted}, agreed by {agreed[0].issuer}")
-    return asserted("usage", body.issuer, counted)
+    disputed = "".join(f", disputed by {each.issuer}: {each.dispute.code}" for each in said if each.dispute)
+    return asserted("usage", body.issuer, counted + disputed)
 
 
 def _cache(receipt: Authentic) -> Claim:
