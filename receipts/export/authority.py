@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from receipts import private_file
 from receipts.export.timestamp import octets
 from receipts.merkle import EMPTY_RANGE, inclusion_path, leaf_hash
 from schemas.canonical import sha256
@@ -140,7 +141,8 @@ class Authority:
         Raises `ConfigurationError` (`export.held` while another export writes there).
         """
         try:
-            with _alone(self.folder), open(self.folder / "leaves", "a+b", 0, opener=_privately) as file:
+            leaves = self.folder / "leaves"
+            with _alone(self.folder), open(leaves, "a+b", 0, opener=private_file.opener) as file:
                 hashed = _whole_leaves(file)
                 hashed.append(leaf_hash(body))
                 if file.write(hashed[-1]) < HASH_BYTES:
@@ -165,10 +167,6 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _privately(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 def _whole_leaves(file: FileIO) -> list[bytes]:

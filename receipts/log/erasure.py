@@ -19,6 +19,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Final
 
+from receipts import private_file
 from receipts.bundle import Disclosures
 from receipts.leaf import Kind
 from receipts.retention import check_erasable
@@ -202,7 +203,7 @@ def _remember(ledger: Path, order: Order) -> None:
     line = f"{order.request_id} {order.reason} {order.authority}\n".encode("ascii")
     try:
         known = ledger.exists()
-        with open(ledger, "a+b", buffering=0, opener=_privately) as file:
+        with open(ledger, "a+b", buffering=0, opener=private_file.opener) as file:
             _end_line(file)
             if file.write(line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -227,10 +228,6 @@ def _end_line(file: FileIO) -> None:
 def _is_order(piece: bytes) -> bool:
     """Whether what stands behind the last line end is whole, as by hand: three words are an order."""
     return len(piece.split()) == 3
-
-
-def _privately(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy.orm import registry
 from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlmodel import Field, SQLModel
 
+from receipts import private_file
 from schemas.errors import ConfigurationError
 
 SCHEMA_VERSION: Final = 4
@@ -168,9 +169,11 @@ class AheadRow(LogRow, table=True):
 
 
 def connect(database: Path, *, read_only: bool = False) -> sqlite3.Connection:
-    """A connection in autocommit mode. Raises `ConfigurationError`."""
-    mode = "ro" if read_only else "rwc"
+    """A connection in autocommit mode; a file that is made for it is private. Raises `ConfigurationError`."""
+    mode = "ro" if read_only else "rw"
     try:
+        if not read_only:
+            private_file.make(database)
         connection = sqlite3.connect(
             f"file:{_quoted(database)}?mode={mode}",
             uri=True,
@@ -184,6 +187,8 @@ def connect(database: Path, *, read_only: bool = False) -> sqlite3.Connection:
             undo.pop_all()
     except sqlite3.Error as error:
         raise ConfigurationError("log.database", f"{database}: {error}") from None
+    except OSError as error:
+        raise ConfigurationError("log.database", f"{database}: {error.strerror}") from None
     return connection
 
 

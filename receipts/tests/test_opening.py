@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import stat
 from contextlib import closing
 from pathlib import Path
 
@@ -127,6 +128,27 @@ async def test_a_closed_log_is_one_file(clinic: Domain, tmp_path: Path) -> None:
     (tmp_path / "copy.db").write_bytes((tmp_path / "clinic.de.db").read_bytes())
     found = checker.check(tmp_path / "copy.db", keys=[clinic.keys.note.key])
     assert (found.receipts, found.wrong) == (3, [])
+
+
+async def test_nobody_else_reads_what_a_log_writes(clinic: Domain, tmp_path: Path) -> None:
+    """Receipts name tenants: database, write-ahead log and index are private while they are there at all."""
+    (tmp_path / f"{CLINIC}.db").symlink_to(tmp_path / "elsewhere.db")
+    log = await clinic.open(tmp_path)
+    await log.issue(drafts(3))
+    found = modes(tmp_path)
+    await log.close()
+    assert {"elsewhere.db", "elsewhere.db-wal", "elsewhere.db-shm"} <= found.keys()
+    assert set(found.values()) == {0o600}
+
+
+async def test_a_log_that_its_owner_showed_to_others_stays_so(clinic: Domain, tmp_path: Path) -> None:
+    (await stored(clinic, tmp_path)).chmod(0o640)
+    await (await clinic.open(tmp_path)).close()
+    assert modes(tmp_path)[f"{CLINIC}.db"] == 0o640
+
+
+def modes(folder: Path) -> dict[str, int]:
+    return {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
 
 
 def names(folder: Path) -> list[str]:

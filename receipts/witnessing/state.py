@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 
-from receipts import checkpoint, note
+from receipts import checkpoint, note, private_file
 from receipts.checkpoint import Checkpoint
 from receipts.cosignature import Cosigner
 from receipts.note import Note, NoteKey
@@ -56,12 +56,15 @@ class WitnessState:
         if not signers:
             raise ConfigurationError("witness.keys", "a witness needs a key")
         try:
+            private_file.make(path)
             connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_S)
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
             connection.executescript(_TABLES)
         except sqlite3.Error as error:
             raise ConfigurationError("witness.state", f"{path}: {error}") from None
+        except OSError as error:
+            raise ConfigurationError("witness.state", f"{path}: {error.strerror}") from None
         return cls(connection, logs, signers)
 
     def add_checkpoint(self, body: bytes, *, time: int) -> Answer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import sqlite3
+import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -62,6 +63,13 @@ def test_what_was_answered_survives_a_restart(state: WitnessState, tmp_path: Pat
         WitnessState.open(tmp_path / "no" / "where.db", logs={}, signers=[SIGNER])
     with pytest.raises(ConfigurationError):
         WitnessState.open(tmp_path / "other.db", logs={}, signers=[])
+
+
+def test_nobody_else_reads_what_a_witness_remembers(state: WitnessState, tmp_path: Path) -> None:
+    assert ask(state, 0, 5)[0] == 200
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes.keys() >= {"witness.db", "witness.db-wal"}
+    assert set(modes.values()) == {0o600}
 
 
 def test_of_two_requests_in_flight_one_wins(state: WitnessState, tmp_path: Path) -> None:
