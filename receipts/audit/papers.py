@@ -15,8 +15,12 @@ MAX_PAPER_BYTES: Final = 4 * 1024 * 1024  # of one file; larger ones are none of
 
 
 def read(folder: Path) -> Bundle:
-    """A bundle of papers alone. Raises `ConfigurationError` when the folder cannot be read."""
-    charter: bytes | None = None
+    """A bundle of papers alone.
+
+    Raises `ConfigurationError` when the folder cannot be read, or holds two charters: which one is meant is
+    nothing to guess.
+    """
+    charters: dict[bytes, bytes] = {}
     manifests: list[bytes] = []
     try:
         if not folder.is_dir():
@@ -28,12 +32,15 @@ def read(folder: Path) -> Bundle:
     for data in documents:
         match _kind(data):
             case "charter":
-                charter = data
+                charters[envelope.read(data).digest] = data
             case "manifest":
                 manifests.append(data)
     if not manifests:
         raise ConfigurationError("audit.papers", f"{folder} holds no signed manifest")
-    return Bundle(envelopes={}, charter=charter, manifests=tuple(manifests))
+    if len(charters) > 1:
+        named = ", ".join(sorted(digest.hex() for digest in charters))
+        raise ConfigurationError("audit.papers", f"{folder} holds {len(charters)} charters: {named}")
+    return Bundle(envelopes={}, charter=next(iter(charters.values()), None), manifests=tuple(manifests))
 
 
 def _kind(data: bytes) -> str | None:

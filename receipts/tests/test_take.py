@@ -11,7 +11,7 @@ from receipts.audit.tests.conftest import Auditor, auditor
 from receipts.bundle import Bundle
 from receipts.commands.receipt import main
 from receipts.commands.take import write_folder
-from receipts.tests.world import CLINIC, NOW, Run
+from receipts.tests.world import CLINIC, NOW, Federation, Run
 from schemas.errors import ConfigurationError, Refused
 from schemas.primitives import format_time
 
@@ -73,6 +73,22 @@ async def test_a_folder_that_is_none_is_named(auditor: Auditor, option: str, pla
     assert not out.exists()
     code, report = auditor.log(CLINIC, "--policies", wrong)
     assert (code, report["error"]) == (2, f"{wrong}: no such folder")
+
+
+async def test_of_two_charters_none_is_guessed(auditor: Auditor) -> None:
+    """Which one a folder's order brings last is nothing that a verdict may rest on."""
+    await auditor.play(Run())
+    papers, out = auditor.folder / "papers", auditor.folder / "one.receipt"
+    (papers / "again.json").write_bytes(auditor.federation.charter)
+    request = auditor.runs[0].request.id
+    assert export(auditor, request, "--out", str(out)) == 0
+    out.unlink()
+    (papers / "another.json").write_bytes(Federation.found().charter)
+    with pytest.raises(ConfigurationError, match="2 charters"):
+        export(auditor, request, "--out", str(out))
+    assert not out.exists()
+    code, report = auditor.log(CLINIC)
+    assert (code, report["reason"]) == (2, "audit.papers")
 
 
 @pytest.mark.parametrize("name", ["/etc/hostname", "../expected.toml"])
