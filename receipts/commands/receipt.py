@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -107,7 +108,7 @@ def _verify(arguments: argparse.Namespace, selection: Selection | None) -> int:
 def _check_apart(out: Path | None, *inputs: Path) -> None:
     """A report is not written over what it is about. Raises `ConfigurationError`."""
     for path in inputs:
-        if out is not None and out.exists() and path.exists() and out.samefile(path):
+        if out is not None and os.path.exists(out) and os.path.exists(path) and os.path.samefile(out, path):
             raise ConfigurationError("receipt.output", f"{out}: this is what is judged; write elsewhere")
 
 

@@ -310,6 +310,7 @@ def arguments(folder: Path, *more: str) -> list[str]:
 
 
 AT = ("--at", "2026-06-02T00:00:00Z")
+LONG = "/tmp/" + "x" * 300  # no file system takes this name
 
 
 def test_verify_prints_a_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -334,6 +335,8 @@ def test_verify_prints_one_json_object(folder: Path, capsys: pytest.CaptureFixtu
         (("--at", "yesterday"), 2),
         (("--trust", "/nowhere/trust.toml"), 2),
         (("--trust", "/dev/zero"), 2),
+        (("--trust", LONG), 2),
+        (("--html", LONG), 2),
         (("--colour",), 2),
         (("-h",), 0),
     ],
