@@ -119,7 +119,7 @@ def _blob(path: Path) -> bytes:
 class Endorsed:
     """Another collector's evidence, with the certificates and CRLs of a folder beside it.
 
-    The host's table holds no CRL and often no certificate. The folder is read for every quote, so that
+    The host's table often holds no certificate and rarely a CRL. The folder is read for every quote, so that
     what `comity attest fetch` renews there goes out with the next one.
     """
 
