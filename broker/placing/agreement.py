@@ -26,8 +26,8 @@ from broker.placing.attempt import Sealed, check_node, new_commitment, seal_atte
 from broker.placing.decide import ConsumerPolicy
 from broker.placing.negotiate import Declined, Offered, call_for_offers, release
 from broker.placing.placements import Choice, Considered, Placements, Refusal, Shown
-from broker.placing.refusals import infeasible
-from broker.problems import Infeasible, RequestProblem, Shed, Upstream
+from broker.placing.refusals import Fell, infeasible, nobody
+from broker.problems import Infeasible, RequestProblem
 from broker.select import refused
 from broker.select.candidates import Feasibility, feasible
 from broker.select.cost import Weights
@@ -35,14 +35,12 @@ from broker.select.predict import Predictor, predict
 from broker.select.rank import Plan, rank, record
 from broker.select.requirements import request_price, unmet_by_offer
 from receipts.log import Issued
-from schemas.canonical import Json
 from schemas.errors import ComityError, Refused
 from schemas.messages.execute import MAX_BODY_BYTES, Limits
 from schemas.policy.layers import Decision
 from schemas.seal import PADDING_BUCKETS
 
 MAX_ROUNDS: Final = 3  # of calls to finalists before we say that nobody could serve it
-RETRY_MS: Final = 1_000  # milliseconds to suggest where no provider suggested more
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +126,7 @@ class Placing:
             raise await self._refuse(journey, snapshot, found)
         considered = self.order(journey, snapshot, found)
         self.metrics.decided(time.perf_counter() - began, len(found.candidates))
-        reasons: dict[str, tuple[str, ...]] = {}
+        fell: list[Fell] = []
         retry_ms = 0
         for finalists in _rounds(considered.plans, self.terms.finalists):
             secret, commitment = new_commitment(journey.body())
@@ -137,11 +135,11 @@ class Placing:
                 answers = await self._call(journey, finalists, commitment)
             # 5. Prove and 6. decide, in rank order; the first that passes both is taken.
             attempt = Attempt(journey, considered, secret, commitment)
-            chosen = await self._choose(attempt, finalists, answers, reasons)
+            chosen = await self._choose(attempt, finalists, answers, fell)
             retry_ms = max([retry_ms, *(a.retry_after_ms for a in answers if isinstance(a, Declined))])
             if chosen is not None:
                 return chosen
-        raise self._nobody(considered.plans, reasons, retry_ms)
+        raise nobody(journey.descriptor, {plan.domain for plan in considered.plans}, fell, retry_ms)
 
     def cut_or_lower(self, journey: Journey) -> tuple[Snapshot, Feasibility]:
         """The cut; where nobody is left and the caller allows it, that without floors of quality (routing 1).
@@ -228,7 +226,7 @@ class Placing:
         attempt: Attempt,
         finalists: Sequence[Plan],
         answers: Sequence[Offered | Declined],
-        reasons: dict[str, tuple[str, ...]],
+        fell: list[Fell],
     ) -> Placed | None:
         taken: Placed | None = None
         offers = [answer for answer in answers if isinstance(answer, Offered)]
@@ -237,7 +235,7 @@ class Placing:
                 self.metrics.offer(answer.code if isinstance(answer, Declined) else "offer")
                 if isinstance(answer, Declined):
                     self.metrics.denied(answer.rules, by_peer=True)
-                    reasons[plan.domain] = answer.rules or (answer.code,)
+                    fell.append(Fell.of(plan, answer))
                     continue
                 try:
                     taken = await self._take(attempt, plan, answer)
@@ -245,7 +243,7 @@ class Placing:
                 except RequestProblem:  # the request's own fault, whoever serves it
                     raise
                 except ComityError as error:
-                    reasons[plan.domain] = (error.code,)
+                    fell.append(Fell(plan.domain, plan.candidate.key, "FAILED", (error.code,)))
         finally:
             losers = [offer for offer in offers if taken is None or offer is not taken.offered]
             await asyncio.gather(*(release(self.peers, offer, "not-chosen") for offer in losers))
@@ -316,23 +314,6 @@ class Placing:
                 body_bytes=max(1, len(body)),
                 time_ms=self.terms.run_ms,
             ),
-        )
-
-    def _nobody(
-        self,
-        plans: Sequence[Plan],
-        reasons: dict[str, tuple[str, ...]],
-        retry_ms: int,
-    ) -> ComityError:
-        """All finalists fell away: full is `Shed`, anything else is upstream, with each one's reason."""
-        told: dict[str, Json] = {domain: list(codes) for domain, codes in reasons.items()}
-        if reasons and all(codes == ("NO_CAPACITY",) for codes in reasons.values()):
-            return Shed("capacity.none", "every allowed domain is full", retry_after_ms=retry_ms or RETRY_MS)
-        if not plans:
-            return Upstream("agree.exhausted", "no allowed domain is left to go on with")
-        text = "; ".join(f"{domain}: {', '.join(codes)}" for domain, codes in reasons.items())
-        return Upstream(
-            "agree.no_offer", f"no allowed domain could serve this: {text}"[:512], detail={"declined": told}
         )
 
 

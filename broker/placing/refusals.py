@@ -1,11 +1,42 @@
-"""An honest refusal: which rules bind, what would be achievable, and the smallest relaxation."""
+"""An honest refusal: which rules bind, what would be achievable, and the smallest relaxation.
+
+Before anybody was called it is the cut's (`infeasible`), afterwards what the finalists came to (`nobody`).
+"""
 
 from __future__ import annotations
 
-from broker.problems import Infeasible
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Final, Self
+
+from broker.placing.negotiate import Declined
+from broker.problems import Infeasible, RequestProblem, Shed, Upstream
 from broker.select.candidates import Feasibility
+from broker.select.rank import Plan
 from schemas.canonical import Json
 from schemas.descriptors.request import RequestDescriptor
+
+RETRY_MS: Final = 1_000  # milliseconds to suggest where no provider suggested more
+LATER: Final = frozenset({"NO_CAPACITY", "RATE", "DRAINING"})
+"""Signed refusals that say nothing against the request: the same may go there in a while."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fell:
+    """A finalist that came to nothing."""
+
+    domain: str
+    plan: str
+    code: str
+    """Of a signed refusal; otherwise `FAILED`: it did not answer, or offered or proved less than it must."""
+    reasons: tuple[str, ...]
+
+    @classmethod
+    def of(cls, plan: Plan, answer: Declined) -> Self:
+        """By its provider's word. A code counts as one only with the signed refusal that states it."""
+        code = answer.code if answer.refusal is not None else "FAILED"
+        return cls(plan.domain, plan.candidate.key, code, answer.rules or (answer.code,))
 
 
 def infeasible(request: RequestDescriptor, found: Feasibility, receipt: str | None = None) -> Infeasible:
@@ -22,4 +53,43 @@ def infeasible(request: RequestDescriptor, found: Feasibility, receipt: str | No
         smallest_relaxation=report.relaxations[0].as_json() if report.relaxations else None,
         rejected=rejected,
         receipt=receipt,
+    )
+
+
+def nobody(
+    request: RequestDescriptor, allowed: Collection[str], fell: Sequence[Fell], retry_ms: int
+) -> RequestProblem:
+    """All finalists fell away: `Shed` where waiting helps, `Infeasible` where all providers' rules deny it.
+
+    allowed: every domain that the cut had left. One that was never asked, or that failed, denied nothing:
+    then it is `Upstream`, with each one's reason.
+    """
+    codes = {each.code for each in fell}
+    if codes & LATER and codes <= LATER | {"POLICY"}:
+        text = "every domain that may serve this is full or takes no calls now"
+        return Shed("capacity.none", text, retry_after_ms=retry_ms or RETRY_MS)
+    if codes == {"POLICY"} and {each.domain for each in fell} >= set(allowed):
+        return _vetoed(request, fell)
+    told: dict[str, list[str]] = {}
+    for each in fell:
+        told.setdefault(each.domain, []).extend(each.reasons)
+    text = "; ".join(f"{domain}: {', '.join(dict.fromkeys(codes))}" for domain, codes in told.items())
+    detail: dict[str, Json] = {domain: list(dict.fromkeys(codes)) for domain, codes in told.items()}
+    return Upstream(
+        "agree.no_offer", f"no allowed domain could serve this: {text}"[:512], detail={"declined": detail}
+    )
+
+
+def _vetoed(request: RequestDescriptor, fell: Sequence[Fell]) -> Infeasible:
+    """Each provider refused by rules that only it knows: nobody can say what would relax them."""
+    eliminated = Counter(rule for each in fell for rule in set(each.reasons))
+    binding = sorted({each.reasons[0] for each in fell})
+    return Infeasible(
+        f"no domain may serve {request.capability}: {', '.join(binding)}"[:512],
+        binding=binding,
+        eliminated=eliminated,
+        best_achievable={},
+        smallest_relaxation=None,
+        rejected=[{"domain": each.domain, "plan": each.plan, "rules": list(each.reasons)} for each in fell],
+        code="request.vetoed",
     )
