@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from schemas.policy.facts import UNATTESTED, AttestedFacts, DomainFacts, Request
 from schemas.policy.infeasible import policy_report
 from schemas.policy.layers import Decision, Layers
 from schemas.policy.mask import Columns, mask_of
-from schemas.policy.packs import NATIONAL, load_file, load_pack, read_bounded
+from schemas.policy.packs import NATIONAL, canaries_beside, load_file, load_pack, read_bounded
 from schemas.policy.policy_set import PolicySet
 from schemas.policy.replay import MAX_RECORD_BYTES, DecisionRecord, replay
 from schemas.primitives import parse_time
@@ -70,7 +70,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    """The worst of all files decides the exit code."""
+    """The worst of all files decides the exit code. Raises `ConfigurationError` for an unknown override."""
+    _check_overrides(arguments.override, arguments.files)
     results: list[Json] = []
     codes = [HOLDS]
     for path in arguments.files:
@@ -84,6 +85,16 @@ def _check(arguments: argparse.Namespace) -> int:
         results.append({"file": str(path), "verdict": "accepted", "digest": loaded.digest, "rules": rules})
     _print(arguments, {"files": results}, [_file_line(result) for result in results])
     return max(codes)
+
+
+def _check_overrides(named: Iterable[str], files: Iterable[Path]) -> None:
+    """A name that no canary has would let a changed one block, or its owner believe that it is recorded."""
+    overrides = set(named)
+    if overrides:
+        known = {canary.name for path in files for canary in canaries_beside(path)}
+        if unknown := sorted(overrides - known):
+            text = f"--override: no canary of these files is called {unknown[0]!r}"
+            raise ConfigurationError("policy.override", text[:300])
 
 
 def _file_line(result: Json) -> str:

@@ -168,9 +168,13 @@ def load_file(path: Path, *, overrides: Iterable[str] = ()) -> PolicySet:
         raise Unreadable("policy.syntax", f"{path}: not UTF-8 text") from None
     if not _NAME.fullmatch(path.stem):
         raise ConfigurationError("policy.file", f"{path}: name it in visible ASCII without blanks")
+    return PolicySet.load(text, path.stem, canaries_beside(path), overrides=overrides)
+
+
+def canaries_beside(path: Path) -> tuple[Canary, ...]:
+    """The canaries of a set's file; none where it has none. Raises as `load_file`."""
     known = path.with_suffix(".canaries.json")
-    canaries = read_canaries(read_bounded(known, MAX_CANARY_BYTES)) if known.exists() else ()
-    return PolicySet.load(text, path.stem, canaries, overrides=overrides)
+    return read_canaries(read_bounded(known, MAX_CANARY_BYTES)) if known.exists() else ()
 
 
 def read_bounded(path: Path, limit: int) -> bytes:

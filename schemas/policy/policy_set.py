@@ -90,10 +90,8 @@ class PolicySet:
         for rule, body in rules.items():
             _check_words(rule, body)
         _check_permits(rules)
-        accepted = tuple(sorted(overrides))
-        loaded = cls(name, sha256(jcs(rules)).hex(), rules, text, accepted)
-        _check_canaries(handle, canaries, accepted)
-        return loaded
+        changed = _check_canaries(handle, canaries, frozenset(overrides))
+        return cls(name, sha256(jcs(rules)).hex(), rules, text, changed)
 
     def rule_digest(self, rule: str) -> str | None:
         """SHA-256 of one rule's canonical form, hex; None when the set has no such rule."""
@@ -290,16 +288,22 @@ def _compiled(rules: Mapping[str, Any]) -> cedarpy.PolicySet:
 
 
 def _check_canaries(
-    handle: cedarpy.PolicySet, canaries: Iterable[Canary], overrides: tuple[str, ...]
-) -> None:
+    handle: cedarpy.PolicySet, canaries: Iterable[Canary], overrides: frozenset[str]
+) -> tuple[str, ...]:
+    """Those whose outcome changed, each of them meant. Raises `Refused` (`policy.canary`) for any other."""
+    changed = set()
     for canary in canaries:
         entities = cedar.compile_entities(canary.request, canary.subject)
         asked = cedar.question(canary.request, canary.subject.domain.domain)
         outcome = cedar.evaluate(handle, entities, [asked])[0]
         allowed = outcome.decision == "Allow" and not outcome.errors
-        if allowed != (canary.expect == "allow") and canary.name not in overrides:
+        if allowed == (canary.expect == "allow"):
+            continue
+        if canary.name not in overrides:
             rules = ", ".join(sorted(outcome.rules)) or "DEFAULT-DENY"
             raise Refused("policy.canary", f"{canary.name}: {canary.expect} was expected; {rules} decided")
+        changed.add(canary.name)
+    return tuple(sorted(changed))
 
 
 def _first_line(error: Exception) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from schemas.descriptors.tests.test_profile import JAN_2026, JAN_2027, profile
-from schemas.errors import ComityError, Refused, Undecided
+from schemas.errors import ComityError, ConfigurationError, Refused, Undecided
 from schemas.policy.commands import main
 from schemas.policy.layers import ELSEWHERE, LayerVerdict
 from schemas.policy.packs import default_layers
@@ -79,6 +79,16 @@ def test_check_runs_the_canaries_beside_the_file(tmp_path: Path) -> None:
     write(tmp_path, "own.canaries.json", '{"canaries": [{"name": "closed", "expect": "deny"}]}')
     assert main(["check", path]) == 1
     assert main(["check", path, "--override", "closed"]) == 0
+
+
+def test_an_override_of_no_canary_is_a_mistake_and_passes_not_in_silence(tmp_path: Path) -> None:
+    path, other = write(tmp_path, "own.cedar", OPEN), write(tmp_path, "other.cedar", OPEN)
+    write(tmp_path, "own.canaries.json", '{"canaries": [{"name": "closed", "expect": "deny"}]}')
+    assert main(["check", other, path, "--override", "closed"]) == 0, "one of the files has it"
+    for arguments in (["check", path, "--override", "close"], ["check", other, "--override", "closed"]):
+        with pytest.raises(ConfigurationError, match="no canary of these files is called 'close") as caught:
+            main(arguments)
+        assert (caught.value.exit_code, caught.value.code) == (2, "policy.override")
 
 
 def test_explain_names_verdict_rules_and_layer(profiles: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -122,6 +122,8 @@ def test_a_changed_canary_blocks_activation_unless_the_change_is_recorded() -> N
     canary = Canary("public-anywhere", asking(data_class="public"), serving(), "allow")
     strict = OPEN + f'@id("RES-009-never") forbid {SCOPE} when {{ true }};'
     assert PolicySet.load(OPEN, "test", [canary]).overrides == ()
+    unneeded = PolicySet.load(OPEN, "test", [canary], overrides=["public-anywhere"])
+    assert unneeded.overrides == (), "nothing changed, so that no change is on record"
     with pytest.raises(Refused, match="public-anywhere: allow was expected; RES-009-never decided"):
         PolicySet.load(strict, "test", [canary])
     assert PolicySet.load(strict, "test", [canary], overrides=["public-anywhere"]).overrides == (
