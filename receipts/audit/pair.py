@@ -173,7 +173,13 @@ class Comparison:
             )
 
     def executions(self, side: Side, other: Side) -> None:
-        """Each Execution names a Placement in the consumer's log, and the consumer has a copy."""
+        """Each Execution names a Placement in the consumer's log, and the consumer has a copy and its say."""
+        acknowledged = {
+            link.digest
+            for _, body in other.bodies()
+            if isinstance(body, AcknowledgementReceipt)
+            for link in body.links
+        }
         for digest, body in side.bodies():
             if not isinstance(body, ExecutionReceipt):
                 continue
@@ -197,6 +203,16 @@ class Comparison:
                     "audit.not_delivered",
                     "note",
                     f"{other.domain} keeps no copy of this Execution",
+                )
+            elif digest not in acknowledged:
+                self._own(
+                    side,
+                    digest,
+                    body,
+                    other.domain,
+                    "audit.not_acknowledged",
+                    "missing",
+                    f"{other.domain} keeps this Execution, and says nothing of what arrived",
                 )
 
     def acknowledgements(self, side: Side, other: Side) -> None:

@@ -66,7 +66,7 @@ async def test_a_loss_is_admitted(auditor: Auditor, tmp_path: Path) -> None:
 
 async def test_a_withheld_receipt_is_accused(auditor: Auditor, tmp_path: Path) -> None:
     first, second = Run(), Run()
-    await auditor.play(first, second)
+    await auditor.play(first, second, acknowledged=True)
     out = tmp_path / "accusation.json"
     await run(auditor, "accuse", "--peer", CLOUD, "--number", "0", "--out", str(out))
     body = read_notice(out.read_bytes(), Accusation, [auditor.federation.clinic.keys.receipt.public]).body

@@ -298,7 +298,7 @@ def demanding(auditor: Auditor, needed: str) -> None:
 
 
 async def test_it_is_stated_by_command_and_heard_by_auditors(auditor: Auditor, tmp_path: Path) -> None:
-    await auditor.play(Run())
+    await auditor.play(Run(), acknowledged=True)
     await said(auditor, tmp_path, *LATE)
     demanding(auditor, "2")
     assert codes(auditor.log()[1]) == [("cloud.fr/log", "audit.convicted")]
@@ -312,7 +312,7 @@ async def test_it_is_stated_by_command_and_heard_by_auditors(auditor: Auditor, t
 async def test_an_auditor_with_another_quorum_notes_it_and_blames_nobody(
     auditor: Auditor, tmp_path: Path, needed: str, code: str
 ) -> None:
-    await auditor.play(Run())
+    await auditor.play(Run(), acknowledged=True)
     await said(auditor, tmp_path, *LATE)
     demanding(auditor, needed) if needed != '"none"' else None
     for exit_code, report in (auditor.log(), auditor.pair()):

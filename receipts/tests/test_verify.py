@@ -410,21 +410,12 @@ async def test_a_disagreement_shows(
 
 
 async def acknowledge(run: Run, clinic: Any, cloud: Any, **changes: Any) -> None:
-    await clinic.issue([Draft(acknowledgement(request=run.request, links=both(run), **changes))])
-
-
-def both(run: Run) -> list[Link]:
-    assert run.placed is not None
-    assert run.executed is not None
-    return [
-        Link(rel="placement", digest=run.placed.digest.hex()),
-        Link(rel="execution", digest=run.executed.digest.hex()),
-    ]
+    await clinic.issue([Draft(acknowledgement(request=run.request, links=run.both, **changes))])
 
 
 async def applaud_oneself(run: Run, clinic: Any, cloud: Any) -> None:
     """The executing domain acknowledges its own Execution, and hands that over."""
-    (issued,) = await cloud.issue([Draft(acknowledgement(CLINIC, request=run.request, links=both(run)))])
+    (issued,) = await cloud.issue([Draft(acknowledgement(CLINIC, request=run.request, links=run.both))])
     await cloud.checkpoint()
     proofs = {issued.digest: await cloud.proof(issued.receipt_id)}
     await clinic.keep(Keep(run.request.id, envelopes=[issued.envelope], proofs=proofs))
@@ -579,7 +570,7 @@ async def test_a_link_leads_to_the_same_request(federation: Federation, tmp_path
     other = run.request.model_copy(update={part: digest()})
     clinic, cloud = await federation.clinic.open(tmp_path), await federation.cloud.open(tmp_path)
     await run.play(clinic, cloud)
-    await clinic.issue([Draft(acknowledgement(request=other, links=both(run)))])
+    await clinic.issue([Draft(acknowledgement(request=other, links=run.both))])
     await clinic.checkpoint()
     whole = bundles.read(await clinic.bundle(run.request.id))
     if part == "id":

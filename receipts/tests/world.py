@@ -429,6 +429,16 @@ class Run:
         await clinic.checkpoint()
         return await clinic.bundle(self.request.id)
 
+    @property
+    def both(self) -> list[Link]:
+        """What an Acknowledgement names."""
+        assert self.placed is not None
+        assert self.executed is not None
+        return [
+            Link(rel="placement", digest=self.placed.digest.hex()),
+            Link(rel="execution", digest=self.executed.digest.hex()),
+        ]
+
     def _links(self, said: bytes) -> list[Link]:
         assert self.placed is not None
         return [

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from receipts.audit.commands import main
+from receipts.log import Draft
 from receipts.tests.conftest import federation
-from receipts.tests.world import CLINIC, CLOUD, Federation, Run, expected_toml
+from receipts.tests.world import CLINIC, CLOUD, Federation, Run, acknowledgement, expected_toml
 
 __all__ = ["federation"]
 
@@ -40,12 +41,14 @@ class Auditor:
     def database(self, domain: str) -> Path:
         return self.folder / f"{domain}.db"
 
-    async def play(self, *runs: Run) -> None:
+    async def play(self, *runs: Run, acknowledged: bool = False) -> None:
         """Requests from clinic.de to cloud.fr, written to both logs."""
         clinic = await self.federation.clinic.open(self.folder)
         cloud = await self.federation.cloud.open(self.folder)
         for run in runs:
             await run.play(clinic, cloud)
+            if acknowledged:
+                await clinic.issue([Draft(acknowledgement(request=run.request, links=run.both))])
             self.runs.append(run)
         await clinic.close()
         await cloud.close()

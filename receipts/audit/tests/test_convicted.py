@@ -41,7 +41,7 @@ async def convict(auditor: Auditor, folder: Path, document: bytes) -> dict[str, 
 
 
 async def test_a_conviction_stands_in_the_log_and_is_heard(auditor: Auditor, tmp_path: Path) -> None:
-    await auditor.play(Run())
+    await auditor.play(Run(), acknowledged=True)
     assert (await convict(auditor, tmp_path, two_histories(auditor)))["stated"] == "equivocation"
     assert fsck.check(auditor.database(CLINIC), keys=[auditor.federation.clinic.keys.note.key]).wrong == []
     code, report = auditor.log()

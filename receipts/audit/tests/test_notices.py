@@ -120,7 +120,7 @@ async def test_another_domain_s_gap_statement_counts_for_nothing(auditor: Audito
 
 async def test_a_withheld_receipt_is_accused_and_stands_until_it_is_shown(auditor: Auditor) -> None:
     first, second = Run(), Run()
-    await auditor.play(first, second)
+    await auditor.play(first, second, acknowledged=True)
     assert first.executed is not None
     named = first.executed.digest.hex()
     await state(auditor, accusation(second, named=named))

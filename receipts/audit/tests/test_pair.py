@@ -17,10 +17,10 @@ from receipts.verify.report import Report
 
 
 async def test_two_logs_that_agree(auditor: Auditor) -> None:
-    await auditor.play(Run(), Run())
+    await auditor.play(Run(), Run(), acknowledged=True)
     code, report = auditor.pair()
     assert (code, report["findings"]) == (0, [])
-    assert report["counts"][CLINIC] == {"receipts": 2, "copies": 2}
+    assert report["counts"][CLINIC] == {"receipts": 4, "copies": 2}
 
 
 def shown(auditor: Auditor, report: dict[str, Any], folder: Path) -> Report:
@@ -34,7 +34,7 @@ async def test_a_request_that_was_placed_and_never_executed(auditor: Auditor) ->
     clinic = await auditor.federation.clinic.open(auditor.folder)
     await clinic.issue([Draft(placement())])
     await clinic.close()
-    await auditor.play(Run())
+    await auditor.play(Run(), acknowledged=True)
     folder = auditor.folder / "proofs"
     early, pending = auditor.pair(at="2026-06-01T12:10:00Z")
     assert (early, codes(pending)) == (0, [(CLOUD, "audit.execution_pending")])
@@ -44,7 +44,7 @@ async def test_a_request_that_was_placed_and_never_executed(auditor: Auditor) ->
 
 
 async def test_an_execution_that_nobody_placed(auditor: Auditor) -> None:
-    await auditor.play(Run())
+    await auditor.play(Run(), acknowledged=True)
     cloud = await auditor.federation.cloud.open(auditor.folder)
     await cloud.issue([Draft(execution(links=[Link(rel="placement", digest=digest())], outcome="failed"))])
     await cloud.close()
@@ -56,7 +56,7 @@ async def test_an_execution_that_nobody_placed(auditor: Auditor) -> None:
 
 async def test_a_receipt_dropped_from_the_log_is_shown_by_its_copy(auditor: Auditor) -> None:
     """cloud.fr gave clinic.de an Execution with its proof, and later pretends that it never was."""
-    await auditor.play(Run(), Run())
+    await auditor.play(Run(), Run(), acknowledged=True)
     auditor.change(CLOUD, "DELETE FROM statement WHERE seq = 1")
     auditor.change(CLOUD, "DELETE FROM leaf WHERE idx = 1")
     folder = auditor.folder / "proofs"
@@ -103,14 +103,22 @@ async def test_an_acknowledgement_is_about_what_was_executed(
     auditor: Auditor, changes: dict[str, Any], code: str | None
 ) -> None:
     await auditor.play(Run())
-    executed = auditor.runs[0].executed
-    assert executed is not None
     clinic = await auditor.federation.clinic.open(auditor.folder)
-    links = [Link(rel="execution", digest=executed.digest.hex())]
-    await clinic.issue([Draft(acknowledgement(**({"links": links} | changes)))])
+    await clinic.issue([Draft(acknowledgement(**({"links": auditor.runs[0].both} | changes)))])
     await clinic.close()
-    found = [each for _, each in codes(auditor.pair()[1])]
-    assert found == ([code] if code else [])
+    found = {each for _, each in codes(auditor.pair()[1])}
+    unsaid = {"audit.not_acknowledged"} if "links" in changes else set()
+    assert found == ({code, *unsaid} if code else set())
+
+
+async def test_an_execution_that_the_consumer_passes_over_in_silence(auditor: Auditor) -> None:
+    """A dropped acknowledgement: clinic.de keeps what cloud.fr ran for it, and will not say that it came."""
+    await auditor.play(Run(), acknowledged=True)
+    await auditor.play(Run())
+    folder = auditor.folder / "proofs"
+    code, report = auditor.pair("--proofs", str(folder))
+    assert (code, codes(report)) == (1, [(CLINIC, "audit.not_acknowledged")])
+    assert shown(auditor, report, folder).exit_code == 0
 
 
 async def test_an_execution_that_was_never_handed_over_is_noted(auditor: Auditor) -> None:
@@ -121,7 +129,7 @@ async def test_an_execution_that_was_never_handed_over_is_noted(auditor: Auditor
 
 
 async def test_a_copy_that_the_other_never_signed_counts_for_nothing(auditor: Auditor) -> None:
-    await auditor.play(Run())
+    await auditor.play(Run(), acknowledged=True)
     clinic = await auditor.federation.clinic.open(auditor.folder)
     (own,) = await clinic.issue([Draft(placement(peer="else.where"))])
     await clinic.keep(Keep("r", envelopes=[own.envelope]))
