@@ -90,6 +90,14 @@ def test_an_unsigned_quote_names_no_platform() -> None:
     assert found.platform_digest is None
 
 
+def test_a_platform_identifier_of_zeros_names_no_platform() -> None:
+    """What a hidden identifier looks like would be every such machine at once."""
+    nobody = platform_digest(bytes(16)).hex()
+    found = ask(node_in(but(ppid=bytes(16))), enrolled={"cloud.fr": frozenset({nobody})})
+    assert found.platform_digest is None
+    assert found.result.check("node.enrolment").status == "not_evaluated"
+
+
 def test_expectations_that_say_nothing_of_tdx_decide_nothing() -> None:
     found = ask(node_in(GOOD), Expectations.parse(NODE.encode()))
     assert found.status in ("none", "contraindicated")

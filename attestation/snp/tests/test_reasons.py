@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from attestation.pki.x509 import read_certificate
 from attestation.snp.appraise import appraise_report
 from attestation.snp.format import P384_ORDER
+from attestation.snp.origin.chain import Roots, verify_issuers
 from attestation.snp.tests.faults import chain as faults_chain
 from attestation.snp.tests.faults import policy as faults_policy
 from attestation.snp.tests.faults import report as faults_report
@@ -20,7 +22,7 @@ from attestation.snp.tests.faults.report import HIGHER_TCB
 from attestation.snp.tests.faults.time import with_crls
 from attestation.snp.tests.judging import KINDS, PRODUCTS, demanding, judge
 from attestation.testing.forge import NOW, Forge, ec_key, rsa_key
-from schemas.errors import Unreadable
+from schemas.errors import Refused, Unreadable
 
 ROOMS = (faults_report, faults_chain, faults_time, faults_policy)
 """Loading them fills `FAULTS`."""
@@ -208,6 +210,15 @@ def test_both_ends_of_a_validity_belong_to_it() -> None:
     for leaf in (MILAN.leaf(not_after=NOW), MILAN.leaf(not_before=NOW)):
         offered = [MILAN.ark(), MILAN.intermediate(), leaf, MILAN.crl()]
         assert judge(MILAN, endorsements=offered).verdict == "affirming"
+
+
+def test_issuers_end_in_a_root_of_their_own_line() -> None:
+    """As a service hands them out, before there is a chip: a root of Genoa's vouches for none of Milan's."""
+    issuers = [read_certificate(each) for each in (MILAN.intermediate(), MILAN.ark())]
+    _, pin = MILAN.pin()
+    assert verify_issuers(issuers, MILAN.product, "VCEK", MILAN.roots()) is issuers[1]
+    with pytest.raises(Refused, match="root_unpinned"):
+        verify_issuers(issuers, MILAN.product, "VCEK", Roots.amd([("Genoa", pin)]))
 
 
 def test_a_root_that_is_pinned_for_another_line_proves_no_chip() -> None:

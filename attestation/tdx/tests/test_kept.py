@@ -78,6 +78,16 @@ def test_a_later_document_is_taken_when_it_begins(at: datetime) -> None:
         assert used == {"tcb_info": 18, "qe_identity": 18}
 
 
+@pytest.mark.parametrize("at", MOMENTS, ids=str)
+def test_a_later_crl_is_taken_when_it_begins(at: datetime) -> None:
+    """The answer then rests on it, and holds for as long."""
+    later = crl(PLATFORM_CN, "ca", (), days(1), days(40), 2)
+    found = cold_and_warm(GOOD, at, endorsements=[GOOD.collateral(), later])
+    if NOW <= at <= days(20):
+        seen = found.check("tdx.collateral.pck_crl").seen
+        assert text(days(40) if at >= days(1) else days(20)) in seen
+
+
 @pytest.mark.parametrize("at", [NOW, days(0.4), days(0.6), days(2)], ids=str)
 def test_grace_ends_in_memory_too(at: datetime) -> None:
     behind = but(components=(3,) * 16, body={"tcb_svn": bytes([5, 1]) + bytes([3]) * 14})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -151,6 +151,17 @@ def test_no_bit_of_a_list_is_free_to_change_what_it_says() -> None:
     for at in range(len(b'{"tcbEvaluationDataNumbers":'), end, 3):
         changed = answer[:at] + bytes((answer[at] ^ 1,)) + answer[at + 1 :]
         assert ask(AT_20, changed, channel="early").verdict != "affirming"
+
+
+@pytest.mark.parametrize(("seconds", "standard"), [(-1, 18), (0, 19)])
+def test_a_number_is_the_standard_once_its_event_is_a_year_old(seconds: int, standard: int) -> None:
+    lists = GOOD.evaluations(
+        tcbEvalNumbers=[evaluation(19, "2025-03-02"), evaluation(18, "2024-11-12")], nextUpdate=text(days(90))
+    )
+    year = parse_time("2025-03-02T00:00:00Z") + timedelta(days=365, seconds=seconds)
+    assert ask(GOOD, lists, at=year).stated()["evaluations"] == {
+        "listed": [19, 18], "standard": standard, "early": 19,
+    }  # fmt: skip
 
 
 def test_the_newest_list_that_has_begun_counts() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from attestation.tdx.collateral.documents import MAX_DOCUMENTS
 from attestation.tdx.tests.faults.listed import asking, fault, made
 from attestation.tdx.tests.judging import GOOD, SGX, but, judge
-from attestation.testing.intel import IntelForge, days, sign
+from attestation.testing.intel import IntelForge, days, pem, sign
 from attestation.testing.intel_documents import platform_level, svn_level, text
 
 DATE = "2025-05-14T00:00:00Z"
@@ -184,6 +184,11 @@ offered("collateral_malformed", "a list", resigned("[]"))
 offered("collateral_malformed", "set that is cut", GOOD.collateral()[:-1])
 offered("collateral_malformed", "signature too short", changed(tcb_info_signature="00"))
 offered("collateral_malformed", "CRL not hex", changed(pck_crl="zz"))
+offered(
+    "collateral_signer_role_invalid",
+    "root before its signer",
+    changed(tcb_info_issuer_chain=pem(GOOD.root.der(), GOOD.signer.der()).decode()),
+)
 offered(
     "collateral_malformed", "chain without end", changed(tcb_info_issuer_chain="-----BEGIN CERTIFICATE-----")
 )
