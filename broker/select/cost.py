@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from decimal import Decimal
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, ClassVar, Final
 
 from pydantic import ConfigDict, Field
 
@@ -31,7 +31,10 @@ Exact = Annotated[str, Field(pattern=r"^-?[0-9]{1,18}(\.[0-9]{1,9})?$")]
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """How much one unit of each term counts. Units: per ms or ms-equivalent, but for money."""
+    """How much one unit of each term counts. Units: per ms or ms-equivalent, but for money.
+
+    They are the tenant's (routing.md 3): a request's class orders who waits, and nothing else (routing.md 1).
+    """
 
     network: Decimal = Decimal(1)
     """α, per ms."""
@@ -47,15 +50,6 @@ class Weights:
     """ζ, per ms-equivalent."""
     money: Decimal = Decimal(1)
     """κ, ms-equivalent per micro-unit: at 1, a thousandth of the currency is worth a second."""
-
-    @classmethod
-    def for_class(cls, service_class: Literal["interactive", "standard", "batch"]) -> Weights:
-        """Presets by service class, for tenants without weights of their own."""
-        if service_class == "interactive":
-            return cls(money=Decimal("0.1"))
-        if service_class == "batch":
-            return cls(queue=Decimal("0.05"), execution=Decimal("0.05"), money=Decimal(10))
-        return cls()
 
     def as_json(self) -> dict[str, str]:
         return {part.name: str(getattr(self, part.name)) for part in fields(self)}

@@ -19,6 +19,8 @@ from schemas.descriptors.request import RequestDescriptor
 from schemas.errors import Unreadable
 
 FREE = Rates(input=0, output=0, cached=0)
+HURRIED = Weights(money=Decimal("0.1"))
+THRIFTY = Weights(queue=Decimal("0.05"), execution=Decimal("0.05"), money=Decimal(10))
 
 
 def first(asked: RequestDescriptor, found: Any, weights: Weights | None = None, **more: Any) -> str:
@@ -49,11 +51,11 @@ def test_a_far_fast_chip_against_a_near_slow_one_flips_with_cost_and_with_the_sl
     near = cell(decode_tps=20, rates=Rates(input=100, output=300, cached=0))
     far = cell(jur="US", decode_tps=200, rates=Rates(input=5_000, output=50_000, cached=0))
     found = two(near, far, rtt_ms=150)
-    assert first(request(), found, Weights.for_class("interactive")) == "hyper.us"
-    assert first(request(), found, Weights.for_class("batch")) == "clinic.de"
+    assert first(request(), found, HURRIED) == "hyper.us"
+    assert first(request(), found, THRIFTY) == "clinic.de"
     hurried = request({"slo": {"tpot_ms": 20}})
     cut_by_slo = cut(hurried, [listing("clinic.de", "DE", near), listing("hyper.us", "US", far)])
-    assert first(hurried, cut_by_slo, Weights.for_class("batch")) == "hyper.us"
+    assert first(hurried, cut_by_slo, THRIFTY) == "hyper.us"
 
 
 def test_a_public_question_goes_where_it_is_clearly_cheaper() -> None:
