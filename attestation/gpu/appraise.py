@@ -18,7 +18,7 @@ from attestation.gpu.kept import Kept, may_keep, next_change, room_of_device
 from attestation.gpu.pki.chain import DeviceChain, Family
 from attestation.gpu.pki.signature import verify_report
 from attestation.gpu.policy import check_demands
-from attestation.gpu.revocation.check import Held, Subject, check_revocation, read_offered
+from attestation.gpu.revocation.check import Held, Subject, begin_revocation, check_revocation, read_offered
 from attestation.gpu.rim.check import check_manifests, read_manifests
 from attestation.gpu.rim.issues import Chosen
 from attestation.gpu.show import state_device
@@ -119,8 +119,8 @@ def begin_device(
         nonce=asked.nonce, padding=rules.padding, fwid=rules.fwid, start=start,
     )  # fmt: skip
     read_manifests(_firmware(origin), origin.family, offered.manifests)
-    _held(offered)
-    return partial(_finish, evidence, offered, origin, asked, state, room)
+    begin_revocation(_held(offered), _subjects(origin, (), rules), start)
+    return partial(_finish, evidence, offered, origin, asked, state, room, start)
 
 
 def _finish(
@@ -130,8 +130,9 @@ def _finish(
     asked: Asked,
     state: DeviceState | None,
     room: Kept | None,
+    start: Start,
 ) -> DeviceAppraisal:
-    found = _judge(evidence, offered, origin, asked, state)
+    found = _judge(evidence, offered, origin, asked, state, start)
     chain, holds = found.chain, found.result.verdict in _KEPT_VERDICTS
     # What does not hold is found anew each time; among several chains a signature decides which one counts.
     if room is not None and holds and chain is not None and len(offered.chains) == 1:
@@ -141,7 +142,12 @@ def _finish(
 
 
 def _judge(
-    evidence: bytes, offered: Offered, origin: Origin, asked: Asked, state: DeviceState | None
+    evidence: bytes,
+    offered: Offered,
+    origin: Origin,
+    asked: Asked,
+    state: DeviceState | None,
+    start: Start,
 ) -> DeviceAppraisal:
     """1. manifests and measurements; 2. revocation; 3. the origin's signatures; 4. demands, if any."""
     rules, moment = asked.rules, asked.at.timestamp()
@@ -150,7 +156,7 @@ def _judge(
     )
     revocation, ends = check_revocation(
         _held(offered), _subjects(origin, chosen, rules), moment,
-        waived=asked.waive_revocation or rules.revocation == "any",
+        waived=asked.waive_revocation or rules.revocation == "any", start=start,
     )  # fmt: skip
     *early, pdi = origin.checks()
     checks = [*_documents(offered), *early, *revocation, *manifests, pdi]

@@ -1,14 +1,14 @@
 """Signature checks side by side: noted while everything is read, then made by several threads, each once.
 
 Public-key operations are most of what an appraisal of new devices costs, they wait for nothing, and they let
-go of the interpreter's lock; reading does not, so it comes first. What a check finds is told where its result
+go of the interpreter's lock. Reading holds it, so it comes first. What a check finds is told where its result
 is asked for: neither a verdict nor the order of reasons depends on who made it, and when.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
@@ -22,30 +22,30 @@ T = TypeVar("T")
 
 
 class Start(Protocol):
-    """Notes a check of bytes. What comes back gives its result, or raises its error.
+    """Begins a check of bytes, or of what was read from them. What comes back gives its result or raises.
 
-    `functools.partial` is one: the check is made when the result is asked for.
+    `functools.partial` is one: it begins when the result is asked for.
     """
 
-    def __call__(self, check: Callable[..., T], /, *given: bytes) -> Callable[[], T]: ...
+    def __call__(self, check: Callable[..., T], /, *given: Hashable) -> Callable[[], T]: ...
 
 
 class SideBySide:
-    """Notes checks; while it is entered, threads make them, from the last to the first.
+    """Notes checks; while it is entered, they are made: the first by who asks, the last by threads.
 
-    Who asks for a result that nobody has begun with makes it: the caller, from the first on, until both meet.
-    The same check of the same bytes is made once. On one processor, and for one check, there are no threads.
-    Leaving ends them, and drops what nobody asked for.
+    Whoever asks for what nobody has begun makes it, and waits only where both meet: who sleeps is slow to
+    wake. The same check of the same bytes is made once. On one processor, and for one check, there are no
+    threads. Leaving ends them, and drops what nobody asked for.
     """
 
     __slots__ = ("_noted", "_threads", "_waiting")
 
     def __init__(self) -> None:
-        self._noted: dict[tuple[Callable[..., Any], tuple[bytes, ...]], _Once] = {}
+        self._noted: dict[tuple[Callable[..., Any], tuple[Hashable, ...]], _Once] = {}
         self._waiting: list[_Once] = []
         self._threads: list[Thread] = []
 
-    def __call__(self, check: Callable[..., T], /, *given: bytes) -> Callable[[], T]:
+    def __call__(self, check: Callable[..., T], /, *given: Hashable) -> Callable[[], T]:
         """As `Start`."""
         noted = self._noted.get((check, given))
         if noted is None:
@@ -76,7 +76,7 @@ class SideBySide:
 
 
 class _Once:
-    """A check that whoever comes first makes."""
+    """A check, made by whoever comes first."""
 
     __slots__ = ("_begun", "_check", "_found")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final, NamedTuple
 
 from attestation.gpu.pki.constraints import stated
@@ -17,11 +17,13 @@ from attestation.gpu.revocation.ocsp import (
     HASHES,
     Response,
     answers_about,
+    begin_response,
     cert_ids,
     is_declined,
     read_response,
     verify_response,
 )
+from attestation.gpu.side import Start
 from attestation.gpu.verify import date
 from attestation.pki.x509 import Certificate, Crl, read_certificate, read_crl
 from attestation.result import Check, failed, not_evaluated, passed, undecided
@@ -84,10 +86,20 @@ def _crl(data: bytes) -> Crl:
         raise Refused("gpu.crl_malformed", error.text) from None
 
 
+def begin_revocation(held: Held, subjects: Sequence[Subject], start: Start) -> None:
+    """Begins with the signatures of answers that `check_revocation` will ask for."""
+    for subject in subjects:
+        for response, _ in answers_about(held.responses, subject.certificate, subject.issuer):
+            begin_response(response, subject.issuer, start)
+
+
 def check_revocation(
-    held: Held, subjects: Sequence[Subject], at: float, *, waived: bool
+    held: Held, subjects: Sequence[Subject], at: float, *, waived: bool, start: Start = partial
 ) -> tuple[list[Check], dict[str, float]]:
-    """One check a certificate, and until when each answer that is used is current (POSIX seconds)."""
+    """One check a certificate, and until when each answer that is used is current (POSIX seconds).
+
+    start: how the signature checks of answers begin, or have begun.
+    """
     checks: list[Check] = []
     if held.problem is not None:
         checks.append(
@@ -102,7 +114,7 @@ def check_revocation(
     ends: dict[str, float] = {}
     foreign = _foreign_serials(held, subjects)
     for subject in subjects:
-        checks.append(_check(subject, held, foreign, at, ends, waived=waived))
+        checks.append(_check(subject, held, foreign, at, ends, waived=waived, start=start))
     return checks, ends
 
 
@@ -122,11 +134,18 @@ def _foreign_serials(held: Held, subjects: Sequence[Subject]) -> dict[int, str]:
 
 
 def _check(
-    subject: Subject, held: Held, foreign: dict[int, str], at: float, ends: dict[str, float], *, waived: bool
+    subject: Subject,
+    held: Held,
+    foreign: dict[int, str],
+    at: float,
+    ends: dict[str, float],
+    *,
+    waived: bool,
+    start: Start,
 ) -> Check:
     name, found = f"gpu.revocation.{subject.name}", _Found()
     try:
-        _ask_responses(subject, held.responses, at, found)
+        _ask_responses(subject, held.responses, at, found, start)
         _ask_crls(subject, held.crls, at, found)
     except Refused as error:
         return failed(name, error.code, error.text, _WANTED, _CLAUSE)
@@ -150,10 +169,12 @@ def _nothing(held: Held) -> str:
     return f"no answer was offered{declined}"
 
 
-def _ask_responses(subject: Subject, responses: Sequence[Response], at: float, found: _Found) -> None:
+def _ask_responses(
+    subject: Subject, responses: Sequence[Response], at: float, found: _Found, start: Start
+) -> None:
     """Raises `Refused` for a response that is not to be trusted, and for a certificate that is withdrawn."""
     for response, answer in answers_about(responses, subject.certificate, subject.issuer):
-        verify_response(response, subject.issuer, at)
+        verify_response(response, subject.issuer, at, start)
         if answer.status == "revoked" or (answer.status == "hold" and not subject.may_hold):
             code = "gpu.cert_revoked" if answer.status == "revoked" else "gpu.cert_on_hold"
             raise Refused(code, f"{subject.certificate.common_name}, serial {subject.certificate.serial:x}")

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final, Literal, NamedTuple
 
 from cryptography import x509
@@ -21,6 +21,7 @@ from cryptography.x509 import ocsp
 
 from attestation.gpu.pki.constraints import stated
 from attestation.gpu.pki.signature import verify_link
+from attestation.gpu.side import Start
 from attestation.pki import der, ecdsa
 from attestation.pki.der import encode_oid
 from attestation.pki.x509 import Certificate, read_certificate
@@ -185,9 +186,20 @@ def key_bits(certificate: Certificate) -> bytes:
     return der.split(der.children(certificate.spki)[1])[1][1:]
 
 
-def verify_response(response: Response, issuer: Certificate, at: float) -> Response:
+def begin_response(response: Response, issuer: Certificate, start: Start) -> None:
+    """Begins with what `verify_response` will ask of the first that may be the responder."""
+    for candidate in (issuer, *response.certificates):
+        if _is_named(response, candidate):
+            if candidate.der != issuer.der:
+                start(verify_link, candidate.der, issuer.der)
+            start(_verify, candidate, response.algorithm, response.signature, response.signed)
+            return
+
+
+def verify_response(response: Response, issuer: Certificate, at: float, start: Start = partial) -> Response:
     """The response, signed by the issuer or by a responder that it appointed. Raises `Refused`.
 
+    start: how signature checks begin, or have begun.
     Code `gpu.ocsp_responder_untrusted` (RFC 6960 4.2.2.2): 1. find the responder; 2. its appointment; 3. its
     signature.
     """
@@ -197,8 +209,8 @@ def verify_response(response: Response, issuer: Certificate, at: float) -> Respo
             continue
         try:
             if candidate.der != issuer.der:
-                _hold_appointed(candidate, issuer, at)
-            _verify(candidate, response.algorithm, response.signature, response.signed)
+                _hold_appointed(candidate, issuer, at, start)
+            start(_verify, candidate, response.algorithm, response.signature, response.signed)()
         except Refused as error:
             problem = error.text
         else:
@@ -212,10 +224,10 @@ def _is_named(response: Response, candidate: Certificate) -> bool:
     return hashlib.sha1(key_bits(candidate), usedforsecurity=False).digest() == response.responder_key
 
 
-def _hold_appointed(responder: Certificate, issuer: Certificate, at: float) -> Certificate:
+def _hold_appointed(responder: Certificate, issuer: Certificate, at: float, start: Start) -> Certificate:
     if responder.issuer != issuer.subject:
         raise Refused("ocsp", f"{responder.common_name} was not issued by {issuer.common_name}")
-    verify_link(responder.der, issuer.der)
+    start(verify_link, responder.der, issuer.der)()
     try:
         purposes = der.children(stated(responder.der).values.get(_EKU, b"\x30\x00"))
     except Unreadable as error:

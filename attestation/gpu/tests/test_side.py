@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -17,12 +18,13 @@ from attestation.gpu.node.devices import DeviceInput
 from attestation.gpu.revocation import check
 from attestation.gpu.rim import signature as rim_signature
 from attestation.gpu.side import SideBySide, Start
-from attestation.gpu.tests.judging import but, expect, judge, toml
+from attestation.gpu.tests.judging import GOOD, but, collateral, expect, judge, manifests_of, toml
 from attestation.memory import forget
 from attestation.pki import ecdsa
 from attestation.result import AttestationResult
 from attestation.testing.nvidia import NOW, GpuForge
 from attestation.testing.nvidia_node import BoardForge, board_manifests
+from attestation.testing.nvidia_status import Answer, answers, asked
 from schemas.errors import Refused
 
 FAULTS = (
@@ -187,6 +189,34 @@ def test_verdicts_and_reasons_are_those_of_one_after_the_other(
 
 
 @pytest.mark.parametrize(
+    "change",
+    [
+        {"status": "revoked"},
+        {"status": "unknown"},
+        {"damaged": True},
+        {"appointed": False},
+        {"delegate_signer": "stranger"},
+        {"responder": "issuer"},
+    ],
+    ids=str,
+)
+def test_answers_are_judged_as_one_after_the_other(
+    change: dict[str, Any], processors: Callable[[int], None]
+) -> None:
+    documents = collateral(GOOD)
+    about, issuer = asked(GOOD)[1]
+    assert documents[4] == Answer(about, issuer).der()
+    documents[4] = Answer(about, issuer, **change).der()
+    found = []
+    for count in (1, 2, 64):
+        processors(count)
+        forget()
+        found.append(judge(GOOD, endorsements=documents))
+    assert found[0] == found[1] == found[2]
+    assert (found[0].verdict == "affirming") == (change == {"responder": "issuer"})
+
+
+@pytest.mark.parametrize(
     "fault", [{}, {"gpu3": {"signer": "GH100 0"}}, {"gpu0": {"nonce": bytes(32)}}], ids=str
 )
 def test_a_board_is_judged_as_one_after_the_other(
@@ -203,6 +233,7 @@ def test_a_board_is_judged_as_one_after_the_other(
 def test_what_devices_share_is_verified_once(
     processors: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Their links, manifests and answers about revocation; so much and no more, whoever makes the checks."""
     made: list[bytes] = []
     real = ecdsa.verify_ecdsa
 
@@ -212,10 +243,19 @@ def test_what_devices_share_is_verified_once(
 
     monkeypatch.setattr(ecdsa, "verify_ecdsa", noted)
     board = list(BoardForge().devices().values())
-    processors(4)
-    forget()
-    assert together(board).verdict == "affirming"
-    assert len(made) == len(set(made)) == 3 * 12 + 4 + 7 + 3
+    about = [answer for each in board for answer in answers(each, manifests_of(each))]
+    needed = []
+    for count in (1, 2, 4):
+        processors(count)
+        for given in ((), about):
+            forget()
+            made.clear()
+            assert together(board, given).verdict == "affirming"
+            assert len(made) == len(set(made))
+            needed.append(set(made))
+    assert len(needed[0]) == 3 * 12 + 4 + 7 + 3
+    assert needed[0] < needed[1]
+    assert needed == needed[:2] * 3
 
 
 def test_partial_is_a_way_to_start() -> None:
@@ -223,9 +263,10 @@ def test_partial_is_a_way_to_start() -> None:
     assert start(bytes.upper, b"a")() == b"A"
 
 
-def together(devices: Iterable[GpuForge]) -> AttestationResult:
+def together(devices: Iterable[GpuForge], about: Sequence[bytes] = ()) -> AttestationResult:
+    """Judged with these answers about revocation; with none, it is waived."""
     inputs = tuple(DeviceInput(each.report(), (each.chain(),)) for each in devices)
     return appraise_nvidia(
-        Devices(inputs, together=True), endorsements=board_manifests(),
-        expectations=expect(toml(revocation='"any"')), nonce=BoardForge().nonce, at=NOW,
+        Devices(inputs, together=True), endorsements=[*board_manifests(), *about],
+        expectations=expect(toml() if about else toml(revocation='"any"')), nonce=BoardForge().nonce, at=NOW,
     )  # fmt: skip
