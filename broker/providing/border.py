@@ -194,18 +194,7 @@ class Border:
         while len(self._orders) > MAX_ORDERS:
             del self._orders[next(iter(self._orders))]
         held = self.holds.held(execute.nid, execute.hold_id, execute.iss, time.monotonic())
-        offered = (
-            held.offer_digest.hex(),
-            held.hold.node_sign,
-            held.offer.node_seal,
-            held.offer.model_digest,
-            held.offer.model_signing,
-        )
-        ordered = (execute.offer, execute.node_sign, execute.node_seal, execute.model_digest)
-        if offered != (*ordered, execute.model_signing):
-            raise Refused("DIGEST_MISMATCH", "the order is not for what was offered")
-        if execute.tags_digest != held.call.body.tags_digest:
-            raise Refused("execute.tags", "the order has other policy tags than the call")
+        _check_order(execute, held)
         return held
 
     async def _commit(self, run: Run, negotiation: Negotiation) -> None:
@@ -313,3 +302,31 @@ class Border:
         if model is not Execute:
             self.replays.admit(received.body, datetime.now(UTC))
         return received
+
+
+def _check_order(execute: Execute, held: Negotiation) -> None:
+    """Raise `Refused` unless the order is for what was offered, and asks for no more than was called for.
+
+    Price, policy and the slot were decided over the call: an order beyond it would be a run that nobody
+    agreed to.
+    """
+    call, offer = held.call.body, held.offer
+    offered = (
+        held.offer_digest.hex(),
+        held.hold.node_sign,
+        offer.node_seal,
+        offer.capability,
+        offer.model_digest,
+        offer.model_signing,
+    )
+    node = (execute.offer, execute.node_sign, execute.node_seal)
+    if offered != (*node, execute.capability, execute.model_digest, execute.model_signing):
+        raise Refused("DIGEST_MISMATCH", "the order is not for what was offered")
+    if execute.tags_digest != call.tags_digest:
+        raise Refused("execute.tags", "the order has other policy tags than the call")
+    if execute.input_commitment != call.request_commitment:
+        raise Refused("execute.commitment", "the order is for another body than the call")
+    asked = (execute.limits.output_tokens, execute.limits.body_bytes, execute.retention_s)
+    most = (call.max_output_tokens, call.input_length, offer.retention_s)
+    if any(value > bound for value, bound in zip(asked, most, strict=True)):
+        raise Refused("execute.beyond_call", "the order allows itself more than its call and offer")

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 import pytest
 
+from attestation.appraise import NodeAppraisal
+from broker.peers import Peers
+from broker.placing import agreement
+from broker.placing.attempt import Sealed, seal_attempt
 from broker.placing.negotiate import Declined, Offered, call_for_offers, release
 from broker.providing import holds
 from broker.service import PEER_LIMITS
@@ -19,6 +25,7 @@ from federation_tests.hostile.lying import ONE_NODE_EACH, heard, tell
 from federation_tests.plan import CLINIC, CLOUD, HYPER
 from federation_tests.stories.test_holds import terms
 from federation_tests.world import World
+from schemas import seal
 from schemas.errors import ComityError
 from schemas.keys import SigningKey
 from schemas.messages import answer
@@ -146,3 +153,50 @@ async def test_an_order_of_a_member_does_run(arena: World) -> None:
         == "it ran"
     )
     assert heard(arena, "an order of nobody") == 1
+
+
+def _beyond(**limits: int) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda order: {**order, "limits": order["limits"].model_copy(update=limits)}
+
+
+def _elsewhere(order: dict[str, Any]) -> dict[str, Any]:
+    """Another capability, whose model may be the same file at another price."""
+    offered: Offered = order["offered"]
+    body = offered.body.model_copy(update={"capability": "code.small/tiny"})
+    return {**order, "offered": replace(offered, offer=replace(offered.offer, body=body))}
+
+
+ORDERS: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], str]] = {
+    "more tokens": (_beyond(output_tokens=1_000_000), "execute.beyond_call"),
+    "a longer body": (_beyond(body_bytes=4_000_000), "execute.beyond_call"),
+    "kept longer": (lambda order: {**order, "retention_s": 10**9}, "execute.beyond_call"),
+    "another body": (lambda order: {**order, "secret": seal.new_secret()}, "execute.commitment"),
+    "other tags": (lambda order: {**order, "tags_digest": "ab" * 32}, "execute.tags"),
+    "another capability": (_elsewhere, "DIGEST_MISMATCH"),
+}
+
+
+@lie(
+    "a consumer",
+    "orders more than it called for: tokens, a longer body, another one, longer keeping, another capability",
+    by="the provider's border, before its commitment: the order is held against call and offer",
+    codes="execute.beyond_call execute.commitment execute.tags DIGEST_MISMATCH",
+    receipt="no Execution: nothing ran; the consumer's own Placement names what it had agreed to",
+)
+@pytest.mark.parametrize("what", ORDERS)
+async def test_an_order_beyond_its_call_never_runs(
+    arena: World, told: Lie, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Price and policy were decided over the call; the order alone is what the node obeys."""
+    change, code = ORDERS[what]
+
+    def sealing(peers: Peers, offered: Offered, appraisal: NodeAppraisal, **order: Any) -> Sealed:
+        changed = change({**order, "offered": offered})
+        return seal_attempt(peers, changed.pop("offered"), appraisal, **changed)
+
+    monkeypatch.setattr(agreement, "seal_attempt", sealing)
+    stream = await tell(arena, f"beyond its call: {what}")
+    assert stream.failed
+    assert stream.code == code
+    assert code in told.codes
+    assert heard(arena, f"beyond its call: {what}") == 0

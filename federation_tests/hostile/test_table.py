@@ -38,11 +38,18 @@ DEVICES = {
     ),
 }
 """How devices could be made to seem a node's (gpu.md 10)."""
+AGREED = {
+    "a consumer": (
+        "orders more than it called for: tokens, a longer body, another one, longer keeping, "
+        "another capability",
+    ),
+}
+"""How an order could outgrow what was agreed (session.md 6)."""
 
 
 def test_each_lie_of_the_contract_has_its_one_test() -> None:
     told = Counter((lie.party, lie.text) for lie, _ in marked())
-    listed = (*CONTRACT.items(), *DEVICES.items())
+    listed = (*CONTRACT.items(), *DEVICES.items(), *AGREED.items())
     assert told == Counter((party, text) for party, lies in listed for text in lies)
 
 
