@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from broker.select.candidates import Feasibility, claimed_facts
+from broker.select.candidates import CEDAR_UP_TO, Feasibility, claimed_facts, feasible
 from broker.select.cost import Weights
 from broker.select.predict import advertised, predict
 from broker.select.rank import rank
@@ -24,6 +24,7 @@ from schemas.descriptors.request import MAX_OUTPUT_TOKENS
 from schemas.descriptors.summary import Cell
 from schemas.messages.execute import MAX_BODY_BYTES
 from schemas.policy.layers import ELSEWHERE, Layers
+from schemas.policy.packs import NATIONAL, load_pack
 from schemas.policy.tests.cases import forbidding
 
 
@@ -269,3 +270,19 @@ def test_nothing_outside_the_feasible_set_is_ever_ranked(
         assert plan.candidate.cell.cls == "chat.small"
         assert LAYERS[False].decide(context(asked), plan.candidate.subject).verdict == "allow"
     assert all(plan.reasons for plan in found.rejected)
+
+
+@pytest.mark.parametrize("count", [CEDAR_UP_TO, CEDAR_UP_TO + 1, 3 * CEDAR_UP_TO])
+def test_rules_that_the_mask_does_not_know_cut_large_federations_too(count: int) -> None:
+    """Beyond the first 64 survivors such rules were left to the finalists: nine bad picks ended as a 502."""
+    listed = [listing(f"d{at:03}.example", "DE") for at in range(count)]
+    chosen = listed[-1].domain
+    alone = forbidding("TNT-001-one-alone", f'resource != Domain::"{chosen}"')
+    charter, national = load_pack("charter"), [load_pack(name) for name in NATIONAL]
+    rules = Layers.of(charter=charter, national=national, tenant=alone, provider=ELSEWHERE)
+    asked = request()
+    found = feasible(
+        asked, context(asked), listed, {False: rules}, local_domain="clinic.de", rtts_ms={}, at=NOW
+    )
+    assert domains(found) == [chosen]
+    assert found.reasons_of(listed[-2].domain) == ("TNT-001-one-alone",)
