@@ -21,7 +21,7 @@ from receipts.bundle import Bundle
 from receipts.commands import render
 from receipts.log import Draft, Keep
 from receipts.statements.fields import Commitment, Layer, Link, ManifestRef, Times
-from receipts.statements.receipt import Considered, Executor
+from receipts.statements.receipt import Considered, Dispute, Executor
 from receipts.tests.conftest import code_of
 from receipts.tests.world import (
     CLINIC,
@@ -411,6 +411,26 @@ async def test_a_disagreement_shows(
 
 async def acknowledge(run: Run, clinic: Any, cloud: Any, **changes: Any) -> None:
     await clinic.issue([Draft(acknowledgement(request=run.request, links=run.both, **changes))])
+
+
+async def test_a_dispute_proves_nothing_and_is_told(federation: Federation, tmp_path: Path) -> None:
+    said = {"status": "disputed", "dispute": Dispute(code="ack.price"), "usage_agreed": None}
+    report = federation.verify(await play(federation, tmp_path, more=partial(acknowledge, **said)))
+    assert verdict(report, "acknowledgement", "ack-link") == ("asserted-by(clinic.de)", None)
+    (usage,) = [each for each in report.claims if each.name == "usage" and "disputed" in each.text]
+    assert usage.verdict == "asserted-by(cloud.fr)"
+    assert usage.text.endswith("disputed by clinic.de: ack.price")
+    assert report.exit_code == 3
+
+
+async def test_an_answer_that_never_arrived_whole_is_linked_and_not_agreed(
+    federation: Federation, tmp_path: Path
+) -> None:
+    said = {"status": "timeout", "response": None, "usage_agreed": None}
+    report = federation.verify(await play(federation, tmp_path, more=partial(acknowledge, **said)))
+    assert verdict(report, "acknowledgement", "ack-link") == ("proved", None)
+    assert verdict(report, "execution", "usage") == ("asserted-by(cloud.fr)", None)
+    assert report.exit_code == 0
 
 
 async def applaud_oneself(run: Run, clinic: Any, cloud: Any) -> None:

@@ -132,13 +132,16 @@ def acknowledgements(receipt: Authentic, context: Context) -> list[Acknowledgeme
 
 
 def _ack_link(body: AcknowledgementReceipt, placement: Claim, execution: Claim, context: Context) -> Claim:
-    if body.status != "agreed":
+    """A dispute is told, and proves nothing: a profile that requires this claim leaves it undecided."""
+    if body.status not in ("agreed", "timeout"):
         return asserted("ack-link", body.issuer, f"status {body.status}")
     for part in (placement, execution):
         if part.verdict == "failed":
             return Claim("ack-link", "failed", part.text, code=part.code)
         if part.verdict != "proved":
             return not_checked("ack-link", part.text, part.code)
+    if body.status == "timeout":
+        return proved("ack-link", body, "links both; no complete answer arrived, and nothing is agreed")
     executed = next(context.find(link.digest) for link in body.links if link.rel == "execution")
     try:
         return proved("ack-link", check_agreed(body, executed), "links both, and agrees on the output")
