@@ -418,7 +418,7 @@ async def test_a_dispute_proves_nothing_and_is_told(federation: Federation, tmp_
     report = federation.verify(await play(federation, tmp_path, more=partial(acknowledge, **said)))
     assert verdict(report, "acknowledgement", "ack-link") == ("asserted-by(clinic.de)", None)
     (usage,) = [each for each in report.claims if each.name == "usage" and "disputed" in each.text]
-    assert usage.verdict == "asserted-by(cloud.fr)"
+    assert verdict(report, "execution", "usage") == ("asserted-by(cloud.fr)", None)
     assert usage.text.endswith("disputed by clinic.de: ack.price")
     assert report.exit_code == 3
 
