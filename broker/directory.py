@@ -7,6 +7,7 @@ snapshots within a heartbeat.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -17,6 +18,8 @@ from schemas.descriptors.profile import DomainProfile
 from schemas.errors import Refused
 from schemas.messages.advert import ReceivedAdvert, receive_advert
 from schemas.papers.trust import FederationTrust
+
+log = logging.getLogger("comity.directory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,9 @@ class Directory:
                 entry = Listing(sender, advert.summary, advert.digest, self.profile(sender), now.timestamp())
                 self._entries[sender] = entry
                 return entry
-            case Equivocation():
+            case Equivocation() as proof:
+                if sender not in self._suspended:
+                    log.error("two adverts under one number: suspended", extra=_envelopes(proof))
                 self._suspended.add(sender)
                 raise Refused("directory.equivocation", f"{sender} signed two adverts under one number")
         return None
@@ -84,6 +89,12 @@ class Directory:
         """One domain's current entry."""
         advert = self._register.current(domain, now.timestamp())
         return self._entries[domain] if advert and domain not in self._suspended else None
+
+
+def _envelopes(proof: Equivocation) -> dict[str, str]:
+    """Both as they were signed: anybody who has the domain's keys can check that it said both."""
+    first, second = proof.first.envelope.decode(), proof.second.envelope.decode()
+    return {"peer": proof.domain, "first": first, "second": second}
 
 
 def _numbered(advert: ReceivedAdvert) -> Advert:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,9 +10,11 @@ import pytest
 
 from broker.directory import Directory
 from broker.tests.parties import CONSUMER, FEDERATION, PROVIDER, Parties, profile
+from federation.observe.logs import JsonLines
 from schemas.descriptors.summary import CapabilitySummary, Cell
 from schemas.errors import Refused
-from schemas.messages.advert import sign_advert
+from schemas.messages.advert import receive_advert, sign_advert
+from schemas.messages.message import CLOCK_SKEW_S
 
 
 def advert(parties: Parties, seq: int = 1, role: Any = "advert", **changes: Any) -> bytes:
@@ -54,12 +57,38 @@ def test_an_advert_ends_by_itself(parties: Parties) -> None:
     assert directory.snapshot(later).entries == ()
 
 
-def test_two_adverts_under_one_number_suspend_the_domain(parties: Parties) -> None:
+def test_two_adverts_under_one_number_suspend_the_domain_and_leave_their_proof(
+    parties: Parties, caplog: pytest.LogCaptureFixture
+) -> None:
+    """C7, equivocation: the two envelopes were forgotten with the process, and nobody had been told."""
     directory = Directory(parties.trust)
-    directory.apply(PROVIDER, advert(parties), now())
-    with pytest.raises(Refused, match=r"directory\.equivocation"):
-        directory.apply(PROVIDER, advert(parties, challenge="ef" * 32), now())
+    said = [advert(parties), advert(parties, challenge="ef" * 32)]
+    directory.apply(PROVIDER, said[0], now())
+    for _ in range(3):
+        with pytest.raises(Refused, match=r"directory\.equivocation"):
+            directory.apply(PROVIDER, said[1], now())
     assert directory.snapshot(now()).entries == ()
+    (line,) = [json.loads(JsonLines().format(record)) for record in caplog.records]
+    assert (line["level"], line["peer"]) == ("error", PROVIDER)
+    keys = parties.trust.keys(PROVIDER, "advert", now())
+    proof = [
+        receive_advert(line[name].encode(), keys=keys, sender=PROVIDER, federation=FEDERATION, now=now())
+        for name in ("first", "second")
+    ]
+    assert len({each.digest for each in proof}) == 2
+    assert len({(each.summary.epoch, each.summary.seq) for each in proof}) == 1
+
+
+def test_an_advert_dated_in_the_future_is_no_news_and_holds_no_number(parties: Parties) -> None:
+    """It would outlive the others, and its number would shut out what its domain says next."""
+    directory, at = Directory(parties.trust), now()
+    seconds = int(at.timestamp())
+    with pytest.raises(Refused, match="CLOCK_SKEW"):
+        directory.apply(PROVIDER, advert(parties, seq=9, iat=seconds + CLOCK_SKEW_S + 1), at)
+    assert directory.get(PROVIDER, at) is None
+    assert directory.apply(PROVIDER, advert(parties, seq=2), at) is not None
+    tolerated = advert(parties, seq=3, iat=seconds + CLOCK_SKEW_S)
+    assert directory.apply(PROVIDER, tolerated, at) is not None
 
 
 def test_nobody_advertises_for_another(parties: Parties) -> None:
