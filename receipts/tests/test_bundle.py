@@ -133,6 +133,7 @@ HOSTILE: list[tuple[Callable[[], bytes], str]] = [
     (lambda: b"PK\x03\x04junk", "bundle.zip"),
     (lambda: bundles.write(SMALL)[:-30], "bundle.zip"),
     (lambda: packed(("surprise", b"")), "bundle.file"),
+    (lambda: packed(("evidence", b"")), "bundle.file"),
     (lambda: packed(("proofs/x.tlog-proof", b"")), "bundle.file"),
     (lambda: packed((f"proofs/{'0' * 64}.tlog-proof.old", b"")), "bundle.file"),
     (lambda: packed(("envelopes/x.dsse.json", b"{}")), "envelope.malformed"),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import errno
+import os
 import resource
 import secrets
 import shutil
 import sqlite3
+import stat
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -20,16 +24,18 @@ from receipts import checkpoint, disclosure, merkle
 from receipts.bundle import Disclosures
 from receipts.disclosure import commit, conceal, open_commitment, reveal
 from receipts.leaf import Kind
-from receipts.log import Draft, Keep, Recorded, TransparencyLog, fsck, static
+from receipts.log import Draft, Keep, Recorded, TransparencyLog, erasure, fsck, static
 from receipts.log.erasure import erase_again, ledger_of, remembered
 from receipts.log.reader import Reader
 from receipts.retention import check_erasable, classes, retention
-from receipts.statements.fields import Retention
+from receipts.statements.fields import RECORD, Retention
 from receipts.statements.notice import Tombstone, read_notice
+from receipts.statements.receipt import Inputs
 from receipts.tests.conftest import code_of
-from receipts.tests.world import CLINIC, NOW, Domain, placement
+from receipts.tests.world import CLINIC, CLOUD, NOW, Domain, execution, placement, policy
 from schemas.canonical import sha256
 from schemas.errors import ConfigurationError, Refused, Unreadable
+from schemas.primitives import parse_time
 
 # Commitments and salted fields.
 
@@ -63,6 +69,19 @@ def test_one_field_is_shown_and_the_others_are_not() -> None:
     assert code_of(lambda: conceal({}, decoys=2000)) == "disclosure.count"
 
 
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("A" * (disclosure.MAX_DISCLOSURE + 1), "disclosure.too_long"),
+        (base64.urlsafe_b64encode(b'["c2hvcnQtYnktb25lMTU","a",1]').decode().rstrip("="), "disclosure.shape"),
+        ("QR", "disclosure.base64"),  # one letter, and a bit behind it
+    ],
+    ids=["too-long", "salt-of-15-bytes", "stray-bits"],
+)
+def test_what_is_shown_has_its_one_form(text: str, code: str) -> None:
+    assert code_of(lambda: reveal(text, [disclosure.digest_of(text)])) == code
+
+
 @given(st.text(max_size=60))
 def test_noise_discloses_nothing(text: str) -> None:
     for sd in ([], [disclosure.digest_of(text)]):
@@ -80,7 +99,9 @@ def test_retention_classes_are_data() -> None:
     assert block.class_ == "hipaa"
     assert code_of(lambda: retention(["nonsense"], NOW)) == "retention.unknown"
     assert code_of(lambda: check_erasable(block, NOW + timedelta(days=365))) == "retention.early"
-    assert check_erasable(block, NOW + timedelta(days=7 * 366)) == block
+    assert check_erasable(block, parse_time(block.not_before)) == block
+    early = parse_time(block.not_before) - timedelta(milliseconds=1)
+    assert code_of(lambda: check_erasable(block, early)) == "retention.early"
     held = Retention(class_="none", not_before=block.not_before, hold=True)
     assert code_of(lambda: check_erasable(held, NOW + timedelta(days=9000))) == "retention.hold"
 
@@ -145,6 +166,30 @@ async def test_what_is_erased_is_gone_and_the_proofs_hold(clinic: Domain, tmp_pa
     await issue(again)
     await again.close()
     assert fsck.check(database, keys=[clinic.keys.note.key]).wrong == []
+
+
+async def test_all_that_a_request_was_decided_from_is_gone(clinic: Domain, tmp_path: Path) -> None:
+    """Costs and facts behind the decisions, both commitments' keys, and what was disclosed."""
+    log = await clinic.open(tmp_path)
+    costs, placed_on, ran_on = b"what it costs", b"facts of a tenant", b"facts of another"
+    body = placement(
+        inputs=Inputs(registry=sha256(b"").hex(), costs=sha256(costs).hex()),
+        policy=policy(properties=[RECORD + sha256(placed_on).hex()]),
+    )
+    ran = execution(
+        CLOUD, request=body.request, policy=policy(properties=[RECORD + sha256(ran_on).hex(), "shown"])
+    )
+    assert ran.response is not None
+    await log.issue([Draft(body, Disclosures(considered=sha256(b"list").hex())), Draft(ran)])
+    keys = [bytes.fromhex(each) for each in (body.request.commitment, ran.response.commitment)]
+    await log.keep_commitment_keys([(each, b"k" * 32) for each in keys])
+    await log.keep(Keep(body.request.id, evidence=[costs, placed_on, ran_on, b"list", b"of an epoch"]))
+    await erase(log, body.request.id)
+    await log.close()
+    with closing(sqlite3.connect(tmp_path / f"{CLINIC}.db")) as connection:
+        assert connection.execute("SELECT data FROM blob").fetchall() == [(b"of an epoch",)]
+        assert connection.execute("SELECT count(*) FROM commitment_key").fetchone() == (0,)
+        assert connection.execute("SELECT disclosures FROM statement").fetchall() == [(None,), (None,)]
 
 
 async def test_a_restored_backup_is_erased_again(clinic: Domain, tmp_path: Path) -> None:
@@ -223,6 +268,41 @@ async def test_an_order_that_a_crash_broke_off_joins_no_other(
     assert orders == {"earlier": "dpo", request: "dpo@clinic.de", other: "dpo@clinic.de"} | torn
     ledger.write_text(f"earlier gdpr-17 dpo\n{piece}")
     await (await clinic.open(tmp_path)).close()
+
+
+async def test_the_ledger_is_private_and_no_longer_than_it_can_be(
+    clinic: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = await clinic.open(tmp_path)
+    request, _ = await issue(log)
+    await erase(log, request)
+    await log.close()
+    ledger = ledger_of(tmp_path / f"{CLINIC}.db")
+    assert stat.S_IMODE(ledger.stat().st_mode) == 0o600
+    size = ledger.stat().st_size
+    monkeypatch.setattr(erasure, "MAX_LEDGER_BYTES", size)
+    assert [each.request_id for each in remembered(ledger, NOW)] == [request]
+    monkeypatch.setattr(erasure, "MAX_LEDGER_BYTES", size - 1)
+    assert code_of(lambda: remembered(ledger, NOW)) == "log.erasures"
+
+
+async def test_an_order_that_may_not_be_on_disk_erases_nothing(
+    clinic: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that takes the line and then cannot say that it holds it."""
+    log = await clinic.open(tmp_path)
+    request, receipt_id = await issue(log)
+    await erase(log, (await issue(log))[0])  # the ledger is there: its folder need not be synced
+
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", fail)
+        with pytest.raises(ConfigurationError, match=r"log\.erasures"):
+            await erase(log, request)
+    assert await log.issued(receipt_id) is not None
+    await log.close()
 
 
 @pytest.mark.parametrize("data", [b"one two\n", b"a b c d\n", b"\xff\n", b"a b c\n\n", b"\n"])

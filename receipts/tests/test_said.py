@@ -11,6 +11,7 @@ import pytest
 from receipts.statements.fields import Capability
 from receipts.tests.test_verify import acknowledge, play, verdict
 from receipts.tests.world import MODEL_NAME, Federation, Run
+from receipts.verify.claim import proved
 
 
 @pytest.mark.parametrize("digest", ["1" * 64, None], ids=["another", "none"])
@@ -22,6 +23,11 @@ async def test_a_model_that_no_appraised_node_hashed_did_not_run(
     assert verdict(report, "execution", "attested") == ("proved", None)
     assert verdict(report, "execution", "capability") == ("failed", "verify.model")
     assert report.exit_code == 1
+
+
+def test_nothing_proves_nothing() -> None:
+    with pytest.raises(ValueError, match="usage"):
+        proved("usage", None, "agreed")
 
 
 async def test_an_acknowledgement_without_counters_agrees_to_none(

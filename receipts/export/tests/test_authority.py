@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import shlex
+import stat
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
+from receipts.export import authority as authorities
 from receipts.export.authority import LEAF_MINUTES, VALID_DAYS, Authority, Logged
 from receipts.export.files import command
 from receipts.export.sigstore import Exported
 from receipts.merkle import leaf_hash, root, verify_inclusion
 from receipts.tests.world import CLINIC, CLOUD
 from schemas.errors import ConfigurationError
+from schemas.keys import write_secret
 from schemas.lock import lock
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -45,6 +52,45 @@ def test_each_export_is_one_leaf_of_one_tree(authority: Authority) -> None:
         assert (logged.index, logged.size) == (number, number + 1)
         verify_inclusion(leaf_hash(body), logged.index, logged.size, logged.path, logged.root)
     assert root(entries(authority)) == logged.root
+
+
+def test_a_log_of_exports_has_an_end(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(authorities, "MAX_EXPORTS", 2)
+    assert [authority.append(each).size for each in (b"1", b"2")] == [1, 2]
+    assert code_of(lambda: authority.append(b"3")) == "export.full"
+    assert len(entries(authority)) == 2
+
+
+def test_no_proof_is_made_of_what_may_not_be_on_disk(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full in the middle of a leaf, and one that cannot say that it holds it."""
+    authority.append(b"1")
+    assert stat.S_IMODE((authority.folder / "leaves").stat().st_mode) == 0o600
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40, before[1]))
+    try:
+        assert code_of(lambda: authority.append(b"2")) == "export.authority"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", fail)
+        assert code_of(lambda: authority.append(b"3")) == "export.authority"
+
+
+@pytest.mark.parametrize("name", ["ca", "ct", "tsa", "log"])
+def test_keys_of_another_kind_are_refused(authority: Authority, name: str) -> None:
+    path = authority.folder / f"{name}.pem"
+    path.unlink()
+    pem = ec.generate_private_key(ec.SECP384R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    write_secret(path, pem)
+    assert code_of(lambda: Authority.open(authority.folder, CLINIC, NOW)) == "export.authority"
 
 
 def test_exports_at_one_time_never_sign_two_trees(authority: Authority) -> None:

@@ -61,6 +61,17 @@ def exported(database: Path, capsysbinary: pytest.CaptureFixture[bytes], *more: 
     return capsysbinary.readouterr().out
 
 
+async def test_what_was_said_last_is_the_last_line(
+    tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    log = await Federation.found().clinic.open(tmp_path)
+    await log.issue([Draft(placement(request=ORDERED))])
+    await log.erase("to-be-erased", reason="gdpr-17", authority="dpo", at=NOW)
+    await log.close()
+    lines = exported(tmp_path / f"{CLINIC}.db", capsysbinary).splitlines()
+    assert [json.loads(each)["kind"] for each in lines] == ["placement", "tombstone"]
+
+
 async def test_every_leaf_is_a_line_that_proves_itself(
     database: Path, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
