@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any
 
 import pytest
 
 from broker.providing.border import Border
-from broker.providing.executions import Run
+from broker.providing.executions import Executions, Run
 from broker.service import Service
 from federation_tests.hostile.lie import Lie, lie
 from federation_tests.hostile.lying import border_of, heard, lying, tell
 from federation_tests.plan import CLINIC, CLOUD
-from federation_tests.receipts import fetch, verify
+from federation_tests.receipts import fetch, proved_bundle, verify
 from federation_tests.world import World, until
+from receipts.statements.node import NodeStatement
+from receipts.statements.statement import Statement
 from schemas.errors import Refused
 from schemas.messages import answer
 
@@ -122,6 +125,40 @@ async def test_a_receipt_that_does_not_come_is_an_alarm(
     assert found.verdicts("placement", "execution-link") == ["not-checked"]
     assert found.exit_code == 3
     assert {record.name for record in caplog.records if record.levelname == "WARNING"} >= {"comity.receipts"}
+
+
+@lie(
+    "a border",
+    "bills for more than the node counted, or more than it offered",
+    by="the consumer's broker: the node's statement came inside the seal, and the rates in the offer",
+    codes="verify.usage ack.price",
+    receipt="the Acknowledgement says disputed, with the code; no counters are agreed",
+)
+@pytest.mark.parametrize("which", [0, 1], ids=["counters", "price"])
+async def test_a_bill_that_does_not_fit_is_disputed(arena: World, told: Lie, which: int) -> None:
+    class Billing(Executions):
+        __slots__ = ()
+
+        def _stated(self, run: Run, statement: Statement[NodeStatement]) -> dict[str, Any]:
+            said = super()._stated(run, statement)
+            usage, price = said["usage"], said["price"]
+            if which == 0:
+                more = usage.model_copy(update={"output_tokens": usage.output_tokens + 1000})
+                return {**said, "usage": more}
+            return {**said, "price": price.model_copy(update={"micro": price.micro + 1})}
+
+    parts = arena[CLINIC].broker.parts
+    disputed = parts.answering.shelf.disputed
+    with lying(border_of(arena).executions, Billing):
+        stream = await tell(arena, f"what do I owe {which}")
+        assert stream.complete
+        await until(lambda: parts.answering.shelf.disputed > disputed)
+    found = verify(arena, await proved_bundle(arena.http(), stream.comity["receipt"]))
+    assert found.verdicts("acknowledgement", "ack-link") == [f"asserted-by({CLINIC})"]
+    (usage,) = found.claims("execution", "usage")
+    assert usage["verdict"] == f"asserted-by({CLOUD})"
+    assert usage["text"].endswith(f"disputed by {CLINIC}: {told.codes[which]}")
+    assert found.exit_code == (1, 3)[which]
 
 
 @lie(
