@@ -6,6 +6,7 @@ outcomes. `charter` is the rulebook, `national-*` are countries' rules, the rest
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from functools import cache
@@ -174,7 +175,8 @@ def load_file(path: Path, *, overrides: Iterable[str] = ()) -> PolicySet:
 def canaries_beside(path: Path) -> tuple[Canary, ...]:
     """The canaries of a set's file; none where it has none. Raises as `load_file`."""
     known = path.with_suffix(".canaries.json")
-    return read_canaries(read_bounded(known, MAX_CANARY_BYTES)) if known.exists() else ()
+    # Where the longer name is more than a file system takes, there are none.
+    return read_canaries(read_bounded(known, MAX_CANARY_BYTES)) if os.path.lexists(known) else ()
 
 
 def read_bounded(path: Path, limit: int) -> bytes:

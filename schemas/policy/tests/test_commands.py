@@ -57,6 +57,13 @@ def test_check_accepts_and_refuses_with_the_codes_of_the_contract(
     assert main(["check", str(tmp_path / "absent.cedar")]) == 2
 
 
+def test_a_name_that_leaves_no_room_for_canaries_has_none(tmp_path: Path) -> None:
+    """A file system takes 255 bytes: a set's name may fit where its canaries' would not."""
+    long = write(tmp_path, f"{'x' * 245}.cedar", OPEN)
+    with pytest.raises(ConfigurationError, match="no canary of these files"):
+        main(["check", long, "--override", "a"])
+
+
 def test_files_are_read_bounded_and_called_what_a_record_can_call_them(
     tmp_path: Path, profiles: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
