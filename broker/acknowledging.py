@@ -36,13 +36,15 @@ def acknowledge(
 ) -> AcknowledgementDraft:
     """What to sign of an Execution. placed: our own, which it names.
 
-    arrived: None = no complete answer was opened here. Then nothing is agreed but that nothing is owed, and
-    the status is `timeout`: it accuses nobody, for the application may have gone away.
+    arrived: None = no complete answer was opened here. Where the Execution states nothing and bills nothing,
+    it is agreed that nothing is owed: so it reads after its broker crashed, whatever arrived. Without an
+    answer nothing else is agreed; the status `timeout` accuses nobody, for the application may have gone.
     """
     body, draft = executed.body, _draft(placed, executed, at)
+    if body.response is None and body.price is None and body.usage == NO_USAGE:
+        return draft.model_copy(update={"status": "agreed", "usage_agreed": NO_USAGE})
     if arrived is None:
-        free = body.response is None and body.price is None and body.usage == NO_USAGE
-        return draft.model_copy(update={"status": "agreed", "usage_agreed": NO_USAGE} if free else {})
+        return draft
     seen = {"response": arrived.statement.body.response}
     try:
         _hold(executed, arrived)

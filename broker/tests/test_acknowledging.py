@@ -204,7 +204,13 @@ async def test_an_answer_that_was_not_read_to_its_end_is_not_agreed(exchange: Ex
     assert (said.status, said.response, said.usage_agreed, said.dispute) == ("timeout", None, None, None)
 
 
-async def test_where_nothing_ran_it_is_agreed_that_nothing_is_owed(exchange: Exchange) -> None:
+@pytest.mark.parametrize("arrived", [False, True])
+async def test_where_nothing_is_stated_it_is_agreed_that_nothing_is_owed(
+    exchange: Exchange, arrived: bool
+) -> None:
+    """Nothing ran; or an answer came, and the provider's broker crashed before it could write that down."""
+    if arrived:
+        exchange.shelf.under_way[exchange.intent.commitment] = exchange.arrived
     await exchange.shelf.file(exchange.intent, await exchange.deliver(None))
     (said,) = await exchange.acknowledged()
     assert (said.status, said.response, said.usage_agreed) == ("agreed", None, NO_USAGE)

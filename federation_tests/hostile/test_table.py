@@ -39,12 +39,13 @@ DEVICES = {
 }
 """How devices could be made to seem a node's (gpu.md 10)."""
 AGREED = {
+    "a border": ("bills for more than the node counted, or more than it offered",),
     "a consumer": (
         "orders more than it called for: tokens, a longer body, another one, longer keeping, "
         "another capability",
     ),
 }
-"""How an order could outgrow what was agreed (session.md 6)."""
+"""How an order, or a bill, could outgrow what was agreed (session.md 6)."""
 
 
 def test_each_lie_of_the_contract_has_its_one_test() -> None:

@@ -203,6 +203,8 @@ async def test_scene_7_the_auditor_sees_the_forged_and_the_missing_receipt(
     assert ("execution", "signature", "envelope.signature_invalid") in forged.failed
     withheld = await verify_as_program(calm, withhold(whole).read_bytes(), tmp_path)
     assert (withheld.exit_code, withheld.failed) == (3, [])
-    assert withheld.report["missing"] == ["execution-link"]
+    assert withheld.report["missing"] == ["execution-link", "ack-link"], (
+        "and what acknowledges it leads nowhere"
+    )
     for domain in calm.domains.values():
         assert fsck.check(domain.database).wrong == []

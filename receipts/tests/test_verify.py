@@ -414,7 +414,7 @@ async def acknowledge(run: Run, clinic: Any, cloud: Any, **changes: Any) -> None
 
 
 async def test_a_dispute_proves_nothing_and_is_told(federation: Federation, tmp_path: Path) -> None:
-    said = {"status": "disputed", "dispute": Dispute(code="ack.price"), "usage_agreed": None}
+    said: dict[str, Any] = {"status": "disputed", "dispute": Dispute(code="ack.price"), "usage_agreed": None}
     report = federation.verify(await play(federation, tmp_path, more=partial(acknowledge, **said)))
     assert verdict(report, "acknowledgement", "ack-link") == ("asserted-by(clinic.de)", None)
     (usage,) = [each for each in report.claims if each.name == "usage" and "disputed" in each.text]
@@ -426,7 +426,7 @@ async def test_a_dispute_proves_nothing_and_is_told(federation: Federation, tmp_
 async def test_an_answer_that_never_arrived_whole_is_linked_and_not_agreed(
     federation: Federation, tmp_path: Path
 ) -> None:
-    said = {"status": "timeout", "response": None, "usage_agreed": None}
+    said: dict[str, Any] = {"status": "timeout", "response": None, "usage_agreed": None}
     report = federation.verify(await play(federation, tmp_path, more=partial(acknowledge, **said)))
     assert verdict(report, "acknowledgement", "ack-link") == ("proved", None)
     assert verdict(report, "execution", "usage") == ("asserted-by(cloud.fr)", None)
