@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from receipts.statements.fields import NO_USAGE, Link, Times
+from receipts.statements.fields import NO_USAGE, Link, Price, Times
 from receipts.statements.node import NodeStatement
 from receipts.statements.receipt import AcknowledgementDraft, Dispute, ExecutionReceipt, PlacementReceipt
 from receipts.statements.statement import Statement
@@ -24,8 +24,8 @@ class Arrived:
 
     statement: Statement[NodeStatement]
     """The node's own, verified; it commits to the output that we read."""
-    price_micro: int
-    """What its counters cost by the rates of the offer that we took, in millionths."""
+    price: Price
+    """What its counters cost by the rates of the offer that we took, in the charter's currency."""
 
 
 def acknowledge(
@@ -56,14 +56,17 @@ def acknowledge(
 def _draft(
     placed: PlacementReceipt, executed: Statement[ExecutionReceipt], at: datetime
 ) -> AcknowledgementDraft:
-    links = [link for link in executed.body.links if link.rel == "placement"]
+    named = {link.rel: link.digest for link in executed.body.links}
     return AcknowledgementDraft(
         audience=placed.audience,
         peer=executed.body.issuer,
         request=placed.request,
         times=Times(issued=format_time(at)),
         trace=placed.trace,
-        links=[*links, Link(rel="execution", digest=executed.digest.hex())],
+        links=[
+            Link(rel="placement", digest=named["placement"]),
+            Link(rel="execution", digest=executed.digest.hex()),
+        ],
         status="timeout",
         retention=placed.retention,
     )
@@ -75,6 +78,6 @@ def _hold(executed: Statement[ExecutionReceipt], arrived: Arrived) -> ExecutionR
     check_same_run(body, said.body)
     if [link.digest for link in body.links if link.rel == "node"] != [said.digest.hex()]:
         raise Refused("ack.statement", "the Execution names another statement of the node")
-    if body.price is not None and body.price.micro != arrived.price_micro:
-        raise Refused("ack.price", f"{body.price.micro} millionths for {arrived.price_micro} as offered")
+    if body.price is not None and body.price != arrived.price:
+        raise Refused("ack.price", f"{body.price}, where the offer makes {arrived.price}")
     return body

@@ -28,6 +28,7 @@ from broker.providing.border import Border
 from broker.select.predict import Predictor
 from broker.shelf import Intent, Shelf
 from federation.stream import open_stream
+from receipts.statements.fields import Price
 from receipts.statements.node import NodeStatement
 from schemas.errors import ComityError, Refused, Undecided
 from schemas.messages import answer
@@ -98,11 +99,12 @@ class Answering:
     def _arrive(self, intent: Intent, placed: Placed, ended: Ended) -> bytes:
         """Note what came out of the seal; returns the node's statement as it was signed."""
         usage = ended.statement.body.usage
-        price = placed.offered.body.rates.total(
+        total = placed.offered.body.rates.total(
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
             cached_tokens=usage.cached_tokens,
         )
+        price = Price(micro=total, currency=self.peers.trust.charter.currency)
         self.shelf.under_way[intent.commitment] = Arrived(ended.statement, price)
         return ended.statement.envelope
 

@@ -78,7 +78,7 @@ class Exchange:
     @property
     def arrived(self) -> Arrived:
         statement = verify_node_statement(self.said, self.parties.node.sign.public)
-        return Arrived(statement, price_micro=1)  # (3 x 1 + 3 x 2) / 1000, rounded up once
+        return Arrived(statement, Price(micro=1, currency="EUR"))  # (3 x 1 + 3 x 2) / 1000, rounded up once
 
     @property
     def placed(self) -> Link:
@@ -165,6 +165,7 @@ LIES: dict[str, tuple[Callable[[Exchange], dict[str, Any]], str]] = {
         "verify.capability",
     ),
     "another price": (lambda _: {"price": Price(micro=2, currency="EUR")}, "ack.price"),
+    "another currency": (lambda _: {"price": Price(micro=1, currency="CHF")}, "ack.price"),
     "no statement": (lambda each: {"links": [each.placed]}, "ack.statement"),
     "another statement": (
         lambda each: {"links": [each.placed, Link(rel="node", digest="33" * 32)]},
@@ -184,6 +185,15 @@ async def test_what_differs_is_disputed_and_nothing_of_it_agreed(exchange: Excha
     assert said.dispute.code == code
     assert said.response == exchange.arrived.statement.body.response
     assert exchange.shelf.disputed == 1
+
+
+async def test_of_several_placements_the_one_that_was_ours_is_acknowledged(exchange: Exchange) -> None:
+    node = Link(rel="node", digest=envelope.read(exchange.said).digest.hex())
+    links = [Link(rel="placement", digest="55" * 32), exchange.placed, node]
+    exchange.shelf.under_way[exchange.intent.commitment] = exchange.arrived
+    await exchange.shelf.file(exchange.intent, await exchange.deliver(links=links))
+    (said,) = await exchange.acknowledged()
+    assert [link for link in said.links if link.rel == "placement"] == [exchange.placed]
 
 
 async def test_while_the_answer_is_read_an_execution_is_kept_and_not_acknowledged(exchange: Exchange) -> None:
