@@ -16,6 +16,9 @@ from attestation.appraise import IssuedChallenge
 from schemas.proof.binding import CHALLENGE_BYTES
 
 ROTATE_S: Final = 50.0  # seconds a challenge is current; session.md 2 allows 60
+STEP_BACK_S: Final = (
+    2.0  # seconds that a moment may lie before a current one: whole seconds, a clock's correction
+)
 KEEP_S: Final = 86_400.0  # seconds an old one may still be answered for: the longest age anyone may accept
 MAX_KEPT: Final = 2048  # our own challenges of a day at `ROTATE_S`
 MAX_ANSWERED: Final = 200  # challenges in one quote: its document of some 600 bytes each fits one bus message
@@ -34,9 +37,9 @@ class OwnChallenges:
         self._issued: list[IssuedChallenge] = []
 
     def current(self, now: float) -> IssuedChallenge:
-        """The challenge to publish, drawn anew when the last one is old enough."""
+        """The challenge to publish, drawn anew when the last one is old enough, or the clock was set back."""
         newest = self._issued[-1] if self._issued else None
-        if newest is None or not 0 <= now - newest.issued_at < ROTATE_S:  # or the clock was set back
+        if newest is None or not -STEP_BACK_S <= now - newest.issued_at < ROTATE_S:
             newest = IssuedChallenge(self._domain, secrets.token_bytes(CHALLENGE_BYTES), now)
             kept = [each for each in self._issued if now - each.issued_at < KEEP_S]
             self._issued = [*kept[-MAX_KEPT:], newest]

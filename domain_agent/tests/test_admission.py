@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from domain_agent.admit.admission import GRACE_S
-from domain_agent.admit.challenges import PACE_S, ROTATE_S, OwnChallenges, PeerChallenges
+from domain_agent.admit.challenges import PACE_S, ROTATE_S, STEP_BACK_S, OwnChallenges, PeerChallenges
 from domain_agent.admit.revocations import FILE, Revocations
 from domain_agent.node.keys import NodeKeys
 from domain_agent.tests.founding import PEER, Founded
@@ -234,6 +234,13 @@ def test_a_clock_that_was_set_back_asks_anew_at_once() -> None:
     again = own.current(1000.0)
     assert (again.value != ahead.value, again.issued_at) == (True, 1000.0)
     assert own.current(1000.0 + ROTATE_S - 1) == again
+
+
+def test_a_moment_in_whole_seconds_asks_nothing_anew() -> None:
+    own = OwnChallenges("clinic.de")
+    first = own.current(1000.9)
+    assert own.current(1000.0) == first
+    assert own.current(1000.9 - STEP_BACK_S - 0.1) != first
 
 
 def test_peers_that_fell_silent_are_answered_no_more() -> None:
