@@ -187,7 +187,7 @@ class Placing:
         """The signed refusal, and the problem that names it."""
         accepted = journey.accepted
         cut = refused.record(
-            accepted.descriptor,
+            journey.descriptor,
             self.policy.context(accepted),
             snapshot.entries,
             self.predictor,

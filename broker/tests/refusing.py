@@ -129,11 +129,16 @@ class Case:
         tenant = Tenant("ward", TagFloor(), None, "standard")
         return Journey.begin(Accepted(tenant, descriptor, data, plain=True, received_ns=0))
 
+    def directory(self, trust: FederationTrust) -> Directory:
+        """What the broker has heard."""
+        heard = Directory(trust)
+        for name, data in self.adverts().items():
+            heard.apply(name, data, self.at)
+        return heard
+
     def refusal(self, journey: Journey, trust: FederationTrust) -> Refusal:
         """As broker.placing.agreement makes one."""
-        directory = Directory(trust)
-        for name, data in self.adverts().items():
-            directory.apply(name, data, self.at)
+        directory = self.directory(trust)
         snapshot, descriptor = directory.snapshot(self.at), journey.descriptor
         context = RequestContext.of(
             descriptor.policy,
@@ -179,8 +184,17 @@ class Case:
         explained: bool = True,
         **pin: str | None,
     ) -> Report:
-        """The auditor's verdict on the bundle out of the broker's log. `pin`: changes to the trust file."""
-        receipt_id = await self.refuse()
+        """The auditor's verdict on a refusal, out of the broker's log. `pin`: changes to the trust file."""
+        return await self.verdict(await self.refuse(), touch, explained=explained, **pin)
+
+    async def verdict(
+        self,
+        receipt_id: str,
+        touch: Callable[[Bundle], Bundle] = lambda held: held,
+        *,
+        explained: bool = True,
+        **pin: str | None,
+    ) -> Report:
         log = await self.federation.clinic.open(self.folder, clock=lambda: datetime.now(UTC))
         documents = replace(self.federation.clinic.documents, policies=TEXTS)
         held = log._reader.bundle(receipt_id, documents, explained=explained)

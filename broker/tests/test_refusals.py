@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from broker.observe import Metrics
+from broker.peers import Peers
+from broker.placing.agreement import Placing, Terms
+from broker.placing.appraisals import ChallengeBook
+from broker.placing.decide import ConsumerPolicy, Rulebook
+from broker.placing.placements import Placements
+from broker.problems import Infeasible
 from broker.select.predict import Predictor, Speed
 from broker.select.refused import CutRecord, LearnedSpeed, recut
 from broker.select.replayed import SELECTION
@@ -315,6 +322,31 @@ async def test_learned_speeds_count_as_they_were(case: Case) -> None:
     case.predictor = Predictor.of({(CLOUD, "chat.small/tiny-q4"): slow}, time.time())
     case.predictor.observe_rtt(CLOUD, Decimal("20.5"))
     assert claim(await case.judged()) == ("proved", None)
+
+
+async def test_a_refusal_after_a_floor_was_let_go_of_is_about_what_was_left(case: Case) -> None:
+    """Its run was lost, and then nobody was left: the record was of the request as stated, and did not fit."""
+    case.comity = {"policy": {"data_class": "personal", "allow_degraded": True}, "quality": {"tier": 9}}
+    journey, trust = case.journey("mine"), case.trust()
+    assert journey.lower()
+    log = await case.federation.clinic.open(case.folder, clock=lambda: datetime.now(UTC))
+    nobody: Any = None
+    placing = Placing(
+        Peers(nobody, trust, CLINIC, SigningKey.generate(), nobody),
+        case.directory(trust),
+        nobody,
+        ConsumerPolicy(CLINIC, trust.charter, Rulebook(CHARTER, (), {"default": TENANT}, PROVIDER)),
+        Placements(CLINIC, trust, ChallengeBook(CLINIC), log),
+        {},
+        Terms(finalists=3, hold_ms=3000, run_ms=1000),
+        case.predictor,
+        Metrics(),
+    )
+    with pytest.raises(Infeasible) as caught:
+        await placing.place(journey)
+    await log.checkpoint()
+    await log.close()
+    assert claim(await case.verdict(str(caught.value.detail["receipt"]))) == ("proved", None)
 
 
 async def test_a_whole_log_s_refusals_are_made_again(
