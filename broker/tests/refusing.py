@@ -195,6 +195,7 @@ class Case:
         explained: bool = True,
         **pin: str | None,
     ) -> Report:
+        """The same on the receipt of this id."""
         log = await self.federation.clinic.open(self.folder, clock=lambda: datetime.now(UTC))
         documents = replace(self.federation.clinic.documents, policies=TEXTS)
         held = log._reader.bundle(receipt_id, documents, explained=explained)

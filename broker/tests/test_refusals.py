@@ -325,7 +325,7 @@ async def test_learned_speeds_count_as_they_were(case: Case) -> None:
 
 
 async def test_a_refusal_after_a_floor_was_let_go_of_is_about_what_was_left(case: Case) -> None:
-    """Its run was lost, and then nobody was left: the record was of the request as stated, and did not fit."""
+    """Its run was lost, and then nobody was left: the record was of the request as stated."""
     case.comity = {"policy": {"data_class": "personal", "allow_degraded": True}, "quality": {"tier": 9}}
     journey, trust = case.journey("mine"), case.trust()
     assert journey.lower()
