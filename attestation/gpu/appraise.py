@@ -79,7 +79,7 @@ class DeviceAppraisal:
 
 
 def appraise_device(
-    evidence: bytes, *, endorsements: Sequence[bytes], asked: Asked, state: DeviceState | None = None
+    evidence: bytes, *, endorsements: Sequence[bytes], asked: Asked, state: DeviceState | None
 ) -> DeviceAppraisal:
     """Appraise one report. Raises `Unreadable` when the bytes are no report.
 
@@ -92,12 +92,7 @@ def appraise_device(
 
 
 def begin_device(
-    evidence: bytes,
-    *,
-    endorsements: Sequence[bytes],
-    asked: Asked,
-    state: DeviceState | None = None,
-    start: Start,
+    evidence: bytes, *, endorsements: Sequence[bytes], asked: Asked, state: DeviceState | None, start: Start
 ) -> Callable[[], DeviceAppraisal]:
     """As `appraise_device`, up to the first signature: what comes back judges.
 
@@ -108,9 +103,10 @@ def begin_device(
     offered = gather(documents)
     room = None
     if may_keep(evidence, documents):
-        circumstances = (asked.nonce is not None, asked.waive_revocation, state)
-        named = (asked.expectations_digest, asked.waived)
-        room = room_of_device(standing_of(evidence), offered, asked.policy, named, circumstances)
+        room = room_of_device(
+            standing_of(evidence), offered, state, asked.policy, asked.expectations_digest, asked.waived,
+            asked.waive_revocation, asked.nonce is not None,
+        )  # fmt: skip
         if (known := room.at(moment)) is not None:
             return partial(_next, known, evidence, asked.nonce, asked.at)
     rules = asked.rules
@@ -120,50 +116,79 @@ def begin_device(
     )  # fmt: skip
     read_manifests(_firmware(origin), origin.family, offered.manifests)
     begin_revocation(_held(offered), _subjects(origin, (), rules), start)
-    return partial(_finish, evidence, offered, origin, asked, state, room, start)
+    return _Read(evidence, offered, origin, asked, state, room, start).appraise
 
 
-def _finish(
-    evidence: bytes,
-    offered: Offered,
-    origin: Origin,
-    asked: Asked,
-    state: DeviceState | None,
-    room: Kept | None,
-    start: Start,
-) -> DeviceAppraisal:
-    found = _judge(evidence, offered, origin, asked, state, start)
-    chain, holds = found.chain, found.result.verdict in _KEPT_VERDICTS
-    # What does not hold is found anew each time; among several chains a signature decides which one counts.
-    if room is not None and holds and chain is not None and len(offered.chains) == 1:
-        moment, expired_days = asked.at.timestamp(), asked.rules.rim_expired_days
-        room.keep(found, moment, next_change(offered, _held(offered), chain, expired_days, moment))
-    return found
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A device of which everything was read, and whose signature checks are noted."""
 
+    evidence: bytes
+    offered: Offered
+    origin: Origin
+    asked: Asked
+    state: DeviceState | None
+    room: Kept | None
+    """Where the appraisal is kept, if it holds; None = what was offered is too large for that."""
+    start: Start
 
-def _judge(
-    evidence: bytes,
-    offered: Offered,
-    origin: Origin,
-    asked: Asked,
-    state: DeviceState | None,
-    start: Start,
-) -> DeviceAppraisal:
-    """1. manifests and measurements; 2. revocation; 3. the origin's signatures; 4. demands, if any."""
-    rules, moment = asked.rules, asked.at.timestamp()
-    manifests, chosen = check_manifests(
-        _firmware(origin), origin.family, offered.manifests, rules.manifests, moment
-    )
-    revocation, ends = check_revocation(
-        _held(offered), _subjects(origin, chosen, rules), moment,
-        waived=asked.waive_revocation or rules.revocation == "any", start=start,
-    )  # fmt: skip
-    *early, pdi = origin.checks()
-    checks = [*_documents(offered), *early, *revocation, *manifests, pdi]
-    if asked.policy is not None:
-        checks += check_demands(origin.report, origin.family, state, asked.policy)
-    result = _concluded(evidence, origin, chosen, ends, checks, asked)
-    return DeviceAppraisal(result, origin.report, origin.chain, origin.family, chosen, {})
+    def appraise(self) -> DeviceAppraisal:
+        """Its appraisal, kept for the device's next report."""
+        found = self._judge()
+        chain, holds = found.chain, found.result.verdict in _KEPT_VERDICTS
+        # What fails is found anew each time; among several chains a signature decides which one counts.
+        if self.room is not None and holds and chain is not None and len(self.offered.chains) == 1:
+            moment, expired_days = self.asked.at.timestamp(), self.asked.rules.rim_expired_days
+            until = next_change(self.offered, _held(self.offered), chain, expired_days, moment)
+            self.room.keep(found, moment, until)
+        return found
+
+    def _judge(self) -> DeviceAppraisal:
+        """1. manifests and measurements; 2. revocation; 3. the origin's signatures; 4. demands, if any."""
+        offered, origin, asked = self.offered, self.origin, self.asked
+        rules, moment = asked.rules, asked.at.timestamp()
+        manifests, chosen = check_manifests(
+            _firmware(origin), origin.family, offered.manifests, rules.manifests, moment
+        )
+        revocation, ends = check_revocation(
+            _held(offered), _subjects(origin, chosen, rules), moment,
+            waived=asked.waive_revocation or rules.revocation == "any", start=self.start,
+        )  # fmt: skip
+        *early, pdi = origin.checks()
+        checks = [*_documents(offered), *early, *revocation, *manifests, pdi]
+        if asked.policy is not None:
+            checks += check_demands(origin.report, origin.family, self.state, asked.policy)
+        result = self._concluded(chosen, ends, checks)
+        return DeviceAppraisal(result, origin.report, origin.chain, origin.family, chosen, {})
+
+    def _concluded(
+        self, chosen: Sequence[Chosen], ends: dict[str, float], checks: list[Check]
+    ) -> AttestationResult:
+        verdict, reason = decide(checks)
+        asked, origin = self.asked, self.origin
+        report, chain, family = origin.report, origin.chain, origin.family
+        if chain is not None:
+            ends = {**ends, "chain": min(each.not_after for each in chain.certificates)}
+        for each in chosen:
+            if each.manifest is not None and not each.expired:
+                ends[f"{each.slot.name} manifest"] = each.manifest.ends
+        pins = [origin.pin, *(each.pin for each in chosen)]
+        simulated = any(pin is not None and pin.simulated for pin in pins)
+        platform = f"nvidia-{family.chip.lower()}" if family is not None and origin.pin else "nvidia-unknown"
+        return AttestationResult(
+            tee="nvidia",
+            verdict=verdict,
+            reason=reason,
+            checks=tuple(checks),
+            at=asked.at,
+            identity=report.identity if report is not None else sha256(self.evidence),
+            platform=f"simulated-{platform}" if simulated else platform,
+            simulated=simulated,
+            expectations_digest=asked.expectations_digest,
+            valid_until=min(ends.values()) if ends else None,
+            waived=("revocation", *asked.waived) if asked.waive_revocation else asked.waived,
+            stated=lambda: state_device(report, chain, family, chosen),
+        )
 
 
 def _firmware(origin: Origin) -> Firmware | None:
@@ -252,37 +277,3 @@ def _subjects(origin: Origin, chosen: Sequence[Chosen], rules: GpuPolicy) -> lis
                 Subject(f"{name}.chip", chip, root),
             ]
     return found
-
-
-def _concluded(
-    evidence: bytes,
-    origin: Origin,
-    chosen: Sequence[Chosen],
-    ends: dict[str, float],
-    checks: list[Check],
-    asked: Asked,
-) -> AttestationResult:
-    verdict, reason = decide(checks)
-    report, chain, family = origin.report, origin.chain, origin.family
-    if chain is not None:
-        ends = {**ends, "chain": min(each.not_after for each in chain.certificates)}
-    for each in chosen:
-        if each.manifest is not None and not each.expired:
-            ends[f"{each.slot.name} manifest"] = each.manifest.ends
-    pins = [origin.pin, *(each.pin for each in chosen)]
-    simulated = any(pin is not None and pin.simulated for pin in pins)
-    platform = f"nvidia-{family.chip.lower()}" if family is not None and origin.pin else "nvidia-unknown"
-    return AttestationResult(
-        tee="nvidia",
-        verdict=verdict,
-        reason=reason,
-        checks=tuple(checks),
-        at=asked.at,
-        identity=report.identity if report is not None else sha256(evidence),
-        platform=f"simulated-{platform}" if simulated else platform,
-        simulated=simulated,
-        expectations_digest=asked.expectations_digest,
-        valid_until=min(ends.values()) if ends else None,
-        waived=("revocation", *asked.waived) if asked.waive_revocation else asked.waived,
-        stated=lambda: state_device(report, chain, family, chosen),
-    )

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 from attestation.gpu.documents import Offered
 from attestation.gpu.expected import GpuPolicy
@@ -48,12 +48,6 @@ class Kept:
         self._held = appraisal, since, until
 
 
-Circumstances: TypeAlias = tuple[bool, bool, DeviceState | None]
-"""Whether there is a challenge, whether revocation is waived, and what the guest says."""
-Named: TypeAlias = tuple[bytes | None, tuple[str, ...]]
-"""Digest and waivers of the expectations."""
-
-
 def may_keep(evidence: bytes, documents: Sequence[bytes]) -> bool:
     """Whether these are a report and documents of a size that is worth remembering."""
     return len(evidence) <= MAX_REPORT_BYTES and sum(map(len, documents)) <= MAX_KEPT_BYTES
@@ -63,12 +57,15 @@ def may_keep(evidence: bytes, documents: Sequence[bytes]) -> bool:
 def room_of_device(
     standing: Standing,
     offered: Offered,
+    state: DeviceState | None,
     policy: GpuPolicy | None,
-    named: Named,
-    circumstances: Circumstances,
+    expectations_digest: bytes | None,
+    waived: tuple[str, ...],
+    waive_revocation: bool,
+    challenged: bool,
 ) -> Kept:
-    """The room for these inputs: all bytes count, but for nonces and signature."""
-    del standing, offered, policy, named, circumstances
+    """The room for these inputs: all bytes count, but for nonces and signature. challenged: with a nonce."""
+    del standing, offered, state, policy, expectations_digest, waived, waive_revocation, challenged
     return Kept()
 
 
