@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, TypeAlias
 
 import pytest
 
@@ -18,8 +19,10 @@ FRANCE = {"data_class": "public", "residency": ["FR"]}
 PAIR = Changes(domains=(CLINIC, CLOUD), nodes={CLINIC: (), CLOUD: ("paris-1", "paris-2")})
 PROMPT = "one two three"
 
+Reason: TypeAlias = Literal["compromise", "stale"]
 
-async def revoke(world: World, node: str, reason_class: Literal["compromise", "stale"]) -> AgentStatus:
+
+async def revoke(world: World, node: str, reason_class: Reason) -> AgentStatus:
     """What `comity agent revoke` does, over the operator's bus login."""
     bus = await world.bus(CLOUD, "agent")
     order = RevokeNode(node_id=node, reason_class=reason_class, reason="stolen")
@@ -34,6 +37,27 @@ def _is_pushed(subject: str) -> bool:
 def served_by(world: World, text: str) -> list[str]:
     """Nodes whose engine was asked this."""
     return [name for name, engine in world.engines.items() if text in map(asked_for, engine.bodies)]
+
+
+async def revoked_meanwhile(
+    world: World, reason_class: Reason, go_on_when: Callable[[], bool] = lambda: True
+) -> Streamed:
+    """An answer whose node is revoked after its first word; the engine says the next one after that."""
+    go_on, found = asyncio.Event(), Streamed()
+    for engine in world.engines.values():
+        engine.script = hold_after("one ", until=go_on, then=("two ",))
+    async with world.http().stream(
+        "POST", "/chat/completions", json=request(PROMPT, policy=FRANCE)
+    ) as response:
+        async for data in lines(response):
+            found.take(data)
+            if found.text == "one ":
+                (busy,) = served_by(world, PROMPT)
+                world.engines["paris-2" if busy == "paris-1" else "paris-1"].script = echo()
+                await revoke(world, busy, reason_class)
+                await until(go_on_when)
+                go_on.set()
+    return found
 
 
 async def test_the_next_request_avoids_a_revoked_node(make_world: MakeWorld) -> None:
@@ -60,26 +84,13 @@ async def test_the_next_request_avoids_a_revoked_node(make_world: MakeWorld) -> 
     ids=["compromise ends the run", "stale lets it finish"],
 )
 async def test_an_open_answer_ends_only_when_the_node_is_compromised(
-    make_world: MakeWorld, reason_class: Literal["compromise", "stale"], text: str
+    make_world: MakeWorld, reason_class: Reason, text: str
 ) -> None:
     """Compromise: what the node says afterwards is not used; the rest comes from another one."""
-    world, go_on = await make_world(PAIR), asyncio.Event()
+    world = await make_world(PAIR)
     trusted = world[CLINIC].broker.parts.service.appraisals
     epoch = trusted.trust_epoch
-    for engine in world.engines.values():
-        engine.script = hold_after("one ", until=go_on, then=("two ",))
-    found = Streamed()
-    async with world.http().stream(
-        "POST", "/chat/completions", json=request(PROMPT, policy=FRANCE)
-    ) as response:
-        async for data in lines(response):
-            found.take(data)
-            if found.text == "one ":
-                (busy,) = served_by(world, PROMPT)
-                world.engines["paris-2" if busy == "paris-1" else "paris-1"].script = echo()
-                await revoke(world, busy, reason_class)
-                await until(lambda: trusted.trust_epoch > epoch)
-                go_on.set()
+    found = await revoked_meanwhile(world, reason_class, lambda: trusted.trust_epoch > epoch)
     assert found.complete, found.error
     assert found.text == text
     assert len(served_by(world, PROMPT)) == (2 if reason_class == "compromise" else 1)
@@ -87,23 +98,10 @@ async def test_an_open_answer_ends_only_when_the_node_is_compromised(
 
 async def test_a_bus_that_keeps_the_revocation_back_keeps_no_answer_open(make_world: MakeWorld) -> None:
     """Its own domain's border ends what comes from a compromised node, whoever was told of it or was not."""
-    world, go_on = await make_world(PAIR, operated=True), asyncio.Event()
+    world = await make_world(PAIR, operated=True)
     world.operator.rule = lambda each: [] if _is_pushed(each.subject) else None
-    trusted = world[CLINIC].broker.parts.service.appraisals
-    for engine in world.engines.values():
-        engine.script = hold_after("one ", until=go_on, then=("two ",))
-    found = Streamed()
-    async with world.http().stream(
-        "POST", "/chat/completions", json=request(PROMPT, policy=FRANCE)
-    ) as response:
-        async for data in lines(response):
-            found.take(data)
-            if found.text == "one ":
-                (busy,) = served_by(world, PROMPT)
-                world.engines["paris-2" if busy == "paris-1" else "paris-1"].script = echo()
-                await revoke(world, busy, "compromise")
-                go_on.set()
-    assert trusted._revoked == {}, "it never was told"
+    found = await revoked_meanwhile(world, "compromise")
+    assert world[CLINIC].broker.parts.service.appraisals._revoked == {}, "it never was told"
     assert found.complete, found.error
     assert found.text == PROMPT + " "
     assert len(served_by(world, PROMPT)) == 2
