@@ -14,7 +14,16 @@ from domain_agent.offer.summary import Condenser
 from federation.found import Founded
 from federation_tests.conftest import MakeWorld
 from federation_tests.hostile.lie import Lie, lie
-from federation_tests.hostile.lying import ONE_NODE_EACH, border_of, declined, heard, lying, tell
+from federation_tests.hostile.lying import (
+    FRANCE,
+    ONE_NODE_EACH,
+    border_of,
+    declined,
+    heard,
+    lying,
+    offering,
+    tell,
+)
 from federation_tests.plan import CLINIC, CLOUD, HYPER
 from federation_tests.sse import Streamed
 from federation_tests.world import World, until
@@ -23,7 +32,7 @@ from schemas.descriptors.summary import Cell
 from schemas.keys import SigningKey
 from schemas.messages.interior import Hold
 from schemas.messages.message import Received
-from schemas.messages.negotiation import CallForOffers, Offer
+from schemas.messages.negotiation import CallForOffers
 from schemas.policy.layers import Decision
 
 
@@ -91,19 +100,6 @@ async def test_a_claimed_gpu_brings_a_call_and_no_request(arena: World) -> None:
     assert heard(arena, "have you a GPU") == 0
 
 
-def _offering(**changed: Any) -> type[Border]:
-    """Offers otherwise than it advertises."""
-
-    class Otherwise(Border):
-        __slots__ = ()
-
-        def _compose_reply(self, to: Received[Any], model: type[Any], *, seq: int, **fields: Any) -> Any:
-            edited = changed if model is Offer else {}
-            return super()._compose_reply(to, model, seq=seq, **(fields | edited))
-
-    return Otherwise
-
-
 @pytest.mark.parametrize(
     ("changed", "comity", "code"),
     [
@@ -121,9 +117,8 @@ def _offering(**changed: Any) -> type[Border]:
 async def test_an_offer_that_breaks_what_its_advert_was_chosen_for_is_not_taken(
     arena: World, changed: dict[str, Any], comity: dict[str, Any], code: str
 ) -> None:
-    policy = {"data_class": "public", "residency": ["FR"]}
-    with lying(border_of(arena), _offering(**changed)):
-        stream = await tell(arena, "bait and switch", comity={"policy": policy, **comity})
+    with lying(border_of(arena), offering(**changed)):
+        stream = await tell(arena, "bait and switch", comity={"policy": FRANCE, **comity})
     assert declined(stream) == {CLOUD: [code]}
     assert heard(arena, "bait and switch") == 0
 
