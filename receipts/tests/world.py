@@ -1,47 +1,48 @@
-"""A small made-up federation for tests: two domains, their papers and logs, and a simulated node."""
+"""A small made-up federation for tests: two domains, their papers and logs, and one request between them.
+
+The one door to it all: who and when is in `names`, what receipts say in `bodies`, the node in `machine`.
+"""
 
 from __future__ import annotations
 
-import importlib
 import secrets
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from functools import cached_property, lru_cache
+from datetime import datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from receipts.bundle import ChallengeDisclosure, Disclosures
+from receipts.bundle import Disclosures
 from receipts.cosignature import Cosigner
 from receipts.log import Documents, Draft, Issued, Keep, LogIdentity, LogKeys, TransparencyLog
 from receipts.note import NoteSigner
-from receipts.statements.fields import (
-    Attestation,
-    Capability,
-    Commitment,
-    Layer,
-    Link,
-    ManifestRef,
-    NodeRecord,
-    PolicyDecision,
-    PolicyFile,
-    RequestRef,
-    Times,
-    Usage,
-    Verifier,
+from receipts.statements.fields import Link, ManifestRef, RequestRef
+from receipts.tests.bodies import (
+    acknowledgement,
+    capability,
+    digest,
+    drafts,
+    execution,
+    placement,
+    policy,
+    usage,
 )
-from receipts.statements.node import NodeStatement, sign_node_statement
-from receipts.statements.receipt import (
-    AcknowledgementDraft,
-    Considered,
-    ExecutionDraft,
-    Executor,
-    Inputs,
-    Objective,
-    PlacementDraft,
-    Plan,
-    Terms,
+from receipts.tests.machine import Node, chip, expected_toml, platform, vendor
+from receipts.tests.names import (
+    CLINIC,
+    CLOUD,
+    END,
+    ENGINE,
+    FEDERATION,
+    MODEL,
+    MODEL_NAME,
+    NOW,
+    OVERLAPPED,
+    START,
+    SWITCH,
+    TAGS,
 )
 from receipts.verify import Report, verify_bundle
 from receipts.verify.trust_file import TrustFile, parse
@@ -59,28 +60,13 @@ from schemas.papers.manifest import (
     WitnessKey,
     sign_manifest,
 )
-from schemas.primitives import format_time
-from schemas.proof.binding import ChallengeTree
-from schemas.proof.evidence import ChallengeProof, ModelFile, NodeConfiguration, NodeEvidence
 
-FEDERATION: Final = "care"
-CLINIC: Final = "clinic.de"
-CLOUD: Final = "cloud.fr"
-NOW: Final = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
-START: Final = int((NOW - timedelta(days=1)).timestamp())
-END: Final = int((NOW + timedelta(days=365)).timestamp())
-SWITCH: Final = int((NOW + timedelta(hours=1)).timestamp())
-OVERLAPPED: Final = SWITCH + 3600
-ENGINE: Final = "ab" * 32
-MODEL: Final = "cd" * 32
-MODEL_NAME: Final = "chat.small/smollm2"
-TAGS: Final = "5" * 64  # digest of the policy tags: the same on both sides of a request
-CHALLENGE: Final = bytes([7]) * 32
-
-
-def digest() -> str:
-    """Some digest, different each time."""
-    return secrets.token_hex(32)
+__all__ = [
+    "CLINIC", "CLOUD", "END", "ENGINE", "FEDERATION", "MODEL", "MODEL_NAME", "NOW", "OVERLAPPED", "START",
+    "SWITCH", "TAGS", "Domain", "Federation", "Node", "Run", "acknowledgement", "capability", "chip",
+    "digest", "drafts", "execution", "expected_toml", "placement", "platform", "policy", "seeded_key",
+    "usage", "vendor",
+]  # fmt: skip
 
 
 def seeded_key(seed: str) -> SigningKey:
@@ -209,25 +195,6 @@ class Domain:
         )
 
 
-@lru_cache
-def vendor() -> Any:
-    """One simulated vendor for the whole run: its two RSA keys take a second."""
-    return importlib.import_module("attestation.testing.chip").SimulatedVendor.create(
-        "Milan", at=NOW - timedelta(days=1)
-    )
-
-
-@lru_cache
-def chip() -> Any:
-    return vendor().make_chip()
-
-
-def platform() -> str:
-    from attestation.appraise import platform_digest
-
-    return platform_digest(chip().chip_id).hex()
-
-
 @dataclass
 class Federation:
     """Both domains, and the charter that makes them one federation."""
@@ -296,99 +263,6 @@ class Federation:
         return verify_bundle(bundle, self.trust(**changes), at=at)
 
 
-def expected_toml() -> str:
-    """What the auditor demands of nodes: the simulated root must be listed."""
-    expectations = importlib.import_module("attestation.testing.expectations")
-    text: str = expectations.simulated_toml(
-        vendor().root_toml(), engine_digests=[ENGINE], models={MODEL_NAME: [MODEL]}
-    )
-    return text
-
-
-@dataclass
-class Node:
-    """A simulated node of cloud.fr, challenged by clinic.de."""
-
-    key: SigningKey = field(default_factory=SigningKey.generate)
-    domain: str = CLOUD
-    challenge: bytes = CHALLENGE
-
-    @cached_property
-    def stated(self) -> NodeEvidence:
-        tree = ChallengeTree.over({CLINIC: self.challenge, CLOUD: bytes(32)})
-        unquoted = NodeEvidence(
-            federation=FEDERATION,
-            domain=self.domain,
-            node_id="node-1",
-            boot_id="boot-1",
-            key_epoch=1,
-            sign_spki=self.key.public.spki,
-            seal_key=bytes(1216),
-            challenge_root=tree.root.hex(),
-            challenges=[
-                ChallengeProof(
-                    domain=name, index=path.index, size=path.size, path=[part.hex() for part in path.path]
-                )
-                for name, path in tree.paths.items()
-            ],
-            configuration=NodeConfiguration(
-                engine="in-tee",
-                engine_kind="llama.cpp",
-                engine_digest=ENGINE,
-                engine_flags=[],
-                engine_address="127.0.0.1:8080",
-                models=[ModelFile(capability=MODEL_NAME, digest=MODEL)],
-                prompt_logging=False,
-            ),
-            cpu=chip().quote(bytes(64)),
-        )
-        return unquoted.model_copy(update={"cpu": chip().quote(unquoted.expected_report_data())})
-
-    @cached_property
-    def evidence(self) -> bytes:
-        return self.stated.write()
-
-    def record(self, **changes: Any) -> NodeRecord:
-        """The node with an appraisal of it, as a broker writes it."""
-        values: dict[str, Any] = {
-            "evidence_digest": sha256(self.evidence).hex(),
-            "expectations_digest": "0" * 64,
-            "policy_id": "standard",
-            "challenge_root": self.stated.challenge_root,
-            "iat": int(NOW.timestamp()) - 40,
-            "status": "affirming",
-            "binding_mode": "cpu-only",
-            "simulated": True,
-            "bound_key": self.key.thumbprint,
-        }
-        return NodeRecord(
-            id=self.key.thumbprint, role="inference", attestation=Attestation(**(values | changes))
-        )
-
-    def statement(self, **changes: Any) -> bytes:
-        values: dict[str, Any] = {
-            "header": "1" * 64,
-            "federation": FEDERATION,
-            "domain": self.domain,
-            "node_key": self.key.thumbprint,
-            "segment": 0,
-            "outcome": "ok",
-            "code": "ok",
-            "finish_reason": "stop",
-            "capability": capability(),
-            "usage": usage(),
-            "response": Commitment(commitment="2" * 64),
-            "times": Times(issued=format_time(NOW)),
-        }
-        return sign_node_statement(NodeStatement(**(values | changes)), self.key)
-
-    def disclosures(self, issued_at: datetime = NOW - timedelta(seconds=40)) -> Disclosures:
-        challenge = ChallengeDisclosure(
-            domain=CLINIC, value=self.challenge.hex(), issued_at=format_time(issued_at)
-        )
-        return Disclosures(challenges=[challenge])
-
-
 @dataclass
 class Run:
     """One request from clinic.de on a node of cloud.fr, with what each side wrote."""
@@ -445,86 +319,3 @@ class Run:
             Link(rel="placement", digest=self.placed.digest.hex()),
             Link(rel="node", digest=envelope.read(said).digest.hex()),
         ]
-
-
-def capability() -> Capability:
-    return Capability(name=MODEL_NAME, artifact_digest=MODEL)
-
-
-def policy(**changes: Any) -> PolicyDecision:
-    values: dict[str, Any] = {
-        "verifier": Verifier(id="urn:cedar:4.12"),
-        "policies": [PolicyFile(name="charter", sha256=digest())],
-        "time_created": format_time(NOW),
-        "verdict": "allow",
-        "layers": [Layer(layer="charter", digest=digest(), verdict="allow", rules=["FED-001-member"])],
-        "input_commitment": TAGS,
-    }
-    return PolicyDecision(**(values | changes))
-
-
-def placement(peer: str = CLOUD, **changes: Any) -> PlacementDraft:
-    """A Placement with every block filled."""
-    zero = "0.0"
-    nodes: list[NodeRecord] = changes.get("nodes", [])
-    values: dict[str, Any] = {
-        "audience": [CLINIC, CLOUD],
-        "peer": peer,
-        "request": RequestRef(id=secrets.token_hex(8), commitment=digest()),
-        "times": Times(received=format_time(NOW), issued=format_time(NOW)),
-        "plan": Plan(digest=digest(), id="p1", domain=peer, nodes=[node.id for node in nodes]),
-        "path": "full",
-        "considered": Considered(root=digest(), count=3, selected_index=1),
-        "objective": Objective(
-            name="J",
-            version="1",
-            digest=digest(),
-            score="412.5",
-            terms=Terms(net="3.2", queue=zero, exec="405.0", state=zero, load="4.3", policy=zero),
-        ),
-        "capability": Capability(name="chat.small"),
-        "policy": policy(),
-        "inputs": Inputs(registry=digest()),
-        "executor": Executor(domain=peer, key="A" * 43),
-    }
-    return PlacementDraft(**(values | changes))
-
-
-def execution(peer: str = CLINIC, **changes: Any) -> ExecutionDraft:
-    """An Execution with every block that a run fills."""
-    values: dict[str, Any] = {
-        "audience": [CLINIC, CLOUD],
-        "peer": peer,
-        "request": RequestRef(id=secrets.token_hex(8), commitment=digest()),
-        "times": Times(started=format_time(NOW), finished=format_time(NOW), issued=format_time(NOW)),
-        "outcome": "ok",
-        "code": "ok",
-        "response": Commitment(commitment="2" * 64),
-        "capability": capability(),
-        "nodes": [],
-        "usage": usage(),
-        "policy": policy(),
-    }
-    return ExecutionDraft(**(values | changes))
-
-
-def acknowledgement(peer: str = CLOUD, **changes: Any) -> AcknowledgementDraft:
-    values: dict[str, Any] = {
-        "audience": [CLINIC, CLOUD],
-        "peer": peer,
-        "request": RequestRef(id=secrets.token_hex(8), commitment=digest()),
-        "times": Times(issued=format_time(NOW)),
-        "response": Commitment(commitment="2" * 64),
-        "status": "agreed",
-        "usage_agreed": usage(),
-    }
-    return AcknowledgementDraft(**(values | changes))
-
-
-def usage(**changes: int) -> Usage:
-    values = {"input_tokens": 12, "output_tokens": 34, "cached_tokens": 0, "queue_ms": 0, "compute_ms": 405}
-    return Usage(**(values | changes))
-
-
-def drafts(count: int, peer: str = CLOUD) -> list[Draft]:
-    return [Draft(placement(peer)) for _ in range(count)]
