@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator, Mapping, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -97,15 +97,16 @@ class Shelf:
         proofs = {found.digest: delivery.proof.encode()} if delivery.proof else {}
         envelopes = [execution, promise, *([statement] if statement else [])]
         kept = Keep(intent.request_id, envelopes=envelopes, proofs=proofs)
-        with self._alone(found.digest) as first:
+        # Who reads the answer files this again, with the last word: until then it is kept, and no more.
+        early = self.under_way.get(intent.commitment, False) is None
+        with nullcontext(False) if early else self._alone(found.digest) as first:
             attempt = await self._attempt(intent)
             placed = attempt.placements.get(links.get("placement", ""))
             if placed is None:
                 raise Refused("shelf.link", "the Execution is about another Placement")
             if found.body.request.commitment != intent.commitment:
                 raise Refused("shelf.request", "the Execution is about another request")
-            if self.under_way.get(intent.commitment, False) is None:
-                # The answer is still being read: who reads it files this again, with the last word.
+            if early:
                 await self.log.keep(kept)
                 return found
             said = first and found.digest.hex() not in attempt.acknowledged

@@ -20,7 +20,7 @@ from broker.tests.logs import opened
 from broker.tests.parties import CONSUMER, PROVIDER, Parties
 from broker.tests.test_attempt import BODY, statement
 from broker.tests.test_executions import order
-from receipts.log import Draft, Issued, Recorded, TransparencyLog
+from receipts.log import Draft, Issued, Keep, Recorded, TransparencyLog
 from receipts.retention import retention
 from receipts.statements.fields import NO_USAGE, Capability, Commitment, Link, Price, RequestRef, Times
 from receipts.statements.node import verify_node_statement
@@ -205,6 +205,29 @@ async def test_while_the_answer_is_read_an_execution_is_kept_and_not_acknowledge
     assert await exchange.log.kept(found.digest)
     exchange.shelf.under_way[exchange.intent.commitment] = exchange.arrived
     await exchange.shelf.file(exchange.intent, delivery)
+    assert [each.status for each in await exchange.acknowledged()] == ["agreed"]
+
+
+async def test_who_fetches_while_the_answer_is_read_takes_the_last_word_from_nobody(
+    exchange: Exchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was kept early counted as being filed when the answer's end came: then nobody acknowledged it."""
+    delivery, shelf, commitment = await exchange.deliver(), exchange.shelf, exchange.intent.commitment
+    keeping, go_on, keep = asyncio.Event(), asyncio.Event(), exchange.log.keep
+
+    async def keep_slowly(_: TransparencyLog, kept: Keep) -> None:
+        keeping.set()
+        await go_on.wait()
+        await keep(kept)
+
+    monkeypatch.setattr(TransparencyLog, "keep", keep_slowly)
+    shelf.under_way[commitment] = None
+    fetching = asyncio.create_task(shelf.file(exchange.intent, delivery))
+    await keeping.wait()
+    shelf.under_way[commitment] = exchange.arrived
+    await shelf.file(exchange.intent, delivery)
+    go_on.set()
+    await fetching
     assert [each.status for each in await exchange.acknowledged()] == ["agreed"]
 
 
