@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
 from cryptography import x509
@@ -196,7 +196,7 @@ def begin_response(response: Response, issuer: Certificate, start: Start) -> Non
             return
 
 
-def verify_response(response: Response, issuer: Certificate, at: float, start: Start = partial) -> Response:
+def verify_response(response: Response, issuer: Certificate, at: float, start: Start) -> Response:
     """The response, signed by the issuer or by a responder that it appointed. Raises `Refused`.
 
     start: how signature checks begin, or have begun.
