@@ -25,10 +25,10 @@ from broker.placing.appraisals import Appraisals
 from broker.placing.attempt import AnswerReader, Ended
 from broker.problems import Invalid, RequestProblem
 from broker.providing.border import Border
+from broker.providing.executions import price_of
 from broker.select.predict import Predictor
 from broker.shelf import Intent, Shelf
 from federation.stream import open_stream
-from receipts.statements.fields import Price
 from receipts.statements.node import NodeStatement
 from schemas.errors import ComityError, Refused, Undecided
 from schemas.messages import answer
@@ -76,7 +76,9 @@ class Answering:
             if reader.ended is None:
                 raise Undecided("attempt.no_statement", "the stream ended without the node's statement")
             segment.ended = reader.ended
-            self._spawn(self._receive_execution(intent, self._arrive(intent, placed, reader.ended), frames))
+            arrived = self._arrived(placed, reader.ended)
+            self.shelf.under_way[intent.commitment] = arrived
+            self._spawn(self._receive_execution(intent, arrived, frames))
             filed = True
             _check_outcome(reader.ended.statement.body)
             self._learn(journey, placed, pace, reader.ended.end.usage, len(reader.output))
@@ -96,17 +98,10 @@ class Answering:
         self.shelf.under_way[commitment] = None
         return Intent(provider=placed.domain, request_id=journey.wire_id, commitment=commitment)
 
-    def _arrive(self, intent: Intent, placed: Placed, ended: Ended) -> bytes:
-        """Note what came out of the seal; returns the node's statement as it was signed."""
-        usage = ended.statement.body.usage
-        total = placed.offered.body.rates.total(
-            input_tokens=usage.input_tokens,
-            output_tokens=usage.output_tokens,
-            cached_tokens=usage.cached_tokens,
-        )
-        price = Price(micro=total, currency=self.peers.trust.charter.currency)
-        self.shelf.under_way[intent.commitment] = Arrived(ended.statement, price)
-        return ended.statement.envelope
+    def _arrived(self, placed: Placed, ended: Ended) -> Arrived:
+        """What came out of the seal, and what that costs."""
+        rates, currency = placed.offered.body.rates, self.peers.trust.charter.currency
+        return Arrived(ended.statement, price_of(ended.statement.body.usage, rates, currency))
 
     def _learn(self, journey: Journey, placed: Placed, pace: Pace, usage: answer.Usage, size: int) -> None:
         """What a finished run took counts in the next ranking (routing.md 3).
@@ -177,7 +172,7 @@ class Answering:
             await self.shelf.fetch(intent, due=False)
 
     async def _receive_execution(
-        self, intent: Intent, statement: bytes, frames: AsyncGenerator[bytes, None]
+        self, intent: Intent, arrived: Arrived, frames: AsyncGenerator[bytes, None]
     ) -> None:
         """Read on to the Execution, verify and keep it; ask for it when it does not come.
 
@@ -187,11 +182,11 @@ class Answering:
             async with asyncio.timeout(DELIVERY_S):
                 delivery = await _first(frames, answer.EXECUTION)
             if intent.provider != self.peers.domain:
-                await self.shelf.file(intent, delivery, statement=statement)
+                await self.shelf.file(intent, delivery)
         except (ComityError, TimeoutError) as error:
             code = error.code if isinstance(error, ComityError) else "attempt.execution_late"
             log.warning("no Execution with the answer", extra={"code": code, "peer": intent.provider})
-            await self.shelf.keep(intent.request_id, statement=statement)
+            await self.shelf.keep(intent.request_id, statement=arrived.statement.envelope)
             await self.shelf.fetch(intent)
         finally:
             self.shelf.under_way.pop(intent.commitment, None)

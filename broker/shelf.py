@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,6 +28,7 @@ from receipts.statements.receipt import (
     AcknowledgementReceipt,
     ExecutionReceipt,
     PlacementReceipt,
+    Receipt,
 )
 from receipts.statements.statement import Statement, parse_receipt, read_receipt, receipt_kind
 from schemas import envelope
@@ -57,14 +58,12 @@ class Intent(Wire):
     """Of this attempt's body: it tells the attempts of one request apart."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Attempt:
-    """What our log holds of one attempt."""
-
-    placements: Mapping[str, PlacementReceipt]
-    """By receipt digest, hex."""
-    acknowledged: Set[str]
-    """Receipt digests that an Acknowledgement of ours names, hex."""
+async def own_receipts(log: TransparencyLog, request_id: str) -> dict[str, Receipt]:
+    """Our own receipts of a request by their digests (hex), in the order of our log."""
+    parsed = [envelope.read(data) for data in await log.of_request(request_id)]
+    return {
+        each.digest.hex(): parse_receipt(each.payload, MODELS[receipt_kind(each.payload)]) for each in parsed
+    }
 
 
 @dataclass(slots=True)
@@ -82,9 +81,7 @@ class Shelf:
     _filing: set[bytes] = field(default_factory=set)
     """Executions that are being filed: two deliveries of one are acknowledged once."""
 
-    async def file(
-        self, intent: Intent, data: bytes, *, statement: bytes | None = None
-    ) -> Statement[ExecutionReceipt]:
+    async def file(self, intent: Intent, data: bytes) -> Statement[ExecutionReceipt]:
         """Verify a delivered Execution, keep it with the node's statement, acknowledge it, settle the intent.
 
         Raises `Unreadable` or `Refused`; nothing is kept then.
@@ -93,24 +90,25 @@ class Shelf:
         execution, promise = delivery.execution.encode(), delivery.promise.encode()
         found = self.verify(intent.provider, execution, promise)
         links = {link.rel: link.digest for link in found.body.links}
-        statement = statement or _linked_statement(delivery, links.get("node"))
+        arrived = self.under_way.get(intent.commitment)
+        # Who reads the answer files this again, with the last word: until then it is kept, and no more.
+        early = arrived is None and intent.commitment in self.under_way
+        statement = arrived.statement.envelope if arrived else _linked_statement(delivery, links.get("node"))
         proofs = {found.digest: delivery.proof.encode()} if delivery.proof else {}
         envelopes = [execution, promise, *([statement] if statement else [])]
         kept = Keep(intent.request_id, envelopes=envelopes, proofs=proofs)
-        # Who reads the answer files this again, with the last word: until then it is kept, and no more.
-        early = self.under_way.get(intent.commitment, False) is None
         with nullcontext(False) if early else self._alone(found.digest) as first:
-            attempt = await self._attempt(intent)
-            placed = attempt.placements.get(links.get("placement", ""))
-            if placed is None:
+            own = await own_receipts(self.log, intent.request_id)
+            placed = own.get(links.get("placement", ""))
+            if not isinstance(placed, PlacementReceipt) or placed.request.commitment != intent.commitment:
                 raise Refused("shelf.link", "the Execution is about another Placement")
             if found.body.request.commitment != intent.commitment:
                 raise Refused("shelf.request", "the Execution is about another request")
             if early:
                 await self.log.keep(kept)
                 return found
-            said = first and found.digest.hex() not in attempt.acknowledged
-            drafts = [Draft(self._acknowledgement(placed, found))] if said else []
+            due = first and not _acknowledged(found, own.values())
+            drafts = [Draft(self._acknowledgement(placed, found, arrived))] if due else []
             await self.log.issue(drafts, keep=kept, settle=[(INTENT, intent.commitment)])
         return found
 
@@ -126,9 +124,8 @@ class Shelf:
                 self._filing.discard(digest)
 
     def _acknowledgement(
-        self, placed: PlacementReceipt, found: Statement[ExecutionReceipt]
+        self, placed: PlacementReceipt, found: Statement[ExecutionReceipt], arrived: Arrived | None
     ) -> AcknowledgementDraft:
-        arrived = self.under_way.get(placed.request.commitment)
         draft = acknowledge(placed, found, arrived, datetime.now(UTC))
         if draft.dispute is not None:
             self.disputed += 1
@@ -176,8 +173,8 @@ class Shelf:
             return None
         abroad = [
             Intent(provider=body.peer, request_id=request_id, commitment=body.request.commitment)
-            for _, body in await self._placements(request_id)
-            if body.peer != self.peers.domain
+            for body in (await own_receipts(self.log, request_id)).values()
+            if isinstance(body, PlacementReceipt) and body.peer != self.peers.domain
         ]
         await asyncio.gather(*(self.fetch(intent, tries=1) for intent in abroad))
         return await self.log.bundle(receipt_id)
@@ -194,30 +191,6 @@ class Shelf:
         except ComityError:
             return False
         return body.state in TERMINAL
-
-    async def _attempt(self, intent: Intent) -> _Attempt:
-        """Our receipts of this very attempt."""
-        placements: dict[str, PlacementReceipt] = {}
-        acknowledged: set[str] = set()
-        for data in await self.log.of_request(intent.request_id):
-            parsed = envelope.read(data)
-            body = parse_receipt(parsed.payload, MODELS[receipt_kind(parsed.payload)])
-            if body.request.commitment != intent.commitment:
-                continue
-            if isinstance(body, PlacementReceipt):
-                placements[parsed.digest.hex()] = body
-            elif isinstance(body, AcknowledgementReceipt):
-                acknowledged |= {link.digest for link in body.links}
-        return _Attempt(placements, acknowledged)
-
-    async def _placements(self, request_id: str) -> list[tuple[str, PlacementReceipt]]:
-        """Our Placements of a request, one an attempt, each with its receipt digest."""
-        found = []
-        for data in await self.log.of_request(request_id):
-            parsed = envelope.read(data)
-            if receipt_kind(parsed.payload) == PLACEMENT:
-                found.append((parsed.digest.hex(), parse_receipt(parsed.payload, PlacementReceipt)))
-        return found
 
     async def fetch(self, intent: Intent, *, tries: int = FETCH_TRIES, due: bool = True) -> bool:
         """Ask the provider for its Execution and proof. False, and an alarm if it was due, without one."""
@@ -258,6 +231,11 @@ class Shelf:
             commitment=intent.commitment,
         )
         return await self.peers.ask(provider, "receipt", self.peers.sign(asked), within=FETCH_S)
+
+
+def _acknowledged(execution: Statement[ExecutionReceipt], own: Iterable[Receipt]) -> bool:
+    said = (body for body in own if isinstance(body, AcknowledgementReceipt))
+    return any(link.digest == execution.digest.hex() for body in said for link in body.links)
 
 
 def _linked_statement(delivery: ReceiptDelivery, linked: str | None) -> bytes | None:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from broker.placing.policy_block import policy_block
-from broker.shelf import INTENT, Intent
+from broker.shelf import INTENT, Intent, own_receipts
 from receipts.log import Draft, Issued, Keep, Recorded, TransparencyLog
 from receipts.retention import retention
 from receipts.statements.fields import (
@@ -24,18 +24,17 @@ from receipts.statements.fields import (
     Price,
     RequestRef,
     Times,
+    Usage,
 )
 from receipts.statements.node import NodeStatement, verify_node_statement
 from receipts.statements.receipt import (
-    EXECUTION,
-    PLACEMENT,
     ExecutionDraft,
     ExecutionReceipt,
     Outcome,
     PlacementReceipt,
 )
-from receipts.statements.statement import Statement, parse_receipt, receipt_kind
-from schemas import envelope
+from receipts.statements.statement import Statement
+from schemas.descriptors.capability import Rates
 from schemas.errors import Refused
 from schemas.keys import VerifyKey
 from schemas.messages.answer import ReceiptDelivery
@@ -136,18 +135,14 @@ class Executions:
     async def _recover_own(self, intent: Intent) -> list[Issued]:
         """A run for our own tenant: its Placement says all that its Execution needs, unless there is one."""
         placement: tuple[str, PlacementReceipt] | None = None
-        for data in await self.log.of_request(intent.request_id):
-            parsed = envelope.read(data)
-            kind = receipt_kind(parsed.payload)
-            if kind == PLACEMENT:
-                body = parse_receipt(parsed.payload, PlacementReceipt)
-                if body.request.commitment == intent.commitment:
-                    placement = parsed.digest.hex(), body
-            elif kind == EXECUTION:
-                executed = parse_receipt(parsed.payload, ExecutionReceipt)
-                if executed.request.commitment == intent.commitment:
-                    await self.log.settle(INTENT, intent.commitment)
-                    return []
+        for digest, body in (await own_receipts(self.log, intent.request_id)).items():
+            if body.request.commitment != intent.commitment:
+                continue
+            if isinstance(body, ExecutionReceipt):
+                await self.log.settle(INTENT, intent.commitment)
+                return []
+            if isinstance(body, PlacementReceipt):
+                placement = digest, body
         assert placement is not None, "an intent is recorded with its Placement, in one transaction"
         draft = _crashed(*placement)
         return await self.log.issue([Draft(draft)], settle=[(INTENT, intent.commitment)])
@@ -174,14 +169,10 @@ class Executions:
         )
 
     async def _find(self, consumer: str, wanted: FetchReceipt) -> ExecutionReceipt | None:
-        for data in reversed(await self.log.of_request(wanted.request_id)):
-            payload = envelope.read(data).payload
-            if receipt_kind(payload) != EXECUTION:
-                continue
-            body = parse_receipt(payload, ExecutionReceipt)
-            if (body.peer, body.request.commitment) == (consumer, wanted.commitment):
-                return body
-        return None
+        own = await own_receipts(self.log, wanted.request_id)
+        executed = (body for body in reversed(own.values()) if isinstance(body, ExecutionReceipt))
+        named = (consumer, wanted.commitment)
+        return next((body for body in executed if (body.peer, body.request.commitment) == named), None)
 
     def _pessimistic(self, run: Run) -> ExecutionDraft:
         execute = run.order.body
@@ -208,11 +199,6 @@ class Executions:
     def _stated(self, run: Run, statement: Statement[NodeStatement]) -> dict[str, Any]:
         """What the node's own statement adds: the fields that only it knows (receipts.md 3.3)."""
         execute, said = run.order.body, statement.body
-        total = run.offer.rates.total(
-            input_tokens=said.usage.input_tokens,
-            output_tokens=said.usage.output_tokens,
-            cached_tokens=said.usage.cached_tokens,
-        )
         return {
             "links": [
                 Link(rel="placement", digest=execute.placement),
@@ -221,13 +207,23 @@ class Executions:
             "response": Commitment(commitment=said.response.commitment),
             "capability": said.capability,
             "usage": said.usage,
-            "price": Price(micro=total, currency=self.currency),
+            "price": price_of(said.usage, run.offer.rates, self.currency),
             "times": Times(
                 started=format_time(run.started),
                 finished=said.times.finished,
                 issued=format_time(datetime.now(UTC)),
             ),
         }
+
+
+def price_of(usage: Usage, rates: Rates, currency: str) -> Price:
+    """What these counters cost: who ran bills it, and who asked acknowledges no other (receipts.md 3.4)."""
+    total = rates.total(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cached_tokens=usage.cached_tokens,
+    )
+    return Price(micro=total, currency=currency)
 
 
 def _facts(decision: Decision) -> list[bytes]:

@@ -140,7 +140,7 @@ def _placement(commitment: str, run: Run) -> PlacementDraft:
 
 async def test_what_came_out_of_the_seal_is_agreed(exchange: Exchange) -> None:
     exchange.shelf.under_way[exchange.intent.commitment] = exchange.arrived
-    found = await exchange.shelf.file(exchange.intent, await exchange.deliver(), statement=exchange.said)
+    found = await exchange.shelf.file(exchange.intent, await exchange.deliver())
     (said,) = await exchange.acknowledged()
     assert (said.status, said.peer, said.role) == ("agreed", PROVIDER, "broker")
     assert {link.rel: link.digest for link in said.links} == {
