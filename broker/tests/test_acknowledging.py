@@ -13,35 +13,22 @@ import pytest
 
 from broker.acknowledging import Arrived
 from broker.placing.attempt import new_commitment
-from broker.placing.policy_block import policy_block
 from broker.providing.executions import Executions, Run
-from broker.shelf import INTENT, Intent, Shelf
+from broker.shelf import INTENT, Intent, Shelf, own_receipts
 from broker.tests.logs import opened
 from broker.tests.parties import CONSUMER, PROVIDER, Parties
 from broker.tests.test_attempt import BODY, statement
 from broker.tests.test_executions import order
 from receipts.log import Draft, Issued, Keep, Recorded, TransparencyLog
 from receipts.retention import retention
-from receipts.statements.fields import NO_USAGE, Capability, Commitment, Link, Price, RequestRef, Times
+from receipts.statements.fields import NO_USAGE, Capability, Commitment, Link, Price, RequestRef
 from receipts.statements.node import verify_node_statement
-from receipts.statements.receipt import (
-    ACKNOWLEDGEMENT,
-    AcknowledgementReceipt,
-    Considered,
-    Executor,
-    Inputs,
-    Objective,
-    PlacementDraft,
-    Plan,
-    Terms,
-)
-from receipts.statements.statement import parse_receipt, receipt_kind
+from receipts.statements.receipt import AcknowledgementReceipt
+from receipts.tests.world import placement
 from schemas import envelope
 from schemas.errors import Refused
 from schemas.messages.answer import ReceiptDelivery
-from schemas.primitives import format_time
 
-TERMS = Terms(net="0", queue="0", exec="0", state="0", load="0", policy="0")
 KEPT = retention(["ai-act-deployer"], datetime.now(UTC))
 
 
@@ -96,46 +83,22 @@ class Exchange:
         ).write()
 
     async def acknowledged(self) -> list[AcknowledgementReceipt]:
-        own = [envelope.read(data).payload for data in await self.log.of_request(self.intent.request_id)]
-        return [
-            parse_receipt(payload, AcknowledgementReceipt)
-            for payload in own
-            if receipt_kind(payload) == ACKNOWLEDGEMENT
-        ]
+        own = await own_receipts(self.log, self.intent.request_id)
+        return [body for body in own.values() if isinstance(body, AcknowledgementReceipt)]
 
 
 @pytest.fixture
 async def exchange(parties: Parties, tmp_path: Path) -> AsyncIterator[Exchange]:
     secret, commitment = new_commitment(BODY)
-    tags, _ = order(parties)
     async with opened(tmp_path, parties, CONSUMER) as log:
         intent = Intent(provider=PROVIDER, request_id="r1", commitment=commitment)
         (placed,) = await log.issue(
-            [Draft(_placement(commitment, tags))],
+            [Draft(placement(request=RequestRef(id="r1", commitment=commitment), retention=KEPT))],
             record=[Recorded(INTENT, commitment, intent.write())],
         )
         run, sealed = order(parties, secret=secret, placement=placed.digest.hex())
         shelf = Shelf(parties.peers(CONSUMER), log)
         yield Exchange(parties, log, shelf, run, sealed, intent, tmp_path)
-
-
-def _placement(commitment: str, run: Run) -> PlacementDraft:
-    some = "77" * 32
-    return PlacementDraft(
-        audience=[CONSUMER, PROVIDER],
-        peer=PROVIDER,
-        request=RequestRef(id="r1", commitment=commitment),
-        times=Times(issued=format_time(datetime.now(UTC))),
-        plan=Plan(digest=some, id="n1", domain=PROVIDER, nodes=["x" * 43]),
-        path="merged",
-        considered=Considered(root=some, count=1, selected_index=0),
-        objective=Objective(name="J", version="2", digest=some, terms=TERMS, score="0"),
-        capability=Capability(name="chat.small/tiny", artifact_digest=some),
-        policy=policy_block(run.decision, input_commitment="99" * 32),
-        inputs=Inputs(registry=some, costs=some),
-        executor=Executor(domain=PROVIDER, key="x" * 43),
-        retention=KEPT,
-    )
 
 
 async def test_what_came_out_of_the_seal_is_agreed(exchange: Exchange) -> None:
