@@ -10,6 +10,7 @@ import pytest
 
 from receipts.log import TransparencyLog
 from receipts.tests.world import CLINIC, Domain, Federation
+from receipts.verify import Claim, Report
 from schemas.errors import ComityError, Refused, Unreadable
 
 
@@ -49,3 +50,16 @@ async def refusal(waiting: object) -> str:
     with pytest.raises(ComityError) as turned_away:
         await waiting  # type: ignore[misc]
     return turned_away.value.code
+
+
+def verdict(report: Report, kind: str, name: str) -> tuple[str, str | None]:
+    """(verdict, reason code) of one claim of one receipt."""
+    claim = claim_of(report, kind, name)
+    return claim.label, claim.code
+
+
+def claim_of(report: Report, kind: str, name: str) -> Claim:
+    """One claim of the only receipt of its kind."""
+    (found,) = [receipt for receipt in report.receipts if receipt.kind == kind]
+    (claim,) = [claim for claim in found.claims if claim.name == name]
+    return claim

@@ -15,7 +15,7 @@ from attestation.appraise import NodeAppraisal, appraise_node
 from receipts import bundle as bundles
 from receipts.bundle import Disclosures
 from receipts.statements.fields import NodeRecord
-from receipts.tests.test_verify import play, verdict
+from receipts.tests.conftest import verdict
 from receipts.tests.world import CLOUD, ENGINE, Federation, Node, Run, chip, expected_toml, vendor
 from schemas.canonical import sha256
 from schemas.keys import SigningKey
@@ -77,7 +77,7 @@ async def test_what_is_said_of_a_node_is_what_its_evidence_shows(
     federation: Federation, tmp_path: Path, lie: str
 ) -> None:
     make, code = LIES[lie]
-    report = federation.verify(await play(federation, tmp_path, Run(make())))
+    report = federation.verify(await federation.play(tmp_path, Run(make())))
     for kind in ("placement", "execution"):
         assert verdict(report, kind, "attested") == ("failed", code)
     assert report.exit_code == 1
@@ -90,7 +90,7 @@ async def test_a_node_that_the_auditor_would_not_take_is_not_attested(
     other = expected_toml().replace(ENGINE, "0" * 64)
     assert other != expected_toml()
     monkeypatch.setitem(federation.files, "other.toml", other.encode())
-    report = federation.verify(await play(federation, tmp_path), expectations='"other.toml"')
+    report = federation.verify(await federation.play(tmp_path), expectations='"other.toml"')
     for kind in ("placement", "execution"):
         assert verdict(report, kind, "attested")[0] == "failed"
     assert report.exit_code == 1
@@ -102,7 +102,7 @@ async def test_a_challenge_of_another_s_dates_nothing(federation: Federation, tm
     asked = run.node.disclosures().challenges[0]
     own = asked.model_copy(update={"domain": CLOUD, "value": bytes(32).hex()})
     run.disclosures = Disclosures(challenges=[own])
-    report = federation.verify(await play(federation, tmp_path, run))
+    report = federation.verify(await federation.play(tmp_path, run))
     assert verdict(report, "execution", "attested") == ("not-checked", "node.challenge_missing")
 
 
@@ -115,7 +115,7 @@ async def test_collateral_counts_where_the_issuer_names_it(
     run.disclosures = run.node.disclosures().model_copy(
         update={"collateral": [sha256(crl).hex()] if named else []}
     )
-    bundle = bundles.read(await play(federation, tmp_path, run))
+    bundle = bundles.read(await federation.play(tmp_path, run))
     brought = replace(bundle, blobs={**bundle.blobs, sha256(crl): crl})
     report = federation.verify(bundles.write(brought))
     wanted = ("proved", None) if named else ("not-checked", "snp.crl.missing")
@@ -133,7 +133,7 @@ async def test_devices_that_nobody_demanded_anything_of_are_not_attested(
         true = appraise_node(*arguments, **named)
         return replace(true, evidence=true.evidence.model_copy(update={"devices": ["gpu"]}))
 
-    data = await play(federation, tmp_path)
+    data = await federation.play(tmp_path)
     monkeypatch.setattr(ATTESTED, "appraise_node", appraised)
     report = federation.verify(data)
     assert verdict(report, "execution", "attested") == ("not-checked", "verify.devices_unset")

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from receipts.log import TransparencyLog
-from receipts.tests.test_verify import verdict
+from receipts.tests.conftest import verdict
 from receipts.tests.world import NOW, Federation, Run
 
 

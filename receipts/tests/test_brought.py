@@ -18,6 +18,7 @@ from receipts.log import Draft
 from receipts.proof import read as read_proof
 from receipts.proof import write as write_proof
 from receipts.statements.fields import Commitment, RequestRef
+from receipts.tests.conftest import verdict
 from receipts.tests.world import CLINIC, NOW, Domain, Federation, Run, placement
 from receipts.verify import Report
 from receipts.witnessing.equivocation import Equivocation
@@ -33,23 +34,13 @@ REQUEST = RequestRef(id="r1", commitment=disclosure.commit(KEY, PROMPT).hex())
 async def play(
     federation: Federation, folder: Path, touch: Callable[[Bundle], Bundle], run: Run | None = None
 ) -> Report:
-    clinic, cloud = await federation.clinic.open(folder), await federation.cloud.open(folder)
-    run = run or Run(request=REQUEST, placement={"sd": SD})
-    data = await run.play(clinic, cloud)
-    await clinic.close()
-    await cloud.close()
+    data = await federation.play(folder, run or Run(request=REQUEST, placement={"sd": SD}))
     return federation.verify(bundles.write(touch(bundles.read(data))), NOW)
 
 
 def made(folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     return folder
-
-
-def claim(report: Report, name: str, kind: str = "placement") -> tuple[str, str | None]:
-    (found,) = [each for each in report.receipts if each.kind == kind]
-    (each,) = [each for each in found.claims if each.name == name]
-    return each.label, each.code
 
 
 def disclosing(
@@ -93,7 +84,7 @@ CONTENT: list[tuple[Callable[[Bundle], Bundle], tuple[str, str | None]]] = [
 async def test_content(
     federation: Federation, tmp_path: Path, touch: Callable[[Bundle], Bundle], wanted: tuple[str, str | None]
 ) -> None:
-    assert claim(await play(federation, tmp_path, touch), "content") == wanted
+    assert verdict(await play(federation, tmp_path, touch), "placement", "content") == wanted
 
 
 ANSWER = b'{"choices":[]}'
@@ -127,7 +118,7 @@ async def test_an_answer_opens_what_its_execution_commits_to(
     federation: Federation, tmp_path: Path, changes: dict[str, Any], wanted: tuple[str, str | None]
 ) -> None:
     report = await play(federation, tmp_path, answered, Run(execution=changes))
-    assert claim(report, "content", "execution") == wanted
+    assert verdict(report, "execution", "content") == wanted
 
 
 def forked(domain: Domain, size: int, root: bytes) -> bytes:
@@ -150,13 +141,14 @@ def accusing(federation: Federation, at: int, accused: Domain | None = None) -> 
 async def test_a_convicted_log_is_distrusted_from_the_fork_on(federation: Federation, tmp_path: Path) -> None:
     """What was proven at size 1 is below a fork at 2 and stays good; at the fork nothing does."""
     good = await play(federation, made(tmp_path / "a"), accusing(federation, 2))
-    assert (good.exit_code, claim(good, "not-equivocated")) == (0, ("not-checked", None))
+    assert (good.exit_code, verdict(good, "placement", "not-equivocated")) == (0, ("not-checked", None))
     clinic = await federation.clinic.open(made(tmp_path / "b"))
     await clinic.issue([Draft(placement()), Draft(placement())])
     await clinic.close()
     bad = await play(federation, made(tmp_path / "b"), accusing(federation, 2))
-    assert (bad.exit_code, claim(bad, "not-equivocated")) == (1, ("failed", "verify.equivocation"))
-    assert claim(bad, "not-equivocated", "execution") == ("not-checked", None)
+    assert bad.exit_code == 1
+    assert verdict(bad, "placement", "not-equivocated") == ("failed", "verify.equivocation")
+    assert verdict(bad, "execution", "not-equivocated") == ("not-checked", None)
     framed = await play(federation, made(tmp_path / "c"), accusing(federation, 1, Domain.make(CLINIC)))
     assert framed.exit_code == 0, "signatures by a stranger convict nobody"
 
@@ -174,7 +166,7 @@ async def test_two_histories_in_one_bundle_convict_by_themselves(
         return replace(held, proofs={**held.proofs, bytes(32): write_proof(other)})
 
     report = await play(federation, tmp_path, touch)
-    assert claim(report, "not-equivocated") == ("failed", "verify.equivocation")
+    assert verdict(report, "placement", "not-equivocated") == ("failed", "verify.equivocation")
 
 
 async def test_one_domain_cannot_convict_another(federation: Federation, tmp_path: Path) -> None:
@@ -199,4 +191,4 @@ async def test_one_domain_cannot_convict_another(federation: Federation, tmp_pat
     ]
     document = Equivocation(kind="issuer", first=mine[0], second=mine[1])
     report = await play(federation, made(tmp_path / "y"), touch)
-    assert claim(report, "not-equivocated") == ("failed", "verify.equivocation")
+    assert verdict(report, "placement", "not-equivocated") == ("failed", "verify.equivocation")

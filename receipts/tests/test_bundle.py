@@ -22,7 +22,7 @@ from receipts import bundle as bundles
 from receipts.bundle import Bundle
 from receipts.commands import log as log_commands
 from receipts.tests.conftest import code_of
-from receipts.tests.world import CLINIC, Domain, Federation, Run, drafts, expected_toml
+from receipts.tests.world import CLINIC, Domain, Federation, drafts, expected_toml
 from receipts.verify.claim import CLAIMS
 from receipts.verify.trust_file import PROFILES, parse
 from schemas import envelope
@@ -292,15 +292,7 @@ def test_noise_is_no_trust_file(data: bytes) -> None:
 def folder(federation: Federation, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle with the trust file and expectations that an auditor would have."""
     path = tmp_path_factory.mktemp("auditor")
-
-    async def play() -> bytes:
-        clinic, cloud = await federation.clinic.open(path), await federation.cloud.open(path)
-        data = await Run().play(clinic, cloud)
-        await clinic.close()
-        await cloud.close()
-        return data
-
-    (path / "r.receipt").write_bytes(asyncio.run(play()))
+    (path / "r.receipt").write_bytes(asyncio.run(federation.play(path)))
     (path / "trust.toml").write_text(federation.trust_toml)
     (path / "expected.toml").write_text(expected_toml())
     return path

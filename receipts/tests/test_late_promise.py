@@ -23,9 +23,9 @@ from receipts.checkpoint import Checkpoint
 from receipts.cosignature import Cosigner
 from receipts.note import Note, NoteSigner
 from receipts.statements.promise import InclusionPromise, promise_payload
-from receipts.tests.conftest import code_of
+from receipts.tests.conftest import claim_of, code_of, verdict
 from receipts.tests.test_keeping import run
-from receipts.tests.test_witnessed import claim, found
+from receipts.tests.test_witnessed import found
 from receipts.tests.world import CLINIC, CLOUD, FEDERATION, Federation, Run
 from receipts.verify.convicted import convict
 from receipts.verify.jury import Jury
@@ -332,9 +332,9 @@ async def test_it_goes_along_with_bundles(auditor: Auditor, tmp_path: Path) -> N
     convicted = ("failed", "verify.equivocation")
     for needed, wanted in (("2", convicted), ("3", ("not-checked", None)), ('"none"', ("not-checked", None))):
         report = WORLD.verify(data, AT, quorum=needed)
-        assert claim(report, "not-equivocated", "execution")[:2] == wanted
-        assert claim(report, "not-equivocated", "placement")[:2] == ("not-checked", None)
-        said_so = "1 that rest on witnesses" in claim(report, "not-equivocated", "execution")[2]
+        assert verdict(report, "execution", "not-equivocated") == wanted
+        assert verdict(report, "placement", "not-equivocated") == ("not-checked", None)
+        said_so = "1 that rest on witnesses" in claim_of(report, "execution", "not-equivocated").text
         assert said_so is (wanted != convicted), "what was left open is named"
 
 

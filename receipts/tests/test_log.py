@@ -277,13 +277,11 @@ async def test_a_full_disk_fails_with_a_reason_and_loses_nothing(clinic: Domain,
 
 
 async def test_a_bundle_holds_both_sides(federation: Federation, tmp_path: Path) -> None:
-    clinic, cloud = await federation.clinic.open(tmp_path), await federation.cloud.open(tmp_path)
     run = Run()
-    data = await run.play(clinic, cloud)
-    assert run.placed is not None
-    assert await clinic.bundle(run.placed.receipt_id) == data
-    await clinic.close()
-    await cloud.close()
+    async with federation.opened(tmp_path) as (clinic, cloud):
+        data = await run.play(clinic, cloud)
+        assert run.placed is not None
+        assert await clinic.bundle(run.placed.receipt_id) == data
 
 
 async def test_cancelled_callers_do_not_hurt_others(log: TransparencyLog) -> None:

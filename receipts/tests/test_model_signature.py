@@ -22,7 +22,7 @@ from receipts.makers.tests.pki import Holder
 from receipts.model_signature import SignedModel, read_signer, verify_model
 from receipts.statements.receipt import EXECUTION
 from receipts.statements.statement import receipt_kind
-from receipts.tests.conftest import code_of
+from receipts.tests.conftest import claim_of, code_of, verdict
 from receipts.tests.world import MODEL, NOW, Federation, Run, capability
 from receipts.verify import Report
 from schemas import envelope
@@ -147,9 +147,7 @@ def test_noise_is_refused(data: bytes) -> None:
 
 
 def claim(report: Report) -> tuple[str, str | None]:
-    (found,) = [each for each in report.receipts if each.kind == "execution"]
-    (each,) = [each for each in found.claims if each.name == "capability"]
-    return each.verdict, each.code
+    return verdict(report, "execution", "capability")
 
 
 async def judged(
@@ -162,10 +160,7 @@ async def judged(
 ) -> Report:
     ran = capability().model_copy(update=names)
     run = Run(statement={"capability": ran}, execution={"capability": ran})
-    clinic, cloud = await federation.clinic.open(folder), await federation.cloud.open(folder)
-    data = await run.play(clinic, cloud)
-    await clinic.close()
-    await cloud.close()
+    data = await federation.play(folder, run)
     made_by = signer if isinstance(signer, bytes) else pem(signer)
     federation.files = {"model.sig": signature, "maker.pem": made_by, "own": b'requires = ["capability"]'}
     by = '{ roots = ["maker.pem"], name = "CN=maker", at = "2026-06-01T00:00:00Z" }'
@@ -203,7 +198,7 @@ async def test_a_run_of_a_signed_model_is_proved(federation: Federation, tmp_pat
     unnamed = tmp_path / "unnamed"
     unnamed.mkdir()
     report = await judged(federation, unnamed, good, KEY)
-    assert (claim(report), report.exit_code) == (("asserted-by", None), 3)
+    assert (claim(report), report.exit_code) == (("asserted-by(node)", None), 3)
     false = tmp_path / "false"
     false.mkdir()
     named = {"model_signing_digest": sha256(other).hex()}
@@ -241,7 +236,7 @@ async def test_a_run_of_a_model_signed_by_certificate_is_proved(
     named: dict[str, Any] = {"model_signing_digest": sha256(good).hex()}
     report = await judged(federation, tmp_path, good, root.pem, **named)
     assert claim(report) == ("proved", None)
-    (text,) = [each.text for each in report.receipts[1].claims if each.name == "capability"]
+    text = claim_of(report, "execution", "capability").text
     assert "certificate CN=maker under root" in text
     away = tmp_path / "away"
     away.mkdir()

@@ -18,6 +18,7 @@ from receipts.cosignature import SUBTREE, Cosigner
 from receipts.log import LogKeys, fsck
 from receipts.note import NoteSigner
 from receipts.statements.fields import Times
+from receipts.tests.conftest import verdict
 from receipts.tests.world import CLINIC, CLOUD, NOW, OVERLAPPED, SWITCH, Domain, Federation, Run, seeded_key
 from receipts.verify import Report
 from receipts.verify.pinned import establish
@@ -56,8 +57,7 @@ async def play(federation: Federation, folder: Path, at: datetime, keys: LogKeys
 
 def claims(report: Report, *names: str) -> list[tuple[str, str | None]]:
     """(verdict, code) of clinic.de's Placement."""
-    (placed,) = [each for each in report.receipts if each.kind == "placement"]
-    return [(each.verdict, each.code) for name in names for each in placed.claims if each.name == name]
+    return [verdict(report, "placement", name) for name in names]
 
 
 async def test_a_log_goes_on_across_a_rotation(federation: Federation, tmp_path: Path) -> None:

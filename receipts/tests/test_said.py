@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from receipts.statements.fields import Capability
-from receipts.tests.test_verify import acknowledge, play, verdict
+from receipts.tests.conftest import verdict
+from receipts.tests.test_verify import acknowledge
 from receipts.tests.world import MODEL_NAME, Federation, Run
 from receipts.verify.claim import proved
 
@@ -19,7 +20,7 @@ async def test_a_model_that_no_appraised_node_hashed_did_not_run(
     federation: Federation, tmp_path: Path, digest: str | None
 ) -> None:
     ran: dict[str, Any] = {"capability": Capability(name=MODEL_NAME, artifact_digest=digest)}
-    report = federation.verify(await play(federation, tmp_path, Run(execution=ran, statement=ran)))
+    report = federation.verify(await federation.play(tmp_path, Run(execution=ran, statement=ran)))
     assert verdict(report, "execution", "attested") == ("proved", None)
     assert verdict(report, "execution", "capability") == ("failed", "verify.model")
     assert report.exit_code == 1
@@ -34,6 +35,6 @@ async def test_an_acknowledgement_without_counters_agrees_to_none(
     federation: Federation, tmp_path: Path
 ) -> None:
     silent = partial(acknowledge, usage_agreed=None)
-    report = federation.verify(await play(federation, tmp_path, more=silent))
+    report = federation.verify(await federation.play(tmp_path, more=silent))
     assert verdict(report, "execution", "usage") == ("asserted-by(cloud.fr)", None)
     assert report.exit_code == 0

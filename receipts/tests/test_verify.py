@@ -22,7 +22,7 @@ from receipts.commands import render
 from receipts.log import Draft, Keep
 from receipts.statements.fields import Commitment, Layer, Link, ManifestRef, Times
 from receipts.statements.receipt import Considered, Dispute, Executor
-from receipts.tests.conftest import code_of
+from receipts.tests.conftest import claim_of, code_of, verdict
 from receipts.tests.world import (
     CLINIC,
     CLOUD,
@@ -51,30 +51,7 @@ REQUIRED = {"signature", "schema", "issuer-key", "logged", "execution-link", "at
 @pytest.fixture(scope="session")
 def good(federation: Federation, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The bundle of one good request, played once."""
-    return asyncio.run(play(federation, tmp_path_factory.mktemp("good")))
-
-
-async def play(federation: Federation, folder: Path, run: Run | None = None, more: Any = None) -> bytes:
-    """The consumer's bundle of one request; `more` acts on both open logs before it is made."""
-    clinic, cloud = await federation.clinic.open(folder), await federation.cloud.open(folder)
-    try:
-        run = run or Run()
-        data = await run.play(clinic, cloud)
-        if more is None:
-            return data
-        await more(run, clinic, cloud)
-        await clinic.checkpoint()
-        return await clinic.bundle(run.request.id)
-    finally:
-        await clinic.close()
-        await cloud.close()
-
-
-def verdict(report: Report, kind: str, name: str) -> tuple[str, str | None]:
-    """(verdict, reason code) of one claim of one receipt."""
-    (found,) = [receipt for receipt in report.receipts if receipt.kind == kind]
-    (claim,) = [claim for claim in found.claims if claim.name == name]
-    return claim.label, claim.code
+    return asyncio.run(federation.play(tmp_path_factory.mktemp("good")))
 
 
 def test_a_good_request_holds(federation: Federation, good: bytes) -> None:
@@ -94,7 +71,7 @@ def test_a_good_request_holds(federation: Federation, good: bytes) -> None:
 def test_simulated_hardware_is_named_in_every_form(federation: Federation, good: bytes) -> None:
     report = federation.verify(good)
     for receipt in report.receipts:
-        (claim,) = [claim for claim in receipt.claims if claim.name == "attested"]
+        claim = claim_of(report, receipt.kind, "attested")
         assert "SIMULATED" in claim.text
         assert "simulated-snp-milan" in claim.text
         assert "no devices" in claim.text
@@ -295,7 +272,7 @@ async def test_a_manifest_older_than_a_receipt_names_proves_no_key(tmp_path: Pat
     federation.clinic = replace(clinic, version=2)
     federation.__dict__.pop("charter", None)
     federation.publish()
-    bundle = bundles.read(await play(federation, tmp_path))
+    bundle = bundles.read(await federation.play(tmp_path))
     manifests = (older, federation.cloud.signed_manifest)
     roots = roots_toml(federation.clinic, federation.cloud)
     withheld = bundles.write(replace(bundle, manifests=manifests))
@@ -309,7 +286,7 @@ async def test_a_young_looking_challenge_does_not_help(federation: Federation, t
     """The disclosed issue time is not signed; the Placement's is."""
     run = Run()
     run.disclosures = run.node.disclosures(issued_at=NOW - timedelta(seconds=1))
-    report = federation.verify(await play(federation, tmp_path, run))
+    report = federation.verify(await federation.play(tmp_path, run))
     assert verdict(report, "placement", "attested") == ("not-checked", "node.challenge_missing")
 
 
@@ -359,21 +336,21 @@ async def test_a_signer_s_lie_shows(
     federation: Federation, tmp_path: Path, case: tuple[str, Run, str, str, tuple[str, str | None]]
 ) -> None:
     _, run, kind, claim, wanted = case
-    report = federation.verify(await play(federation, tmp_path, replace(run, request=Run().request)))
+    report = federation.verify(await federation.play(tmp_path, replace(run, request=Run().request)))
     assert (verdict(report, kind, claim), report.exit_code) == (wanted, 1)
 
 
 async def test_a_receipt_that_misstates_simulated_hardware(federation: Federation, tmp_path: Path) -> None:
     node = Node()
     run = Run(node, execution={"nodes": [node.record(simulated=False)]})
-    report = federation.verify(await play(federation, tmp_path, run))
+    report = federation.verify(await federation.play(tmp_path, run))
     assert verdict(report, "execution", "attested") == ("failed", "verify.simulated")
 
 
 async def test_a_receipt_that_misstates_how_devices_are_bound(federation: Federation, tmp_path: Path) -> None:
     node = Node()
     run = Run(node, execution={"nodes": [node.record(binding_mode="derived-nonce+evidence-hash")]})
-    report = federation.verify(await play(federation, tmp_path, run))
+    report = federation.verify(await federation.play(tmp_path, run))
     assert verdict(report, "execution", "attested") == ("failed", "verify.binding_mode")
 
 
@@ -382,13 +359,13 @@ async def test_another_node_s_evidence_proves_nothing(federation: Federation, tm
     node, other = Node(), Node()
     record = other.record(evidence_digest=node.record().attestation.evidence_digest)  # type: ignore[union-attr]
     run = Run(node, execution={"nodes": [record]}, statement={})
-    report = federation.verify(await play(federation, tmp_path, run))
+    report = federation.verify(await federation.play(tmp_path, run))
     assert verdict(report, "execution", "attested")[0] in ("failed", "not-checked")
     assert report.exit_code == 1
 
 
 async def test_an_acknowledgement_agrees_or_not(federation: Federation, tmp_path: Path) -> None:
-    report = federation.verify(await play(federation, tmp_path, more=partial(acknowledge)))
+    report = federation.verify(await federation.play(tmp_path, more=partial(acknowledge)))
     assert verdict(report, "acknowledgement", "ack-link") == ("proved", None)
     assert verdict(report, "execution", "usage") == ("proved", None)
     assert report.exit_code == 0
@@ -404,7 +381,7 @@ async def test_an_acknowledgement_agrees_or_not(federation: Federation, tmp_path
 async def test_a_disagreement_shows(
     federation: Federation, tmp_path: Path, changes: dict[str, Any], claim: str, code: str
 ) -> None:
-    report = federation.verify(await play(federation, tmp_path, more=partial(acknowledge, **changes)))
+    report = federation.verify(await federation.play(tmp_path, more=partial(acknowledge, **changes)))
     kind = "acknowledgement" if claim == "ack-link" else "execution"
     assert verdict(report, kind, claim) == ("failed", code)
 
@@ -415,7 +392,7 @@ async def acknowledge(run: Run, clinic: Any, cloud: Any, **changes: Any) -> None
 
 async def test_a_dispute_proves_nothing_and_is_told(federation: Federation, tmp_path: Path) -> None:
     said: dict[str, Any] = {"status": "disputed", "dispute": Dispute(code="ack.price"), "usage_agreed": None}
-    report = federation.verify(await play(federation, tmp_path, more=partial(acknowledge, **said)))
+    report = federation.verify(await federation.play(tmp_path, more=partial(acknowledge, **said)))
     assert verdict(report, "acknowledgement", "ack-link") == ("asserted-by(clinic.de)", None)
     (usage,) = [each for each in report.claims if each.name == "usage" and "disputed" in each.text]
     assert verdict(report, "execution", "usage") == ("asserted-by(cloud.fr)", None)
@@ -427,7 +404,7 @@ async def test_an_answer_that_never_arrived_whole_is_linked_and_not_agreed(
     federation: Federation, tmp_path: Path
 ) -> None:
     said: dict[str, Any] = {"status": "timeout", "response": None, "usage_agreed": None}
-    report = federation.verify(await play(federation, tmp_path, more=partial(acknowledge, **said)))
+    report = federation.verify(await federation.play(tmp_path, more=partial(acknowledge, **said)))
     assert verdict(report, "acknowledgement", "ack-link") == ("proved", None)
     assert verdict(report, "execution", "usage") == ("asserted-by(cloud.fr)", None)
     assert report.exit_code == 0
@@ -442,7 +419,7 @@ async def applaud_oneself(run: Run, clinic: Any, cloud: Any) -> None:
 
 
 async def test_nobody_acknowledges_its_own_run(federation: Federation, tmp_path: Path) -> None:
-    report = federation.verify(await play(federation, tmp_path, more=applaud_oneself))
+    report = federation.verify(await federation.play(tmp_path, more=applaud_oneself))
     assert verdict(report, "execution", "usage") == ("asserted-by(cloud.fr)", None)
     for kind in ("placement", "execution"):
         assert verdict(report, kind, "ack-link") == ("not-checked", None)
@@ -459,25 +436,32 @@ async def test_counters_are_agreed_when_no_acknowledgement_says_others(
         for number in outputs:
             await acknowledge(run, clinic, cloud, usage_agreed=usage(output_tokens=number))
 
-    report = federation.verify(await play(federation, tmp_path, more=twice))
+    report = federation.verify(await federation.play(tmp_path, more=twice))
     assert verdict(report, "execution", "usage") == ("failed", "verify.usage")
 
 
 async def test_two_receipts_with_one_number_convict(federation: Federation, tmp_path: Path) -> None:
     """An issuer that keeps two logs: both receipts are valid, and together they show it."""
     run = Run()
-    first = bundles.read(await play(federation, tmp_path, run))
+    first = bundles.read(await federation.play(tmp_path, run))
     (tmp_path / "other").mkdir()
-    second = bundles.read(await play(federation, tmp_path / "other", replace(run, placed=None)))
-    both = replace(
+    second = bundles.read(await federation.play(tmp_path / "other", replace(run, placed=None)))
+    report = federation.verify(bundles.write(joined(first, second)))
+    assert report.exit_code == 1
+    assert "verify.equivocation" in {code for _, code in failures(report)}
+
+
+def joined(first: Bundle, second: Bundle) -> Bundle:
+    """Receipts and proofs of both; everything else is the first one's."""
+    return replace(
         first, envelopes={**first.envelopes, **second.envelopes}, proofs={**first.proofs, **second.proofs}
     )
-    report = federation.verify(bundles.write(both))
-    assert report.exit_code == 1
-    codes = {
-        claim.code for receipt in report.receipts for claim in receipt.claims if claim.verdict == "failed"
-    }
-    assert "verify.equivocation" in codes
+
+
+def failures(report: Report) -> set[tuple[str, str | None]]:
+    """(claim, reason code) of everything that was checked and is wrong, of any receipt."""
+    claims = [claim for receipt in report.receipts for claim in receipt.claims]
+    return {(claim.name, claim.code) for claim in claims if claim.verdict == "failed"}
 
 
 # Trust: what the auditor pins decides, whatever the bundle brings.
@@ -525,7 +509,7 @@ async def test_a_revoked_key_needs_more_than_its_owner_s_clock(tmp_path: Path) -
     federation.clinic = Domain(clinic.name, clinic.root, clinic.keys, revoked=(revoked,))
     federation.__dict__.pop("charter")
     federation.publish()
-    report = federation.verify(await play(federation, tmp_path))
+    report = federation.verify(await federation.play(tmp_path))
     assert verdict(report, "placement", "issuer-key") == ("failed", "verify.key_revoked")
 
 
@@ -570,38 +554,21 @@ async def test_a_sequence_follows_what_its_receipt_names(federation: Federation,
         bundles_of.append([bundles.read(await clinic.bundle(each.receipt_id)) for each in issued])
         await clinic.close()
     first, second = bundles_of[0][0], bundles_of[1][1]
-    mixed = replace(
-        second,
-        envelopes={**first.envelopes, **second.envelopes},
-        proofs={**first.proofs, **second.proofs},
-    )
-    failed = {
-        (claim.name, claim.code)
-        for receipt in federation.verify(bundles.write(mixed)).receipts
-        for claim in receipt.claims
-        if claim.verdict == "failed"
-    }
-    assert ("sequence", "verify.sequence") in failed
+    report = federation.verify(bundles.write(joined(first, second)))
+    assert ("sequence", "verify.sequence") in failures(report)
 
 
 @pytest.mark.parametrize("part", ["id", "commitment"])
 async def test_a_link_leads_to_the_same_request(federation: Federation, tmp_path: Path, part: str) -> None:
     run = Run()
     other = run.request.model_copy(update={part: digest()})
-    clinic, cloud = await federation.clinic.open(tmp_path), await federation.cloud.open(tmp_path)
-    await run.play(clinic, cloud)
-    await clinic.issue([Draft(acknowledgement(request=other, links=run.both))])
-    await clinic.checkpoint()
-    whole = bundles.read(await clinic.bundle(run.request.id))
-    if part == "id":
-        more = bundles.read(await clinic.bundle(other.id))
-        whole = replace(
-            whole,
-            envelopes={**whole.envelopes, **more.envelopes},
-            proofs={**whole.proofs, **more.proofs},
-        )
-    await clinic.close()
-    await cloud.close()
+    async with federation.opened(tmp_path) as (clinic, cloud):
+        await run.play(clinic, cloud)
+        await clinic.issue([Draft(acknowledgement(request=other, links=run.both))])
+        await clinic.checkpoint()
+        whole = bundles.read(await clinic.bundle(run.request.id))
+        if part == "id":
+            whole = joined(whole, bundles.read(await clinic.bundle(other.id)))
     report = federation.verify(bundles.write(whole))
     assert verdict(report, "acknowledgement", "execution-link") == ("failed", "verify.link_request")
 
@@ -614,16 +581,14 @@ async def test_a_receipt_is_issued_in_its_key_s_time(
     federation: Federation, tmp_path: Path, issued: int, code: str | None
 ) -> None:
     times = Times(issued=format_time(datetime.fromtimestamp(issued, UTC)))
-    report = federation.verify(await play(federation, tmp_path, Run(placement={"times": times})))
+    report = federation.verify(await federation.play(tmp_path, Run(placement={"times": times})))
     assert verdict(report, "placement", "issuer-key") == ("failed" if code else "proved", code)
 
 
 async def test_two_manifests_of_one_version_are_a_fork(federation: Federation, tmp_path: Path) -> None:
-    clinic, cloud = await federation.clinic.open(tmp_path), await federation.cloud.open(tmp_path)
-    clinic.update_manifest(ManifestRef(version=1, digest="0" * 64), federation.clinic.documents)
-    report = federation.verify(await Run().play(clinic, cloud))
-    await clinic.close()
-    await cloud.close()
+    async with federation.opened(tmp_path) as (clinic, cloud):
+        clinic.update_manifest(ManifestRef(version=1, digest="0" * 64), federation.clinic.documents)
+        report = federation.verify(await Run().play(clinic, cloud))
     assert verdict(report, "placement", "issuer-key") == ("failed", "verify.manifest_fork")
 
 

@@ -18,6 +18,7 @@ from receipts.cosignature import SUBTREE, Cosigner, CosignerKey
 from receipts.log import TransparencyLog
 from receipts.note import Note, NoteSigner, Signature
 from receipts.statements.fields import Times
+from receipts.tests.conftest import claim_of, verdict
 from receipts.tests.world import NOW, Domain, Federation, Run, platform
 from receipts.verify import Report
 from receipts.verify.witnessed import tolerance
@@ -53,10 +54,8 @@ class Circle:
 
     async def play(self, count: int = 3, at: datetime = NOW, run: Run | None = None) -> bytes:
         """One request; `count` other operators cosign both logs before the consumer's bundle is made."""
-        clinic = await self.federation.clinic.open(self.folder)
-        cloud = await self.federation.cloud.open(self.folder)
-        try:
-            run = run or Run()
+        run = run or Run()
+        async with self.federation.opened(self.folder) as (clinic, cloud):
             await run.play(clinic, cloud)
             for log, domain in ((clinic, self.federation.clinic), (cloud, self.federation.cloud)):
                 await self.cosign(log, self.signers(domain)[:count], at)
@@ -66,9 +65,6 @@ class Circle:
             held = bundles.read(await clinic.bundle(run.request.id))
             proofs = dict(held.proofs) | {run.executed.digest: text}
             return bundles.write(replace(held, proofs=proofs))
-        finally:
-            await clinic.close()
-            await cloud.close()
 
     def verify(self, data: bytes, at: datetime = NOW, **changes: str | None) -> Report:
         return self.federation.verify(data, at, **{"quorum": "2", **changes})
@@ -92,22 +88,15 @@ def circle(tmp_path: Path) -> Circle:
     return Circle(found(), tmp_path)
 
 
-def claim(report: Report, name: str, kind: str = "placement") -> tuple[str, str | None, str]:
-    (receipt,) = [receipt for receipt in report.receipts if receipt.kind == kind]
-    (each,) = [each for each in receipt.claims if each.name == name]
-    return each.label, each.code, each.text
-
-
 async def test_a_quorum_of_operators_proves_it(circle: Circle) -> None:
     data = await circle.play()
     report = circle.verify(data)
     assert (report.exit_code, report.status) == (0, "anchor: none, witnesses: 3/3")
     assert "witnessed" in report.profile.requires
     for kind in ("placement", "execution"):
-        verdict, _, text = claim(report, "witnessed", kind)
-        assert verdict == "proved"
-        assert "quorum 2 of 3" in text
-        assert claim(report, "time", kind)[0] == "proved"
+        assert verdict(report, kind, "witnessed")[0] == "proved"
+        assert "quorum 2 of 3" in claim_of(report, kind, "witnessed").text
+        assert verdict(report, kind, "time")[0] == "proved"
 
 
 @pytest.mark.parametrize(
@@ -130,12 +119,13 @@ async def test_too_few_witnesses_leave_it_undecided(circle: Circle) -> None:
         ("witnessed",),
         "anchor: none, witnesses: 1/3",
     )
-    assert claim(report, "witnessed")[:2] == ("not-checked", "quorum.not_met")
-    assert claim(report, "time")[0] == "asserted-by(clinic.de)"
-    assert claim(circle.verify(await circle.play(), quorum="4"), "witnessed")[1] == "quorum.too_few"
+    assert verdict(report, "placement", "witnessed") == ("not-checked", "quorum.not_met")
+    assert verdict(report, "placement", "time")[0] == "asserted-by(clinic.de)"
+    four = circle.verify(await circle.play(), quorum="4")
+    assert verdict(four, "placement", "witnessed")[1] == "quorum.too_few"
     waived = circle.verify(await circle.play(), quorum='"none"')
     assert (waived.exit_code, waived.status) == (0, "anchor: none, witnesses: 3/3")
-    assert "waived" in claim(waived, "witnessed")[2]
+    assert "waived" in claim_of(waived, "placement", "witnessed").text
 
 
 def with_lines(data: bytes, change: Any) -> bytes:
@@ -162,7 +152,7 @@ async def test_the_log_s_own_witness_has_no_voice(circle: Circle) -> None:
         return (*lines, signer.sign(text, int(NOW.timestamp())))
 
     report = circle.verify(with_lines(await circle.play(count=1), add))
-    assert claim(report, "witnessed")[:2] == ("not-checked", "quorum.not_met")
+    assert verdict(report, "placement", "witnessed") == ("not-checked", "quorum.not_met")
 
 
 @pytest.mark.parametrize(
@@ -177,7 +167,7 @@ async def test_a_wrong_cosignature_is_a_failure(circle: Circle, shift: timedelta
         return (*lines[:1], domain.witness.sign(text, int((NOW + shift).timestamp())))
 
     report = circle.verify(with_lines(await circle.play(), forge))
-    assert claim(report, "witnessed")[:2] == ("failed", code)
+    assert verdict(report, "placement", "witnessed") == ("failed", code)
     assert report.exit_code == 1
 
 
@@ -197,9 +187,10 @@ async def test_a_witness_that_cosigned_two_histories_has_no_voice(circle: Circle
     held = replace(bundles.read(data), equivocations=(document.write(),))
     report = circle.verify(bundles.write(held))
     assert report.status == "anchor: none, witnesses: 2/2"
-    assert claim(report, "witnessed", "execution")[0] == "proved"
-    assert claim(report, "not-equivocated", "execution")[:2] == ("not-checked", None)
-    assert claim(circle.verify(bundles.write(held), quorum="3"), "witnessed")[1] == "quorum.too_few"
+    assert verdict(report, "execution", "witnessed")[0] == "proved"
+    assert verdict(report, "execution", "not-equivocated") == ("not-checked", None)
+    three = circle.verify(bundles.write(held), quorum="3")
+    assert verdict(three, "placement", "witnessed")[1] == "quorum.too_few"
 
 
 def policy_of(circle: Circle, needed: int = 2, domains: Any = None) -> str:
@@ -221,7 +212,7 @@ async def test_a_policy_file_of_the_auditor_s_own(circle: Circle) -> None:
     for text, wanted in cases:
         circle.federation.files["policy.txt"] = text.encode()
         report = circle.verify(data, quorum='"policy.txt"')
-        assert claim(report, "witnessed")[:2] == wanted
+        assert verdict(report, "placement", "witnessed") == wanted
     circle.federation.files["policy.txt"] = b"quorum nobody\n"
     with pytest.raises(ConfigurationError, match=r"policy\.txt"):
         circle.verify(data, quorum='"policy.txt"')
@@ -237,7 +228,7 @@ async def test_a_single_operator_is_accepted_only_aloud(circle: Circle) -> None:
     report = circle.verify(await circle.play(count=1), quorum="1", single_operator='"any"')
     assert report.exit_code == 0
     assert report.waived == ("single_operator",)
-    assert "alone could have met this quorum" in claim(report, "witnessed")[2]
+    assert "alone could have met this quorum" in claim_of(report, "placement", "witnessed").text
 
 
 # Keys: what a thief can do, and what only looks like it.
@@ -264,7 +255,7 @@ async def stolen(tmp_path: Path, since: timedelta | None, *, seen: datetime = NO
 
 
 @pytest.mark.parametrize(
-    ("since", "seen", "count", "verdict"),
+    ("since", "seen", "count", "refused"),
     [
         (timedelta(hours=1), NOW, 3, None),
         (timedelta(hours=-1), NOW, 3, "verify.key_revoked"),
@@ -276,12 +267,11 @@ async def stolen(tmp_path: Path, since: timedelta | None, *, seen: datetime = NO
     ids=["seen-before", "stolen-before", "at-the-moment", "one-witness", "backdated", "no-moment"],
 )
 async def test_a_stolen_key_cannot_backdate(
-    tmp_path: Path, since: timedelta | None, seen: datetime, count: int, verdict: str | None
+    tmp_path: Path, since: timedelta | None, seen: datetime, count: int, refused: str | None
 ) -> None:
     """The receipt says the same time in every case: only what the witnesses saw decides."""
     report = await stolen(tmp_path, since, seen=seen, count=count)
-    label, code, _ = claim(report, "issuer-key")
-    assert (label, code) == ("failed" if verdict else "proved", verdict)
+    assert verdict(report, "placement", "issuer-key") == ("failed" if refused else "proved", refused)
 
 
 @pytest.mark.parametrize(
@@ -296,7 +286,7 @@ async def test_a_stolen_key_cannot_backdate(
 async def test_the_time_is_what_the_quorum_saw(circle: Circle, stated: datetime, wanted: str) -> None:
     run = Run(placement={"times": Times(issued=format_time(stated))})
     report = circle.verify(await circle.play(run=run))
-    assert claim(report, "time")[0] == wanted
+    assert verdict(report, "placement", "time")[0] == wanted
 
 
 async def test_a_log_with_two_kinds_of_key_needs_both(tmp_path: Path) -> None:
@@ -312,7 +302,7 @@ async def test_a_log_with_two_kinds_of_key_needs_both(tmp_path: Path) -> None:
         return tuple(line for line in lines if line.key_id != beside.key.key_id)
 
     report = circle.verify(with_lines(data, strip))
-    assert claim(report, "logged")[:2] == ("failed", "verify.beside")
+    assert verdict(report, "placement", "logged") == ("failed", "verify.beside")
 
 
 def test_one_note_key_has_one_role() -> None:

@@ -6,11 +6,13 @@ The one door to it all: who and when is in `names`, what receipts say in `bodies
 from __future__ import annotations
 
 import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -259,6 +261,27 @@ class Federation:
     def _file(self, name: str) -> bytes:
         return self.files.get(name) or expected_toml().encode()
 
+    @asynccontextmanager
+    async def opened(self, folder: Path) -> AsyncIterator[tuple[TransparencyLog, TransparencyLog]]:
+        """The logs of clinic.de and cloud.fr."""
+        clinic, cloud = await self.clinic.open(folder), await self.cloud.open(folder)
+        try:
+            yield clinic, cloud
+        finally:
+            await clinic.close()
+            await cloud.close()
+
+    async def play(self, folder: Path, run: Run | None = None, more: More | None = None) -> bytes:
+        """The consumer's bundle of one request; `more` acts on both open logs before it is made."""
+        run = run or Run()
+        async with self.opened(folder) as (clinic, cloud):
+            data = await run.play(clinic, cloud)
+            if more is None:
+                return data
+            await more(run, clinic, cloud)
+            await clinic.checkpoint()
+            return await clinic.bundle(run.request.id)
+
     def verify(self, bundle: bytes, at: datetime = NOW, **changes: str | None) -> Report:
         return verify_bundle(bundle, self.trust(**changes), at=at)
 
@@ -319,3 +342,6 @@ class Run:
             Link(rel="placement", digest=self.placed.digest.hex()),
             Link(rel="node", digest=envelope.read(said).digest.hex()),
         ]
+
+
+More: TypeAlias = Callable[[Run, TransparencyLog, TransparencyLog], Awaitable[None]]
