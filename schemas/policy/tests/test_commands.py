@@ -13,7 +13,7 @@ from schemas.descriptors.tests.test_profile import JAN_2026, JAN_2027, profile
 from schemas.errors import ComityError, ConfigurationError, Refused, Undecided
 from schemas.policy.commands import main
 from schemas.policy.layers import ELSEWHERE, LayerVerdict
-from schemas.policy.packs import default_layers
+from schemas.policy.packs import default_layers, load_file
 from schemas.policy.replay import DecisionRecord, record, replay
 from schemas.policy.tests.cases import OPEN, asking, clinic, hyper
 from schemas.policy.tests.generated import random_request, random_subject
@@ -86,6 +86,15 @@ def test_check_runs_the_canaries_beside_the_file(tmp_path: Path) -> None:
     write(tmp_path, "own.canaries.json", '{"canaries": [{"name": "closed", "expect": "deny"}]}')
     assert main(["check", path]) == 1
     assert main(["check", path, "--override", "closed"]) == 0
+
+
+def test_canaries_that_are_named_and_not_there_are_no_canaries_that_hold(tmp_path: Path) -> None:
+    """A link that leads nowhere says that there were some: nothing passes for want of them."""
+    path = write(tmp_path, "own.cedar", OPEN)
+    (tmp_path / "own.canaries.json").symlink_to(tmp_path / "gone.json")
+    assert main(["check", path]) == 2
+    with pytest.raises(ConfigurationError, match=r"own\.canaries\.json: No such file"):
+        load_file(Path(path))
 
 
 def test_an_override_of_no_canary_is_a_mistake_and_passes_not_in_silence(tmp_path: Path) -> None:
