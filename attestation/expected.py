@@ -20,7 +20,8 @@ from attestation.snp.products import PRODUCTS, Pin
 from attestation.tdx.expected import QuotePolicy, read_sgx, read_tdx
 from attestation.toml import ANY, Table
 from schemas.canonical import sha256
-from schemas.errors import ConfigurationError, Refused, Unreadable
+from schemas.errors import Refused, Unreadable
+from schemas.files import read_up_to
 from schemas.keys import VerifyKey
 from schemas.primitives import decode_base64
 from schemas.toml import parse_toml
@@ -82,12 +83,7 @@ class Expectations:
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read a file. Raises `ConfigurationError`, naming file, key and what to write."""
-        try:
-            with path.open("rb") as file:
-                data = file.read(MAX_FILE_BYTES + 1)  # one too many is refused below
-        except OSError as error:
-            raise ConfigurationError("expected.file", f"{path}: {error.strerror}") from None
-        return cls.parse(data, source=str(path))
+        return cls.parse(read_up_to(path, MAX_FILE_BYTES, "expected.file"), source=str(path))
 
     @classmethod
     def parse(cls, data: bytes, *, source: str = "expected.toml") -> Self:

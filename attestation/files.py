@@ -21,6 +21,7 @@ from attestation.tdx.forms import QuoteForm
 from attestation.tdx.quote import QE_VENDOR
 from schemas.canonical import read_json
 from schemas.errors import ConfigurationError, Unreadable
+from schemas.files import read_up_to
 from schemas.proof.evidence import MAX_EVIDENCE_BYTES, NodeEvidence
 
 MAX_FILES: Final = 1000  # in one folder of endorsements; with more, none is read
@@ -154,11 +155,7 @@ def as_bytes(data: bytes) -> bytes:
 
 
 def read_file(path: Path, limit: int) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
-    except OSError as error:
-        raise ConfigurationError("attest.file", f"{path}: {error.strerror}") from None
+    data = read_up_to(path, limit, "attest.file")
     if len(data) > limit:
         raise Unreadable("attest.file", f"{path}: more than {limit} bytes")
     return data

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, Self
 
 from schemas.errors import ConfigurationError
+from schemas.files import read_up_to
 
 MISSING: Final = object()
 """In place of a default: the key must be there."""
@@ -21,12 +22,7 @@ MISSING: Final = object()
 
 def load_toml(path: Path, *, limit: int, area: str) -> dict[str, Any]:
     """The document in a file. Raises `ConfigurationError` (`AREA.file` or `AREA.syntax`). limit: bytes."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
-    except OSError as error:
-        raise ConfigurationError(f"{area}.file", f"{path}: {error.strerror}") from None
-    return parse_toml(data, str(path), limit=limit, area=area)
+    return parse_toml(read_up_to(path, limit, f"{area}.file"), str(path), limit=limit, area=area)
 
 
 def parse_toml(data: bytes, source: str, *, limit: int, area: str) -> dict[str, Any]:

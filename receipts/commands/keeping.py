@@ -29,6 +29,7 @@ from receipts.witnessing.remembered import remember
 from schemas import envelope
 from schemas.canonical import Json
 from schemas.errors import ConfigurationError, Refused
+from schemas.files import read_up_to
 from schemas.papers.trust import FederationTrust
 from schemas.primitives import format_time
 
@@ -152,11 +153,7 @@ def _document(arguments: argparse.Namespace) -> bytes:
 
 
 def _file(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(MAX_DOCUMENT_BYTES + 1)
-    except OSError as error:
-        raise ConfigurationError("log.document", f"{path}: {error.strerror}") from None
+    return read_up_to(path, MAX_DOCUMENT_BYTES, "log.document")
 
 
 def _trusted(log: TransparencyLog) -> PinnedTrust:

@@ -23,6 +23,7 @@ from receipts.verify.replay.selection import Selection
 from receipts.verify.show import describe
 from receipts.verify.trust_file import TrustFile, parse
 from schemas.errors import ComityError, ConfigurationError
+from schemas.files import read_up_to
 from schemas.keys import SigningKey
 from schemas.primitives import parse_time
 
@@ -93,9 +94,7 @@ def _verify(arguments: argparse.Namespace, selection: Selection | None) -> int:
     _check_apart(arguments.html, arguments.bundle, arguments.trust)
     trust = load_trust(arguments.trust)
     at = parse_time(arguments.at) if arguments.at else datetime.now(UTC)
-    report = verify_bundle(
-        _read(arguments.bundle, bundles.MAX_BUNDLE_BYTES), trust, at=at, selection=selection
-    )
+    report = verify_bundle(_bundle(arguments.bundle), trust, at=at, selection=selection)
     if arguments.html:
         _save(arguments.html, render.page(report).encode())
     if arguments.json:
@@ -194,7 +193,7 @@ def _save(path: Path, data: bytes) -> None:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    stated = describe(_read(arguments.bundle, bundles.MAX_BUNDLE_BYTES))
+    stated = describe(_bundle(arguments.bundle))
     if arguments.json:
         _print(json.dumps(stated, ensure_ascii=False))
     else:
@@ -210,19 +209,14 @@ def load_trust(path: Path) -> TrustFile:
 
 def _configuration(path: Path) -> bytes:
     """A trust file, or one that it names. Raises `ConfigurationError`."""
-    data = _read(path, MAX_NAMED_BYTES, "trust_file.file")
+    data = read_up_to(path, MAX_NAMED_BYTES, "trust_file.file")
     if len(data) > MAX_NAMED_BYTES:
         raise ConfigurationError("trust_file.file", f"{path}: more than {MAX_NAMED_BYTES} bytes")
     return data
 
 
-def _read(path: Path, limit: int, code: str = "bundle.file") -> bytes:
-    """At most one byte more than the limit, so that the parser can say that it is too long."""
-    try:
-        with path.open("rb") as file:
-            return file.read(limit + 1)
-    except OSError as error:
-        raise ConfigurationError(code, f"{path}: {error.strerror}") from None
+def _bundle(path: Path) -> bytes:
+    return read_up_to(path, bundles.MAX_BUNDLE_BYTES, "bundle.file")
 
 
 def _print(text: str) -> None:

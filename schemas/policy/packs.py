@@ -20,6 +20,7 @@ from schemas.canonical import Wire
 from schemas.descriptors.profile import CertificationScheme, Place, Regime, TransferBasisType
 from schemas.descriptors.tags import Home, PolicyTags, complete
 from schemas.errors import ConfigurationError, Unreadable
+from schemas.files import read_up_to
 from schemas.policy.facts import AttestedFacts, DomainFacts, RequestContext, Subject, enclosing
 from schemas.policy.jurisdictions import premises_of
 from schemas.policy.layers import Layers, LayerSets
@@ -181,11 +182,7 @@ def canaries_beside(path: Path) -> tuple[Canary, ...]:
 
 def read_bounded(path: Path, limit: int) -> bytes:
     """A whole file of whatever kind. Raises `ConfigurationError` or `Unreadable`. limit: bytes."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
-    except OSError as error:
-        raise ConfigurationError("policy.file", f"{path}: {error.strerror}") from None
+    data = read_up_to(path, limit, "policy.file")
     if len(data) > limit:
         raise Unreadable("policy.too_long", f"{path}: at most {limit} bytes")
     return data
