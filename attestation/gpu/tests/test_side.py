@@ -233,12 +233,15 @@ def test_a_board_is_judged_as_one_after_the_other(
 def test_what_devices_share_is_verified_once(
     processors: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their links, manifests and answers about revocation; so much and no more, whoever makes the checks."""
-    made: list[bytes] = []
+    """Their links, manifests and answers about revocation; so much and no more, whoever makes the checks.
+
+    Two answers about one certificate that are made in one second differ in their signatures alone.
+    """
+    made: list[tuple[bytes, bytes]] = []
     real = ecdsa.verify_ecdsa
 
     def noted(key: ec.EllipticCurvePublicKey, signature: bytes, signed: bytes, hashing: ec.ECDSA) -> bytes:
-        made.append(signed)
+        made.append((signature, signed))
         return real(key, signature, signed, hashing)
 
     monkeypatch.setattr(ecdsa, "verify_ecdsa", noted)
