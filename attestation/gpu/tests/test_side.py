@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from attestation.appraise import appraise_nvidia
-from attestation.gpu import side
+from attestation.gpu import side, verify
 from attestation.gpu.forms import Devices
 from attestation.gpu.node.devices import DeviceInput
 from attestation.gpu.revocation import check
@@ -151,8 +151,9 @@ def test_a_process_that_may_have_no_more_threads_checks_alone(
     assert judge(GpuForge()).verdict == "affirming"
 
 
+@pytest.mark.parametrize("devices", [1, 12], ids=["one device", "a board"])
 def test_no_signature_is_checked_before_everything_is_read(
-    processors: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+    devices: int, processors: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reading keeps other threads waiting, and a signature leaves the caches cold for it."""
     order: list[str] = []
@@ -167,11 +168,16 @@ def test_no_signature_is_checked_before_everything_is_read(
         monkeypatch.setattr(place, name, called)
 
     tracked(ecdsa, "verify_ecdsa", "verified")
+    tracked(verify, "read_chain", "read")
+    tracked(verify, "read_report", "read")
     tracked(rim_signature, "read_signed", "read")
     tracked(check, "read_response", "read")
+    board = list(BoardForge().devices().values())
+    about = [answer for each in board for answer in answers(each, manifests_of(each))]
     processors(2)
     forget()
-    assert judge(GpuForge()).verdict == "affirming"
+    found = judge(GpuForge()) if devices == 1 else together(board, about)
+    assert found.verdict == "affirming"
     assert order == sorted(order)
     assert set(order) == {"read", "verified"}
 
