@@ -127,7 +127,6 @@ class Placing:
         considered = self.order(journey, snapshot, found)
         self.metrics.decided(time.perf_counter() - began, len(found.candidates))
         fell: list[Fell] = []
-        retry_ms = 0
         for finalists in _rounds(considered.plans, self.terms.finalists):
             secret, commitment = new_commitment(journey.body())
             # 4. Agree: one round trip; every finalist that offers holds a slot for us.
@@ -136,10 +135,9 @@ class Placing:
             # 5. Prove and 6. decide, in rank order; the first that passes both is taken.
             attempt = Attempt(journey, considered, secret, commitment)
             chosen = await self._choose(attempt, finalists, answers, fell)
-            retry_ms = max([retry_ms, *(a.retry_after_ms for a in answers if isinstance(a, Declined))])
             if chosen is not None:
                 return chosen
-        raise nobody(journey.descriptor, {plan.domain for plan in considered.plans}, fell, retry_ms)
+        raise nobody(journey.descriptor, {plan.domain for plan in considered.plans}, fell)
 
     def cut_or_lower(self, journey: Journey) -> tuple[Snapshot, Feasibility]:
         """The cut; where nobody is left and the caller allows it, that without floors of quality (routing 1).
@@ -243,7 +241,7 @@ class Placing:
                 except RequestProblem:  # the request's own fault, whoever serves it
                     raise
                 except ComityError as error:
-                    fell.append(Fell(plan.domain, plan.candidate.key, "FAILED", (error.code,)))
+                    fell.append(Fell(plan, (error.code,)))
         finally:
             losers = [offer for offer in offers if taken is None or offer is not taken.offered]
             await asyncio.gather(*(release(self.peers, offer, "not-chosen") for offer in losers))

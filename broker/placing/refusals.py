@@ -26,17 +26,19 @@ LATER: Final = frozenset({"NO_CAPACITY", "RATE", "DRAINING"})
 class Fell:
     """A finalist that came to nothing."""
 
-    domain: str
-    plan: str
-    code: str
-    """Of a signed refusal; otherwise `FAILED`: it did not answer, or offered or proved less than it must."""
+    plan: Plan
     reasons: tuple[str, ...]
+    code: str | None = None
+    """Of a signed refusal; None: it did not answer, or offered or proved less than it must."""
+    retry_after_ms: int = 0
+    """When its provider says that it may serve this; 0: not said."""
 
     @classmethod
     def of(cls, plan: Plan, answer: Declined) -> Self:
         """By its provider's word. A code counts as one only with the signed refusal that states it."""
-        code = answer.code if answer.refusal is not None else "FAILED"
-        return cls(plan.domain, plan.candidate.key, code, answer.rules or (answer.code,))
+        signed = answer.refusal is not None
+        reasons, code = answer.rules or (answer.code,), answer.code if signed else None
+        return cls(plan, reasons, code, answer.retry_after_ms)
 
 
 def infeasible(request: RequestDescriptor, found: Feasibility, receipt: str | None = None) -> Infeasible:
@@ -56,9 +58,7 @@ def infeasible(request: RequestDescriptor, found: Feasibility, receipt: str | No
     )
 
 
-def nobody(
-    request: RequestDescriptor, allowed: Collection[str], fell: Sequence[Fell], retry_ms: int
-) -> RequestProblem:
+def nobody(request: RequestDescriptor, allowed: Collection[str], fell: Sequence[Fell]) -> RequestProblem:
     """All finalists fell away: `Shed` where waiting helps, `Infeasible` where all providers' rules deny it.
 
     allowed: every domain that the cut had left. One that was never asked, or that failed, denied nothing:
@@ -67,14 +67,15 @@ def nobody(
     codes = {each.code for each in fell}
     if codes & LATER and codes <= LATER | {"POLICY"}:
         text = "every domain that may serve this is full or takes no calls now"
-        return Shed("capacity.none", text, retry_after_ms=retry_ms or RETRY_MS)
-    if codes == {"POLICY"} and {each.domain for each in fell} >= set(allowed):
+        retry_ms = max(each.retry_after_ms for each in fell) or RETRY_MS
+        return Shed("capacity.none", text, retry_after_ms=retry_ms)
+    if codes == {"POLICY"} and {each.plan.domain for each in fell} >= set(allowed):
         return _vetoed(request, fell)
-    told: dict[str, list[str]] = {}
+    told: dict[str, dict[str, None]] = {}  # each reason once, in the order of the calls
     for each in fell:
-        told.setdefault(each.domain, []).extend(each.reasons)
-    text = "; ".join(f"{domain}: {', '.join(dict.fromkeys(codes))}" for domain, codes in told.items())
-    detail: dict[str, Json] = {domain: list(dict.fromkeys(codes)) for domain, codes in told.items()}
+        told.setdefault(each.plan.domain, {}).update(dict.fromkeys(each.reasons))
+    text = "; ".join(f"{domain}: {', '.join(reasons)}" for domain, reasons in told.items())
+    detail: dict[str, Json] = {domain: list(reasons) for domain, reasons in told.items()}
     return Upstream(
         "agree.no_offer", f"no allowed domain could serve this: {text}"[:512], detail={"declined": detail}
     )
@@ -90,6 +91,9 @@ def _vetoed(request: RequestDescriptor, fell: Sequence[Fell]) -> Infeasible:
         eliminated=eliminated,
         best_achievable={},
         smallest_relaxation=None,
-        rejected=[{"domain": each.domain, "plan": each.plan, "rules": list(each.reasons)} for each in fell],
+        rejected=[
+            {"domain": each.plan.domain, "plan": each.plan.candidate.key, "rules": list(each.reasons)}
+            for each in fell
+        ],
         code="request.vetoed",
     )

@@ -19,12 +19,12 @@ PLANS: dict[str, Plan] = {
 DOMAINS = ["clinic.de", "cloud.fr", "hyper.us"]
 
 
-def refused(domain: str, code: str, *rules: str, signed: bool = True) -> Fell:
-    return Fell.of(PLANS[domain], Declined(domain, code, rules, 0, b"signed" if signed else None))
+def refused(domain: str, code: str, *rules: str, signed: bool = True, retry_ms: int = 0) -> Fell:
+    return Fell.of(PLANS[domain], Declined(domain, code, rules, retry_ms, b"signed" if signed else None))
 
 
-def ended(*fell: Fell, retry_ms: int = 0) -> RequestProblem:
-    return nobody(ASKED, DOMAINS, fell, retry_ms)
+def ended(*fell: Fell) -> RequestProblem:
+    return nobody(ASKED, DOMAINS, fell)
 
 
 def test_a_veto_by_every_provider_is_a_409_that_names_each_ones_rule() -> None:
@@ -46,7 +46,7 @@ def test_a_veto_by_every_provider_is_a_409_that_names_each_ones_rule() -> None:
 @pytest.mark.parametrize("code", sorted(LATER))
 @pytest.mark.parametrize("other", ["NO_CAPACITY", "RATE", "DRAINING", "POLICY"])
 def test_one_that_may_serve_it_later_makes_it_a_429(code: str, other: str) -> None:
-    problem = ended(refused("clinic.de", code), refused("cloud.fr", other), retry_ms=7_000)
+    problem = ended(refused("clinic.de", code, retry_ms=7_000), refused("cloud.fr", other, retry_ms=900))
     assert isinstance(problem, Shed)
     assert problem.headers() == {"Retry-After": "7"}
 
@@ -63,7 +63,7 @@ def test_where_nobody_says_when_there_is_a_time_all_the_same() -> None:
         refused("hyper.us", "NO_CAPACITY", signed=False),
         refused("hyper.us", "UNKNOWN_CAPABILITY"),
         refused("hyper.us", "BUDGET"),
-        Fell("hyper.us", "p", "FAILED", ("attempt.node_swapped",)),
+        Fell(PLANS["hyper.us"], ("attempt.node_swapped",)),
     ],
     ids=["silent", "a veto without a signature", "full without one", "unknown", "price", "another node"],
 )
