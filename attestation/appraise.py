@@ -204,9 +204,8 @@ def _appraise_devices(
     waive_revocation: bool,
     at: datetime,
 ) -> NodeDevices:
-    policy = expectations.nvidia if expectations else None
     asked = Asked(
-        policy=policy,
+        policy=expectations.nvidia if expectations else None,
         expectations_digest=expectations.digest if expectations else None,
         waived=expectations.waived if expectations else (),
         nonce=None,
@@ -218,8 +217,7 @@ def _appraise_devices(
         cpu.report_data,
         common=(*stated.cpu.endorsements, *extra),  # a node sends what serves all of its devices once
         image=cpu.image,
-        policy=policy,
-        judged=expectations is None or policy is not None,
+        judged=expectations is None or asked.policy is not None,
         asked=asked,
     )
 

@@ -8,7 +8,7 @@ that holds.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from attestation.gpu.appraise import Asked
@@ -68,7 +68,6 @@ def appraise_node_devices(
     *,
     common: Sequence[bytes],
     image: bytes | None,
-    policy: GpuPolicy | None,
     judged: bool,
     asked: Asked,
 ) -> NodeDevices:
@@ -77,6 +76,7 @@ def appraise_node_devices(
     judged: False = no expectations for devices.
     1. each and together, for the nonce that this node's keys make; 2. the nonce; 3. the mode of binding.
     """
+    policy = asked.policy
     wanted = [] if policy is None else _check_number(stated, image, policy)
     clause = "session.md 1"
     if not stated.devices:
@@ -134,9 +134,7 @@ def _with_nonce(asked: Asked, stated: NodeEvidence) -> Asked:
     """The nonce that this node's keys and device challenge make; None where it names no challenge."""
     root = stated.device_challenge_root
     nonce = None if root is None else device_nonce(stated.identity, device_challenge_root=bytes.fromhex(root))
-    return Asked(
-        asked.policy, asked.expectations_digest, asked.waived, nonce, asked.waive_revocation, asked.at
-    )
+    return replace(asked, nonce=nonce)
 
 
 def _freshness(stated: NodeEvidence) -> Check:
