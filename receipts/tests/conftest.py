@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -17,6 +18,12 @@ from schemas.errors import ComityError, Refused, Unreadable
 @pytest.fixture(scope="session")
 def federation() -> Federation:
     return Federation.found()
+
+
+@pytest.fixture(scope="session")
+def good(federation: Federation, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The bundle of one good request, played once."""
+    return asyncio.run(federation.play(tmp_path_factory.mktemp("good")))
 
 
 @pytest.fixture

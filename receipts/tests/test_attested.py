@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -16,7 +17,7 @@ from receipts import bundle as bundles
 from receipts.bundle import Disclosures
 from receipts.statements.fields import NodeRecord
 from receipts.tests.conftest import verdict
-from receipts.tests.world import CLOUD, ENGINE, Federation, Node, Run, chip, expected_toml, vendor
+from receipts.tests.world import CLOUD, ENGINE, NOW, Federation, Node, Run, chip, expected_toml, vendor
 from schemas.canonical import sha256
 from schemas.keys import SigningKey
 from schemas.proof.evidence import NodeEvidence
@@ -138,3 +139,35 @@ async def test_devices_that_nobody_demanded_anything_of_are_not_attested(
     report = federation.verify(data)
     assert verdict(report, "execution", "attested") == ("not-checked", "verify.devices_unset")
     assert report.exit_code == 3
+
+
+async def test_a_young_looking_challenge_does_not_help(federation: Federation, tmp_path: Path) -> None:
+    """The disclosed issue time is not signed; the Placement's is."""
+    run = Run()
+    run.disclosures = run.node.disclosures(issued_at=NOW - timedelta(seconds=1))
+    report = federation.verify(await federation.play(tmp_path, run))
+    assert verdict(report, "placement", "attested") == ("not-checked", "node.challenge_missing")
+
+
+async def test_a_receipt_that_misstates_simulated_hardware(federation: Federation, tmp_path: Path) -> None:
+    node = Node()
+    run = Run(node, execution={"nodes": [node.record(simulated=False)]})
+    report = federation.verify(await federation.play(tmp_path, run))
+    assert verdict(report, "execution", "attested") == ("failed", "verify.simulated")
+
+
+async def test_a_receipt_that_misstates_how_devices_are_bound(federation: Federation, tmp_path: Path) -> None:
+    node = Node()
+    run = Run(node, execution={"nodes": [node.record(binding_mode="derived-nonce+evidence-hash")]})
+    report = federation.verify(await federation.play(tmp_path, run))
+    assert verdict(report, "execution", "attested") == ("failed", "verify.binding_mode")
+
+
+async def test_another_node_s_evidence_proves_nothing(federation: Federation, tmp_path: Path) -> None:
+    """A good quote of a good node, under the name of a key that it does not vouch for."""
+    node, other = Node(), Node()
+    record = other.record(evidence_digest=node.record().attestation.evidence_digest)  # type: ignore[union-attr]
+    run = Run(node, execution={"nodes": [record]}, statement={})
+    report = federation.verify(await federation.play(tmp_path, run))
+    assert verdict(report, "execution", "attested")[0] in ("failed", "not-checked")
+    assert report.exit_code == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import pytest
 
 from receipts.statements.fields import Capability
 from receipts.tests.conftest import verdict
-from receipts.tests.test_verify import acknowledge
 from receipts.tests.world import MODEL_NAME, Federation, Run
 from receipts.verify.claim import proved
 
@@ -29,12 +27,3 @@ async def test_a_model_that_no_appraised_node_hashed_did_not_run(
 def test_nothing_proves_nothing() -> None:
     with pytest.raises(ValueError, match="usage"):
         proved("usage", None, "agreed")
-
-
-async def test_an_acknowledgement_without_counters_agrees_to_none(
-    federation: Federation, tmp_path: Path
-) -> None:
-    silent = partial(acknowledge, usage_agreed=None)
-    report = federation.verify(await federation.play(tmp_path, more=silent))
-    assert verdict(report, "execution", "usage") == ("asserted-by(cloud.fr)", None)
-    assert report.exit_code == 0
