@@ -144,14 +144,14 @@ class Placing:
 
         What was begun goes on with the very same model: nothing is lowered under an answer that was shown.
         """
-        cut = self.cut(journey)
-        if cut[1].candidates or journey.text or not journey.lower():
-            return cut
-        lower = self.cut(journey)
-        if lower[1].candidates:
-            return lower
+        snapshot, found = self.cut(journey)
+        if found.candidates or journey.text or not journey.lower():
+            return snapshot, found
+        newer, freed = self.cut(journey)
+        if freed.candidates:
+            return newer, freed
         journey.restore()
-        return cut
+        return snapshot, found
 
     def cut(self, journey: Journey) -> tuple[Snapshot, Feasibility]:
         """Step 2: the directory as it stands, cut into what may serve this request and what may not."""

@@ -131,7 +131,8 @@ def _join(made: Made) -> Parts:
     collateral = PeerCollateral(trust, fetch, directory.collateral)
     appraisals = Appraisals(trust, made.expectations, ChallengeBook(config.domain), fetch, collateral)
     executions = Executions(config.domain, trust.charter.currency, made.log, config.execution_retention)
-    border = _border(made, peers, interior, directory, appraisals, executions)
+    policy = ProviderPolicy.of(trust.charter, directory.profile(config.domain), made.rules)
+    border = Border(peers, interior, appraisals, policy, executions, made.metrics)
     witness = own_witness(config, trust)
     run_s = config.limits.request_ms / 1000
     service = Service(
@@ -143,19 +144,6 @@ def _join(made: Made) -> Parts:
     dispatcher = Dispatcher(placing, answering, shelf, config.negotiation.continuations, not_ready)
     watched = circle(trust.manifest(config.domain).logs[0].origin, peers)
     return Parts(bus, made.log, service, border, executions, shelf, dispatcher, answering, watched)
-
-
-def _border(
-    made: Made,
-    peers: Peers,
-    interior: Interior,
-    directory: Directory,
-    appraisals: Appraisals,
-    executions: Executions,
-) -> Border:
-    """The provider's side."""
-    policy = ProviderPolicy.of(made.trust.charter, directory.profile(made.config.domain), made.rules)
-    return Border(peers, interior, appraisals, policy, executions, made.metrics)
 
 
 def _placing(
