@@ -1,4 +1,7 @@
-"""What an operator can see of a broker: traces, metrics, logs. Never a prompt, an answer or a key."""
+"""What is seen of a broker's work: traces, metrics, logs for its operator, the pace of runs for its ranking.
+
+Never a prompt, an answer or a key.
+"""
 
 from broker.observe.metrics import Metrics
 from broker.observe.telemetry import Observability

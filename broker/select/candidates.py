@@ -275,8 +275,8 @@ def claimed_facts(cell: Cell, profile: DomainProfile) -> AttestedFacts:
 
     A cell below `k_min` shows none of it: then the best that the domain's profile claims stands in.
     """
-    best = max(profile.tee, key=lambda claim: claim.assurance, default=None)
-    hidden = best if cell.variant is None else None
+    claims = profile.tee if cell.variant is None else []
+    hidden = max(claims, key=lambda claim: claim.assurance, default=None)
     assurance = hidden.assurance if hidden else cell.ar_min
     gpu = hidden.confidential_gpu if hidden else cell.confidential_gpu
     attested = assurance > 0

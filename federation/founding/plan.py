@@ -95,12 +95,16 @@ class DomainPlan(Wire):
     """Whether its log's checkpoints are signed with ML-DSA-44 as well."""
 
     @model_validator(mode="after")
-    def _nodes_serve_what_is_listed(self) -> Self:
+    def _all_that_is_stated_is_kept(self) -> Self:
         for capability in self.capabilities:
             if surplus := ", ".join(sorted(capability.model_fields_set - CARRIED)):
                 raise ValueError(f"{capability.label}: nothing keeps {surplus} yet; leave it out")
             if capability.task != "chat" or capability.quality.evals:
                 raise ValueError(f"{capability.label}: agents serve chat alone, and tell no evals")
+        return self
+
+    @model_validator(mode="after")
+    def _nodes_serve_what_is_listed(self) -> Self:
         known = {capability.label for capability in self.capabilities}
         for node in self.nodes:
             if node.capability not in known:
@@ -146,6 +150,10 @@ class Plan(Wire):
             raise ValueError("a domain is planned twice")
         if self.threshold > len(self.domains):
             raise ValueError("threshold exceeds the number of domains")
+        return self
+
+    @model_validator(mode="after")
+    def _genuine_gpus_can_be_proved(self) -> Self:
         genuine = any(node.gpus == NVML for domain in self.domains for node in domain.nodes)
         if genuine and "nvidia" not in self.vendor_roots:
             raise ValueError(

@@ -144,22 +144,16 @@ class Mask:
     @classmethod
     def of(cls, layers: Layers) -> Mask:
         """Pick the rows whose rule is active with the very text that the row was written for."""
-        active = {
-            (rule, unit.policies.rule_digest(rule)) for unit in layers.units for rule in unit.policies.rules
-        }
-        membership = (MEMBERSHIP, load_pack("charter").rule_digest(MEMBERSHIP))
-        only = [
-            unit.policies.rule_digest(MEMBERSHIP)
-            for unit in layers.units
-            if unit.policies.permits == {MEMBERSHIP}
-        ]
+        sets = [unit.policies for unit in layers.units]
+        active = {(rule, each.rule_digest(rule)) for each in sets for rule in each.rules}
+        shipped = load_pack("charter").rule_digest(MEMBERSHIP)
         picked = tuple(
             row for row in table() if (row.rule, load_pack(row.pack).rule_digest(row.rule)) in active
         )
         spoken = {(row.rule, load_pack(row.pack).rule_digest(row.rule)) for row in picked}
-        if membership[1] in only:
+        if any(each.permits == {MEMBERSHIP} and each.rule_digest(MEMBERSHIP) == shipped for each in sets):
             picked = (*picked, MaskRule(DEFAULT_DENY, "charter", lambda _, on: ~on.active))
-            spoken.add(membership)
+            spoken.add((MEMBERSHIP, shipped))
         return cls(picked, exact=active <= spoken)
 
     def apply(self, request: RequestContext, on: Columns, price: Numbers | None = None) -> Masked:
