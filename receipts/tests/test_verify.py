@@ -18,11 +18,7 @@ from receipts import proof
 from receipts.bundle import Bundle
 from receipts.log import Draft, Keep
 from receipts.tests.conftest import claim_of, code_of, verdict
-from receipts.tests.world import (
-    NOW,
-    Federation,
-    placement,
-)
+from receipts.tests.world import NOW, Federation, placement
 from receipts.verify import CLAIMS
 from schemas import envelope
 from schemas.keys import SigningKey

@@ -110,24 +110,39 @@ def answered(receipt: Authentic, context: Context) -> Claim:
 
 
 def _acknowledged(receipt: Authentic, context: Context) -> Claim:
-    for body in acknowledgements(receipt, context):
+    for body in _acknowledgements(receipt, context):
         return proved("ack-link", body, f"acknowledged by {body.issuer}: {body.status}")
     return inapplicable("ack-link", "no acknowledgement in the bundle")
 
 
-def acknowledgements(receipt: Authentic, context: Context) -> list[AcknowledgementReceipt]:
+def usage(receipt: Authentic, context: Context) -> Claim:
+    """Claim `usage`: counters are the word of who was paid to run, until who asked for the run agrees."""
+    body = receipt.body
+    if not isinstance(body, ExecutionReceipt):
+        return inapplicable("usage", "only an Execution counts")
+    counted = f"{body.usage.input_tokens} + {body.usage.output_tokens} tokens"
+    said = _acknowledgements(receipt, context)
+    agreed = [each for each in said if each.usage_agreed is not None]
+    for each in agreed:
+        if each.usage_agreed != body.usage:
+            return failed("usage", Refused("verify.usage", f"{each.issuer} agreed to other counters"))
+    if agreed:
+        return proved("usage", agreed, f"{counted}, agreed by {agreed[0].issuer}")
+    disputed = "".join(f", disputed by {each.issuer}: {each.dispute.code}" for each in said if each.dispute)
+    return asserted("usage", body.issuer, counted + disputed)
+
+
+def _acknowledgements(receipt: Authentic, context: Context) -> list[AcknowledgementReceipt]:
     """What the domain that asked for a run said of it; what others say there is a failure of their own."""
     rel = "placement" if isinstance(receipt.body, PlacementReceipt) else "execution"
     wanted = (rel, receipt.digest.hex())
     found: list[AcknowledgementReceipt] = []
     for other in context.receipts:
-        body = other.body
-        if isinstance(body, AcknowledgementReceipt) and wanted in {
-            (each.rel, each.digest) for each in body.links
-        }:
+        named = [(link.rel, link.digest) for link in other.body.links]
+        if isinstance(other.body, AcknowledgementReceipt) and wanted in named:
             with suppress(Refused):
-                check_pair(body, receipt.body, type(receipt.body))
-                found.append(body)
+                check_pair(other.body, receipt.body, type(receipt.body))
+                found.append(other.body)
     return found
 
 

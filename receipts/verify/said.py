@@ -1,4 +1,4 @@
-"""Claims that rest on somebody's word so far: each says whose, none is shown as good."""
+"""Claims that rest on somebody's word: each says whose, and none is proved by that word alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from receipts.statements.receipt import AcknowledgementReceipt, ExecutionReceipt
 from receipts.verify.attested import Appraised
 from receipts.verify.authentic import Authentic
 from receipts.verify.claim import Claim, asserted, failed, inapplicable, not_checked, proved
-from receipts.verify.links import Context, acknowledgements, answered
+from receipts.verify.links import Context, answered, usage
 from schemas.errors import Refused
 
 
@@ -21,7 +21,7 @@ def said(
         not_checked("anchored", "anchor: none"),
         not_checked("complete", "needs both domains' whole logs"),
         _capability(receipt, context, appraised, models),
-        _usage(receipt, context),
+        usage(receipt, context),
         _cache(receipt),
     ]
 
@@ -60,22 +60,6 @@ def _capability(
                 return failed("capability", error)
         case AcknowledgementReceipt():
             return inapplicable("capability", "an Acknowledgement names no capability")
-
-
-def _usage(receipt: Authentic, context: Context) -> Claim:
-    body = receipt.body
-    if not isinstance(body, ExecutionReceipt):
-        return inapplicable("usage", "only an Execution counts")
-    counted = f"{body.usage.input_tokens} + {body.usage.output_tokens} tokens"
-    said = acknowledgements(receipt, context)
-    agreed = [each for each in said if each.usage_agreed is not None]
-    for each in agreed:
-        if each.usage_agreed != body.usage:
-            return failed("usage", Refused("verify.usage", f"{each.issuer} agreed to other counters"))
-    if agreed:
-        return proved("usage", agreed, f"{counted}, agreed by {agreed[0].issuer}")
-    disputed = "".join(f", disputed by {each.issuer}: {each.dispute.code}" for each in said if each.dispute)
-    return asserted("usage", body.issuer, counted + disputed)
 
 
 def _cache(receipt: Authentic) -> Claim:
