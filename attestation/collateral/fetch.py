@@ -49,10 +49,9 @@ async def fetch(arguments: argparse.Namespace, expectations: Expectations | None
     """
     arguments.base_url = _address(arguments.base_url)
     with naming(arguments.evidence):
-        devices = read_gpu(arguments.evidence)
-        evidence = b"" if devices is not None else read_any_evidence(arguments.evidence)
+        evidence = read_gpu(arguments.evidence) or read_any_evidence(arguments.evidence)
     try:
-        return await _fetched(arguments, expectations, devices, evidence)
+        return await _fetched(arguments, expectations, evidence)
     except OSError as error:  # services have said their own otherwise: it is the folder's
         why = f"{error.filename or arguments.out}: {error.strerror}"
         raise ConfigurationError("collateral.folder", why) from None
@@ -75,12 +74,11 @@ def _address(text: str | None) -> str | None:
 async def _fetched(
     arguments: argparse.Namespace,
     expectations: Expectations | None,
-    devices: Devices | TokenFile | None,
-    evidence: bytes | Evidence,
+    evidence: Devices | TokenFile | Evidence | bytes,
 ) -> list[Path]:
     async with httpx.AsyncClient() as client:
-        if devices is not None:
-            return await _from_nvidia(arguments, client, devices, expectations)
+        if isinstance(evidence, Devices | TokenFile):
+            return await _from_nvidia(arguments, client, evidence, expectations)
         quote = quote_of(evidence)
         if quote is not None:
             found = await _from_intel(arguments, client, quote, expectations)
