@@ -85,12 +85,10 @@ def read_documents(path: Path, *, without: frozenset[str] = frozenset()) -> list
     with naming(path):
         if not path.is_dir():
             return [_document(path)]
-        listed = _bounded(_below(path), path)
-        files = sorted(each for each in listed if each.suffix != UNFINISHED and each.is_file())
+        listed = [each for each in _bounded(_below(path), path) if each.suffix != UNFINISHED]
+        files = sorted(each for each in listed if each.name not in without and each.is_file())
     found: list[bytes] = []
     for file in files:
-        if file.name in without:
-            continue
         try:
             found.append(_document(file))
         except Unreadable as error:
