@@ -30,6 +30,7 @@ from federation_tests.world import point_at
 from receipts.commands import log as log_commands
 from receipts.commands import receipt as commands
 from receipts.leaf import Kind
+from receipts.statements import packed
 from schemas import envelope
 from schemas.errors import ComityError
 
@@ -208,7 +209,7 @@ class Town:
         code, said = command(log_commands.main, "fsck", str(self.database(domain)), "--vkey", log["vkey"])
         assert code == 0, said
         rows = self._rows(domain, "SELECT digest, envelope FROM statement WHERE kind < ?", MAX_KIND)
-        assert all(envelope.read(data).digest == digest for digest, data in rows)
+        assert all(packed.read(data).digest == digest for digest, data in rows)
         now = {digest for digest, _ in rows}
         assert self._seen.get(domain, set()) <= now
         self._seen[domain] = now

@@ -12,6 +12,7 @@ from typing import Final
 
 from receipts import leaf
 from receipts.audit.rows import Row
+from receipts.statements import packed
 from receipts.statements.receipt import KINDS as RECEIPT_KINDS
 from receipts.statements.receipt import MODELS, Receipt
 from receipts.statements.statement import parse_receipt
@@ -79,10 +80,10 @@ def check_all(rows: Iterable[Row], signers: Signers, *, whole: bool) -> list[Che
 
 def _opened(row: Row, signers: Signers) -> Verified | ComityError | None:
     """What was signed, or why nothing was; None for an erased receipt."""
-    if not row.envelope:
+    if not row.packed:
         return None
     try:
-        return envelope.verify(row.envelope, envelope.STATEMENT, signers.keys)
+        return envelope.verify_one(packed.read(row.packed), envelope.STATEMENT, signers.keys)
     except ComityError as error:
         return error
 

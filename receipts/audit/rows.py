@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
+from receipts.statements import packed
 from schemas.errors import Unreadable
 
 _ROWS: Final = (
@@ -28,12 +29,17 @@ class Row:
     peer: str
     seq: int
     digest: bytes
-    envelope: bytes | None = field(repr=False)
-    """None when the receipt was erased."""
+    packed: bytes | None = field(repr=False)
+    """As `receipts.statements.packed` spells it; empty when it was erased, None where a process kept it."""
     record: bytes | None
     """The leaf; None when it is missing."""
     salt: bytes | None
     """None when it was erased."""
+
+    @property
+    def envelope(self) -> bytes | None:
+        """The receipt as it was first given out; None when it was erased. Raises `Unreadable`."""
+        return packed.written(self.packed) if self.packed else None
 
 
 def every(connection: sqlite3.Connection, *, peer: str | None = None) -> Iterator[Row]:

@@ -12,6 +12,7 @@ from receipts.bundle import ChallengeDisclosure, Disclosures
 from receipts.cosignature import Cosigner
 from receipts.leaf import Kind
 from receipts.note import NoteSigner, format_signature
+from receipts.statements import packed
 from receipts.statements.fields import ManifestRef
 from receipts.statements.receipt import KINDS, Drafted, predicate_type
 from receipts.statements.statement import commitment_file
@@ -49,8 +50,14 @@ class Issued:
     digest: bytes
     """Receipt digest (SHA-256 of the PAE), what other statements link to."""
     index: int
-    envelope: bytes = field(repr=False)
+    stored: bytes = field(repr=False)
+    """Key, signature and payload, as the row holds them (receipts.statements.packed)."""
     sign_promise: Callable[[], bytes] = field(repr=False, compare=False)
+
+    @property
+    def envelope(self) -> bytes:
+        """The signed receipt as it goes out, always the same bytes. An Acknowledgement never does."""
+        return packed.written(self.stored)
 
     @property
     def promise(self) -> bytes:

@@ -23,6 +23,7 @@ from receipts import private_file
 from receipts.bundle import Disclosures
 from receipts.leaf import Kind
 from receipts.retention import check_erasable
+from receipts.statements import packed
 from receipts.statements.fields import RECORD
 from receipts.statements.notice import Notice, Tombstone, sign_notice
 from receipts.statements.receipt import MODELS, AcknowledgementReceipt, PlacementReceipt, Receipt
@@ -170,7 +171,7 @@ def _kinds(connection: sqlite3.Connection) -> list[str]:
 
 
 def _read(data: bytes) -> Receipt:
-    payload = envelope.read(data).payload
+    payload = packed.read(data).payload
     return parse_receipt(payload, MODELS[receipt_kind(payload)])
 
 

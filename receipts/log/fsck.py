@@ -19,6 +19,7 @@ from receipts.log.columns import check_columns
 from receipts.log.tiles import WIDTH, Tree
 from receipts.merkle import leaf_hash
 from receipts.note import NoteKey
+from receipts.statements import packed
 from receipts.statements.receipt import FIRST, MODELS
 from receipts.statements.statement import parse_receipt, receipt_kind
 from schemas import envelope
@@ -188,7 +189,7 @@ def _check_receipts(connection: sqlite3.Connection, findings: Findings) -> None:
             heads[peer] = (seq, digest)
             continue
         try:
-            parsed = envelope.read(_stored(data))
+            parsed = packed.read(_stored(data))
             body = parse_receipt(parsed.payload, MODELS[receipt_kind(parsed.payload)])
         except (ComityError, KeyError) as error:
             findings.note(f"receipt {receipt_id}: {error}")

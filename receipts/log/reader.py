@@ -22,6 +22,7 @@ from receipts.log.writing.batch import moment
 from receipts.log.writing.signing import Signer
 from receipts.merkle import EMPTY_ROOT, consistency_proof, leaf_hash, range_root
 from receipts.proof import Proof
+from receipts.statements import packed
 from receipts.statements.fields import RECORD
 from receipts.statements.notice import EQUIVOCATION, Convicted
 from receipts.statements.receipt import MODELS, Receipt
@@ -42,8 +43,13 @@ class Stored:
     receipt_id: str
     request_id: str
     digest: bytes
-    envelope: bytes = field(repr=False)
+    packed: bytes = field(repr=False)
     disclosures: bytes | None = field(repr=False)
+
+    @property
+    def envelope(self) -> bytes:
+        """As it was first given out, byte for byte."""
+        return packed.written(self.packed)
 
 
 _COLUMNS = "idx, receipt_id, request_id, digest, envelope, disclosures"
@@ -72,7 +78,7 @@ class Reader:
         """A receipt as it was first given out, promise included, byte for byte."""
         for stored in self._select("receipt_id = ?", receipt_id):
             promise = self._promise(stored)
-            return Issued(stored.receipt_id, stored.digest, stored.index, stored.envelope, promise)
+            return Issued(stored.receipt_id, stored.digest, stored.index, stored.packed, promise)
         return None
 
     def proof(self, receipt_id: str) -> bytes | None:
@@ -107,7 +113,7 @@ class Reader:
         )
         found: list[str] = []
         for request_id, group in groupby(rows, key=lambda row: str(row[0])):
-            payloads = [envelope.read(data).payload for _, data in group]
+            payloads = [packed.read(data).payload for _, data in group]
             if chosen([parse_receipt(each, MODELS[receipt_kind(each)]) for each in payloads]):
                 found.append(request_id)
         return found

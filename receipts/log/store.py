@@ -18,7 +18,7 @@ from sqlmodel import Field, SQLModel
 from receipts import private_file
 from schemas.errors import ConfigurationError
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 BUSY_TIMEOUT_S: Final = 5.0  # seconds to wait for a reader's lock while tables are made
 WRITER_CACHE_KIB: Final = 32 * 1024
 """KiB of pages that the writer keeps. Receipts have random names, so that a batch touches pages all over the
@@ -69,6 +69,7 @@ class StatementRow(LogRow, table=True):
     digest: bytes
     request_id: str = Field(index=True)
     envelope: bytes
+    """As `receipts.statements.packed` spells it; empty when the receipt was erased."""
     disclosures: bytes | None = None
 
 
@@ -201,7 +202,7 @@ def prepare_for_writing(connection: sqlite3.Connection, database: Path) -> None:
     connection.execute(f"PRAGMA cache_size=-{WRITER_CACHE_KIB}")
     if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
         _create(connection)
-    elif read_meta(connection).get("schema") in ("1", "2", "3"):
+    elif read_meta(connection).get("schema") in ("1", "2", "3", "4"):
         _add_missing(connection)
     if read_meta(connection).get("schema") != str(SCHEMA_VERSION):
         raise ConfigurationError("log.schema", f"{database}: not a log of schema version {SCHEMA_VERSION}")
@@ -229,7 +230,7 @@ def _create(connection: sqlite3.Connection) -> None:
 
 
 def _add_missing(connection: sqlite3.Connection) -> None:
-    """From older versions: nothing changed but that tables were added."""
+    """From older versions: tables were added; receipts are spelled shorter now, and each tells how it is."""
     from sqlalchemy.dialects import sqlite
 
     connection.execute("BEGIN IMMEDIATE")

@@ -33,6 +33,7 @@ from receipts.statements.notice import Tombstone, read_notice
 from receipts.statements.receipt import Inputs
 from receipts.tests.conftest import code_of
 from receipts.tests.world import CLINIC, CLOUD, NOW, Domain, execution, placement, policy
+from schemas import envelope
 from schemas.canonical import sha256
 from schemas.errors import ConfigurationError, Refused, Unreadable
 from schemas.primitives import parse_time
@@ -133,7 +134,7 @@ async def test_what_is_erased_is_gone_and_the_proofs_hold(clinic: Domain, tmp_pa
     request, receipt_id = await issue(log)
     _, other_id = await issue(log)
     before = await log.checkpoint()
-    said_then = (await log.of_request(request))[0][200:600]
+    said_then = envelope.read((await log.of_request(request))[0]).payload[200:600]
     assert on_disk(tmp_path, said_then)
     await erase(log, request)
     for part in (said_then, f"candidates {request}".encode()):

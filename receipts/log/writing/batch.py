@@ -60,13 +60,14 @@ class Appended:
     """Receipts that are in the transaction but not yet committed."""
 
     numbered: Sequence[Numbered]
-    envelopes: Sequence[bytes] = field(repr=False)
+    stored: Sequence[bytes] = field(repr=False)
+    """Each as its row holds it (receipts.statements.packed)."""
 
     def issued(self, signer: Signer) -> list[Issued]:
         """What the callers get, once the commit has returned and not before."""
         return [
             Issued(one.prepared.receipt_id, one.digest, one.index, data, partial(signer.promise_of, one))
-            for one, data in zip(self.numbered, self.envelopes, strict=True)
+            for one, data in zip(self.numbered, self.stored, strict=True)
         ]
 
 
@@ -98,7 +99,7 @@ def append(
     connection.executemany(
         "INSERT INTO statement (idx, receipt_id, kind, peer, seq, digest, request_id, envelope, disclosures)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [_statement_row(one, data) for one, data in zip(numbered, appended.envelopes, strict=True)],
+        [_statement_row(one, data) for one, data in zip(numbered, appended.stored, strict=True)],
     )
     heads = {one.prepared.peer: (one.seq + 1, one.digest) for one in numbered}
     connection.executemany(

@@ -15,6 +15,7 @@ from receipts.log.draft import LogIdentity, LogKeys, Prepared
 from receipts.log.tiles import Tree
 from receipts.merkle import leaf_hash
 from receipts.statements.fields import ManifestRef
+from receipts.statements.packed import pack
 from receipts.statements.promise import MAX_MERGE_DELAY_S, PromiseForm
 from receipts.statements.receipt import FIRST
 from receipts.statements.statement import frame
@@ -88,15 +89,15 @@ class Signer:
         return _fixed(identity.domain, identity.federation, identity.origin, identity.manifest)
 
     def receipts(self, numbered: Sequence[Numbered]) -> list[bytes]:
-        """Signed envelopes; some of them by another thread when there are many (signing frees the GIL)."""
+        """Signed and packed; some of them by another thread when there are many (signing frees the GIL)."""
         share = int(len(numbered) * OTHER_SHARE) if len(numbered) >= PARALLEL_FROM else 0
         other = self.pool.submit(self._receipts, numbered[:share]) if share else None
         mine = self._receipts(numbered[share:])
         return [*other.result(), *mine] if other else mine
 
     def _receipts(self, numbered: Sequence[Numbered]) -> list[bytes]:
-        payloads, digests = [one.payload for one in numbered], [one.digest for one in numbered]
-        return envelope.sign_all(envelope.STATEMENT, payloads, digests, self.keys.receipt)
+        key = self.keys.receipt
+        return [pack(key.thumbprint, key.sign_digest(one.digest), one.payload) for one in numbered]
 
     def promise_of(self, one: Numbered) -> bytes:
         """The promise of a receipt that is committed."""

@@ -47,7 +47,7 @@ ROOTS = (
 )
 
 
-@pytest.mark.parametrize("roots", ROOTS)
+@pytest.mark.parametrize("roots", ROOTS, ids=["file", "one of two files", "digest", "file or digest"])
 @pytest.mark.parametrize("name", [NAME, 'name = "CN=maker"', 'name = "any"'])
 def test_roots_by_file_and_by_digest(roots: str, name: str) -> None:
     judged = chosen(f"{{ roots = {roots}, {name}, {AT} }}")
