@@ -50,6 +50,11 @@ def manifests_of(device: GpuForge) -> list[ManifestForge]:
     ]
 
 
+def status_of(devices: Sequence[GpuForge]) -> list[bytes]:
+    """Good answers about each of them and its manifests."""
+    return [answer for each in devices for answer in answers(each, manifests_of(each))]
+
+
 def collateral(
     device: GpuForge, manifests: Sequence[ManifestForge] | None = None, *, chain: bytes | None = None
 ) -> list[bytes]:

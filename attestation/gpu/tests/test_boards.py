@@ -12,13 +12,12 @@ from attestation.appraise import appraise_nvidia
 from attestation.gpu.forms import Devices
 from attestation.gpu.node.devices import MAX_DEVICES, DeviceInput
 from attestation.gpu.pki.signature import verify_link
-from attestation.gpu.tests.judging import codes, expect, manifests_of, toml
+from attestation.gpu.tests.judging import codes, expect, status_of, toml
 from attestation.memory import forget
 from attestation.result import AttestationResult
 from attestation.testing.nvidia import NOW, GpuForge
 from attestation.testing.nvidia_node import BoardForge, board_manifests
 from attestation.testing.nvidia_report import NONCE
-from attestation.testing.nvidia_status import answers
 from schemas.errors import Unreadable
 
 BOARD = BoardForge()
@@ -35,10 +34,6 @@ def inputs(board: BoardForge) -> list[DeviceInput]:
     return [
         DeviceInput(each.report, tuple(each.endorsements), each.kind, each.state) for each in board.evidence()
     ]
-
-
-def status_of(devices: Sequence[GpuForge]) -> list[bytes]:
-    return [answer for each in devices for answer in answers(each, manifests_of(each))]
 
 
 def judge_board(

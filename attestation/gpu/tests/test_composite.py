@@ -20,7 +20,7 @@ from attestation.appraise import (
 from attestation.commands import main
 from attestation.expected import Expectations
 from attestation.gpu.node.composite import device_digest
-from attestation.gpu.tests.judging import manifests_of
+from attestation.gpu.tests.judging import status_of
 from attestation.gpu.tests.judging import toml as nvidia_toml
 from attestation.tdx.body import SgxReport
 from attestation.tdx.quote import read_quote
@@ -31,7 +31,6 @@ from attestation.testing.forge import MEASUREMENT
 from attestation.testing.intel import IntelForge
 from attestation.testing.nvidia import NOW
 from attestation.testing.nvidia_node import PRODUCTION, BoardForge, board_manifests
-from attestation.testing.nvidia_status import answers
 from schemas.keys import SigningKey
 from schemas.proof.binding import ChallengeTree, device_nonce
 from schemas.proof.evidence import (
@@ -173,8 +172,7 @@ def test_a_node_sends_its_devices_collateral_once(quote: Callable[[bytes], CpuEv
 
     def quoted(report_data: bytes) -> CpuEvidence:
         cpu = quote(report_data)
-        devices = list(BOARD.devices().values())
-        status = [answer for each in devices for answer in answers(each, manifests_of(each))]
+        status = status_of(list(BOARD.devices().values()))
         documents = list(dict.fromkeys([*cpu.endorsements, *board_manifests(), *status]))
         return cpu.model_copy(update={"endorsements": documents})
 

@@ -18,13 +18,13 @@ from attestation.gpu.node.devices import DeviceInput
 from attestation.gpu.revocation import check
 from attestation.gpu.rim import signature as rim_signature
 from attestation.gpu.side import SideBySide, Start
-from attestation.gpu.tests.judging import GOOD, but, collateral, expect, judge, manifests_of, toml
+from attestation.gpu.tests.judging import GOOD, but, collateral, expect, judge, status_of, toml
 from attestation.memory import forget
 from attestation.pki import ecdsa
 from attestation.result import AttestationResult
 from attestation.testing.nvidia import NOW, GpuForge
 from attestation.testing.nvidia_node import BoardForge, board_manifests
-from attestation.testing.nvidia_status import Answer, answers, asked
+from attestation.testing.nvidia_status import Answer, asked
 from schemas.errors import Refused
 
 FAULTS = (
@@ -173,10 +173,9 @@ def test_no_signature_is_checked_before_everything_is_read(
     tracked(rim_signature, "read_signed", "read")
     tracked(check, "read_response", "read")
     board = list(BoardForge().devices().values())
-    about = [answer for each in board for answer in answers(each, manifests_of(each))]
     processors(2)
     forget()
-    found = judge(GpuForge()) if devices == 1 else together(board, about)
+    found = judge(GpuForge()) if devices == 1 else together(board, status_of(board))
     assert found.verdict == "affirming"
     assert order == sorted(order)
     assert set(order) == {"read", "verified"}
@@ -252,7 +251,7 @@ def test_what_devices_share_is_verified_once(
 
     monkeypatch.setattr(ecdsa, "verify_ecdsa", noted)
     board = list(BoardForge().devices().values())
-    about = [answer for each in board for answer in answers(each, manifests_of(each))]
+    about = status_of(board)
     needed = []
     for count in (1, 2, 4):
         processors(count)
