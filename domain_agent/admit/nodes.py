@@ -13,10 +13,9 @@ from typing import Final, Literal
 
 from attestation.appraise import NodeAppraisal
 from schemas.errors import Refused, Undecided
-from schemas.messages.interior import ModelState, NodeState, NodeStatus
+from schemas.messages.interior import MAX_LOST_KEYS, ModelState, NodeState, NodeStatus
 
 MAX_NODES: Final = 1000  # as many as the bus has logins for (federation.accounts)
-MAX_KEYS: Final = 1024  # of one machine's boots: as many as one revocation names
 MAX_DOCUMENTS: Final = 128  # evidence documents per node: two epochs of quotes at least 2 s apart
 SILENT_S: Final = 5.0  # seconds without a state report (one each second) after which a node counts as DOWN
 
@@ -65,9 +64,9 @@ class NodeRecord:
         return None
 
     def note_key(self, thumbprint: str) -> None:
-        """Remember a key that it proved."""
+        """Remember a key that it proved; of more than one revocation names, the latest."""
         if thumbprint not in self.keys:
-            self.keys = (*self.keys, thumbprint)[-MAX_KEYS:]
+            self.keys = (*self.keys, thumbprint)[-MAX_LOST_KEYS:]
 
     def keep(self, digest: str, document: bytes, epoch: int) -> None:
         """Store an evidence document; those older than the previous epoch go."""

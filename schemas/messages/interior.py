@@ -20,6 +20,7 @@ from schemas.primitives import Bytes64, Count, Digest, DomainName, Label, Second
 
 Ms = Annotated[int, Field(ge=0, le=86_400_000)]
 MAX_EAR_CHARACTERS: Final = 64 * 1024  # real ones are under 4 KiB
+MAX_LOST_KEYS: Final = 1024  # of one machine's boots
 Rate = Annotated[int, Field(ge=0, le=10_000_000)]
 """Tokens per second."""
 
@@ -141,7 +142,8 @@ class NodeRevoked(Wire):
     """agent → broker (`broker.revoked`): drop this node everywhere, now."""
 
     trust_epoch: Count
-    nodes: Annotated[list[Thumbprint], Field(max_length=1024)]
+    nodes: Annotated[list[Thumbprint], Field(max_length=MAX_LOST_KEYS)]
+    """Its keys, those of earlier boots too."""
     reason_class: Literal["compromise", "stale"]
     reason: Label
 
