@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Final
+from typing import Final, TypeAlias, TypeVar
 
 from schemas.descriptors.request import RequestDescriptor
 from schemas.descriptors.summary import Cell
@@ -44,16 +44,32 @@ class Speed:
     decode_tps: Decimal
     queue_ms: Decimal
     samples: int = 0
-    """Observed runs; 0 means that all values come from the summary."""
+    """Observed runs; 0 means that the rates come from the summary."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """What was known of one capability of one domain, and when; POSIX seconds."""
+class Learned:
+    """What runs showed of one capability of one domain."""
 
-    speed: Speed
-    learned_at: float = -math.inf
-    waited_at: float = -math.inf
+    prefill_tps: Decimal
+    decode_tps: Decimal
+    samples: int
+    at: float
+    """When the newest of them ended; POSIX seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waited:
+    """The wait for one capability of one domain, as it was stated or seen."""
+
+    queue_ms: Decimal
+    at: float
+    """POSIX seconds."""
+
+
+Name: TypeAlias = tuple[str, str]
+"""A domain, and the label of a capability of it."""
+S = TypeVar("S", Learned, Waited)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,23 +105,32 @@ class Prediction:
 class Predictor:
     """The profile table, `(domain, capability) → speeds`, with its own errors."""
 
-    _seen: dict[tuple[str, str], _Seen] = field(default_factory=dict)
+    _learned: dict[Name, Learned] = field(default_factory=dict)
+    _waited: dict[Name, Waited] = field(default_factory=dict)
     _rtts_ms: dict[str, Decimal] = field(default_factory=dict)
     _errors: dict[str, Decimal] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, speeds: Mapping[tuple[str, str], Speed], at: float) -> Predictor:
-        """One that has learned these speeds at this moment, by domain and capability."""
-        return cls({name: _Seen(speed, at, at) for name, speed in speeds.items()})
+    def of(cls, learned: Mapping[Name, Learned], waited: Mapping[Name, Waited]) -> Predictor:
+        """One that has seen this and no more."""
+        return cls(dict(learned), dict(waited))
+
+    def learned(self, domain: str, label: str, at: float) -> Learned | None:
+        """What runs showed, while it counts. at: POSIX seconds."""
+        known = self._learned.get((domain, label))
+        return known if known and at - known.at <= LEARNED_S else None
+
+    def waited(self, domain: str, label: str, at: float) -> Waited | None:
+        """The last wait, while it counts. at: POSIX seconds."""
+        known = self._waited.get((domain, label))
+        return known if known and at - known.at <= WAIT_S else None
 
     def speed(self, domain: str, cell: Cell, at: float) -> Speed:
         """What was seen lately, else the cell's bands. at: POSIX seconds."""
-        bands, seen = advertised(cell), self._seen.get((domain, cell.label))
-        if seen is None:
-            return bands
-        known = seen.speed if at - seen.learned_at <= LEARNED_S else bands
-        waited = at - seen.waited_at <= WAIT_S
-        return replace(known, queue_ms=seen.speed.queue_ms if waited else bands.queue_ms)
+        told = advertised(cell)
+        rates = self.learned(domain, cell.label, at) or told
+        wait = self.waited(domain, cell.label, at) or told
+        return Speed(rates.prefill_tps, rates.decode_tps, wait.queue_ms, rates.samples)
 
     def rtts_ms(self) -> Mapping[str, int]:
         """Round trips per domain, whole milliseconds, rounded up."""
@@ -127,9 +152,7 @@ class Predictor:
 
     def observe_queue(self, domain: str, cell: Cell, milliseconds: int, at: float) -> None:
         """The wait that an offer stated: fresher than any summary, so it replaces what was known."""
-        known = replace(self.speed(domain, cell, at), queue_ms=Decimal(milliseconds))
-        old = self._seen.get((domain, cell.label))
-        self._keep(domain, cell.label, _Seen(known, old.learned_at if old else -math.inf, at))
+        _keep(self._waited, (domain, cell.label), Waited(Decimal(milliseconds), at))
 
     def observe(self, domain: str, cell: Cell, run: Observed, at: float) -> None:
         """Take in one finished run. Parts that took no time or had few tokens teach nothing."""
@@ -141,20 +164,15 @@ class Predictor:
         self._note_error("decode", speed.decode_tps, decode)
         self._note_error("queue", speed.queue_ms, queue)
         weight = max(LEARNING, 1 / Decimal(speed.samples + 2))  # the domain's own word is the first sample
-        learned = Speed(
+        learned = Learned(
             prefill_tps=_learn(speed.prefill_tps, prefill, told.prefill_tps, weight),
             decode_tps=_learn(speed.decode_tps, decode, told.decode_tps, weight),
-            queue_ms=_ewma(None if speed.samples == 0 else speed.queue_ms, queue, MS),
             samples=speed.samples + 1,
+            at=at,
         )
-        self._keep(domain, cell.label, _Seen(learned, at, at))
-
-    def _keep(self, domain: str, label: str, seen: _Seen) -> None:
-        """Where there are too many, the one that was longest unseen gives way."""
-        self._seen.pop((domain, label), None)
-        while len(self._seen) >= MAX_TRACKED:
-            del self._seen[next(iter(self._seen))]
-        self._seen[domain, label] = seen
+        wait = _ewma(None if speed.samples == 0 else speed.queue_ms, queue, MS)
+        _keep(self._learned, (domain, cell.label), learned)
+        _keep(self._waited, (domain, cell.label), Waited(wait, at))
 
     def _note_error(self, term: str, predicted: Decimal, seen: Decimal | None) -> None:
         if seen is None or seen <= 0:
@@ -196,6 +214,14 @@ def network_ms(rtt_ms: int, body_bytes: int) -> Decimal:
     if rtt_ms == 0:
         return Decimal(0)
     return (rtt_ms + Decimal(body_bytes) / BYTES_PER_MS).quantize(MS)
+
+
+def _keep(table: dict[Name, S], name: Name, seen: S) -> None:
+    """Where there are too many, the one that was longest unseen gives way."""
+    table.pop(name, None)
+    while len(table) >= MAX_TRACKED:
+        del table[next(iter(table))]
+    table[name] = seen
 
 
 def _rate(tokens: int, milliseconds: int, *, least: int) -> Decimal | None:

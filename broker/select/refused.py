@@ -11,10 +11,10 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from broker.select.candidates import Feasibility, Listing, feasible
-from broker.select.predict import Predictor, Speed, advertised
+from broker.select.predict import Learned, Name, Predictor, Waited
 from broker.select.requirements import MODEL_RULE, TOTAL_RULE, TPOT_RULE, TTFT_RULE
 from receipts.verify.replay.selection import Cut, OnOffer
 from schemas.canonical import Wire
@@ -40,13 +40,19 @@ Rate = Annotated[Thousandths, AfterValidator(_positive)]
 
 
 class LearnedSpeed(Wire):
-    """How fast a capability of a domain was lately, where the broker knew better than the advert."""
+    """What the broker had seen of a capability of a domain lately; what is absent stands in the advert."""
 
     domain: DomainName
     label: Label
-    prefill_tps: Rate
-    decode_tps: Rate
-    queue_ms: Thousandths
+    prefill_tps: Rate | None = None
+    decode_tps: Rate | None = None
+    queue_ms: Thousandths | None = None
+
+    @model_validator(mode="after")
+    def _rates_go_together(self) -> Self:
+        if (self.prefill_tps is None) != (self.decode_tps is None):
+            raise ValueError("runs show both rates or none")
+        return self
 
 
 class CutRecord(Wire):
@@ -89,21 +95,22 @@ def record(
         allow_debug=context.allow_debug,
         model_digest=model_digest,
         rtts_ms={each.domain: rtts[each.domain] for each in listed if each.domain in rtts},
-        speeds=list(_learned(listed, predictor, at.timestamp())),
+        speeds=list(_seen(listed, predictor, at.timestamp())),
     )
 
 
-def _learned(listings: Iterable[Listing], predictor: Predictor, at: float) -> Iterator[LearnedSpeed]:
+def _seen(listings: Iterable[Listing], predictor: Predictor, at: float) -> Iterator[LearnedSpeed]:
     for listing in listings:
-        for label, cell in {cell.label: cell for cell in listing.summary.cells}.items():
-            speed = predictor.speed(listing.domain, cell, at)
-            if speed.samples or speed != advertised(cell):
+        for label in dict.fromkeys(cell.label for cell in listing.summary.cells):
+            learned = predictor.learned(listing.domain, label, at)
+            waited = predictor.waited(listing.domain, label, at)
+            if learned or waited:
                 yield LearnedSpeed(
                     domain=listing.domain,
                     label=label,
-                    prefill_tps=str(speed.prefill_tps),
-                    decode_tps=str(speed.decode_tps),
-                    queue_ms=str(speed.queue_ms),
+                    prefill_tps=str(learned.prefill_tps) if learned else None,
+                    decode_tps=str(learned.decode_tps) if learned else None,
+                    queue_ms=str(waited.queue_ms) if waited else None,
                 )
 
 
@@ -139,15 +146,21 @@ def _again(stored: CutRecord, offered: OnOffer) -> Feasibility:
         local_domain=offered.consumer,
         rtts_ms=stored.rtts_ms,
         at=at,
-        predictor=Predictor.of(
-            {(each.domain, each.label): _speed(each) for each in stored.speeds}, at.timestamp()
-        ),
+        predictor=_predictor(stored.speeds, at.timestamp()),
         model_digest=stored.model_digest,
     )
 
 
-def _speed(stored: LearnedSpeed) -> Speed:
-    return Speed(Decimal(stored.prefill_tps), Decimal(stored.decode_tps), Decimal(stored.queue_ms))
+def _predictor(speeds: Iterable[LearnedSpeed], at: float) -> Predictor:
+    learned: dict[Name, Learned] = {}
+    waited: dict[Name, Waited] = {}
+    for each in speeds:
+        name = (each.domain, each.label)
+        if each.prefill_tps is not None and each.decode_tps is not None:
+            learned[name] = Learned(Decimal(each.prefill_tps), Decimal(each.decode_tps), samples=1, at=at)
+        if each.queue_ms is not None:
+            waited[name] = Waited(Decimal(each.queue_ms), at)
+    return Predictor.of(learned, waited)
 
 
 def _cut(stored: CutRecord, found: Feasibility) -> Cut:

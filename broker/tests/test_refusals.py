@@ -23,7 +23,7 @@ from broker.placing.appraisals import ChallengeBook
 from broker.placing.decide import ConsumerPolicy, Rulebook
 from broker.placing.placements import Placements
 from broker.problems import Infeasible
-from broker.select.predict import Predictor, Speed
+from broker.select.predict import Learned, Predictor, Waited
 from broker.select.refused import CutRecord, LearnedSpeed, recut
 from broker.select.replayed import SELECTION
 from broker.tests.refusing import (
@@ -206,11 +206,13 @@ async def test_candidates_hidden_or_in_another_order(case: Case, order: slice) -
 STANDING_STILL = LearnedSpeed.model_construct(
     domain=CLOUD, label="chat.small", prefill_tps="0.0", decode_tps="1", queue_ms="0"
 )
+HALF_SEEN = LearnedSpeed.model_construct(domain=CLOUD, label="chat.small", prefill_tps="1")
 RECORD_LIES: dict[str, tuple[dict[str, Any], tuple[str, str | None]]] = {
     "at": ({"at": "2026-06-01T12:00:00Z"}, FACTS),
     "tenant": ({"tenant": "x" * 513}, ("failed", "schema.CutRecord")),
     "rtts_ms": ({"rtts_ms": {"CLOUD": 1}}, ("failed", "schema.CutRecord")),
     "speeds": ({"speeds": [STANDING_STILL]}, ("failed", "schema.CutRecord")),
+    "half a speed": ({"speeds": [HALF_SEEN]}, ("failed", "schema.CutRecord")),
 }
 
 
@@ -303,10 +305,16 @@ async def test_under_pinned_root_keys_nobody_says_who_the_domains_are(case: Case
     assert claim(await case.judged(charter=None, roots=pin)) == ASSERTED
 
 
+def slow_cloud(*, queue_ms: int) -> Predictor:
+    """What a broker has seen whose requests cloud.fr answered slowly."""
+    name, now = (CLOUD, "chat.small/tiny-q4"), time.time()
+    learned = Learned(Decimal(500), Decimal("0.5"), samples=3, at=now)
+    return Predictor.of({name: learned}, {name: Waited(Decimal(queue_ms), at=now)})
+
+
 async def test_a_refusal_for_times_that_the_broker_measured_is_its_word(case: Case) -> None:
     case.comity = {"policy": {"data_class": "public"}, "slo": {"total_ms": 1000}}
-    slow = Speed(Decimal(500), Decimal("0.5"), Decimal(0), samples=3)
-    case.predictor = Predictor.of({(CLOUD, "chat.small/tiny-q4"): slow}, time.time())
+    case.predictor = slow_cloud(queue_ms=0)
     assert claim(await case.judged()) == ASSERTED
 
 
@@ -318,9 +326,17 @@ async def test_a_refusal_for_a_model_that_it_remembers_is_its_word(case: Case) -
 async def test_learned_speeds_count_as_they_were(case: Case) -> None:
     """Slow, and refused for its rules all the same: both reasons stand there, and come out again."""
     case.comity = {"policy": {"data_class": "personal"}, "slo": {"total_ms": 1000}}
-    slow = Speed(Decimal(500), Decimal("0.5"), Decimal(3), samples=3)
-    case.predictor = Predictor.of({(CLOUD, "chat.small/tiny-q4"): slow}, time.time())
+    case.predictor = slow_cloud(queue_ms=3)
     case.predictor.observe_rtt(CLOUD, Decimal("20.5"))
+    assert claim(await case.judged()) == ("proved", None)
+
+
+async def test_a_wait_that_was_stated_says_nothing_of_the_speeds_of_other_plans(case: Case) -> None:
+    """Where a domain lists two plans of one name, one's speed stood for both: an honest refusal was a lie."""
+    case.comity = {"policy": {"data_class": "personal"}, "slo": {"total_ms": 5000}}
+    quick, slow = cell(), cell(jur="FR", decode_tps=1)
+    case.cells |= {CLOUD: (quick, slow)}
+    case.predictor.observe_queue(CLOUD, quick, 30, time.time())
     assert claim(await case.judged()) == ("proved", None)
 
 
@@ -376,14 +392,8 @@ async def test_a_whole_log_s_refusals_are_made_again(
 @pytest.fixture(scope="module")
 def offered(federation: Federation) -> tuple[bytes, OnOffer]:
     """A record of bounds on price and time, over what both domains offer."""
-    slow = Speed(Decimal(500), Decimal("0.5"), Decimal(3), samples=3)
     asked = {"policy": {"data_class": "public"}, "slo": {"total_ms": 1000}, "budget": {"max_price": 5}}
-    case = Case(
-        federation,
-        Path(),
-        comity=asked,
-        predictor=Predictor.of({(CLOUD, "chat.small/tiny-q4"): slow}, time.time()),
-    )
+    case = Case(federation, Path(), comity=asked, predictor=slow_cloud(queue_ms=3))
     case.predictor.observe_rtt(CLOUD, Decimal(20))
     refusal = case.refusal(case.journey("mine"), case.trust())
     members = {each.domain: each.endorsed.profile for each in case.trust().charter.members}
