@@ -25,8 +25,8 @@ def report(result: Report, out: TextIO) -> None:
     console = _console(out)
     console.print(f"federation  {escape(result.federation)}")
     console.print(f"trust       {escape(result.pin)}")
-    for each in result.papers:
-        console.print(f"            → {escape(each.text(result.at))}")
+    for paper in result.papers:
+        console.print(f"            → {escape(paper)}")
     console.print(f"judged at   {format_time(result.at)}, profile {escape(result.profile.name)}")
     if result.waived:
         console.print(f"waived      {escape(', '.join(result.waived))}", style="yellow")
@@ -39,9 +39,9 @@ def report(result: Report, out: TextIO) -> None:
 def page(result: Report) -> str:
     """The whole report as one HTML page."""
     sheet = Page(f"Receipts of {result.federation}", _ENDS[result.exit_code])
-    papers = ", ".join(each.text(result.at) for each in result.papers)
-    facts = [("trust", result.pin), ("papers", papers), ("judged at", format_time(result.at))]
-    facts += [("profile", result.profile.name), ("status", result.status)]
+    facts = [("trust", result.pin), ("papers", ", ".join(result.papers))]
+    facts += [("judged at", format_time(result.at)), ("profile", result.profile.name)]
+    facts += [("status", result.status)]
     facts += [("waived", ", ".join(result.waived))] if result.waived else []
     facts += [("required but not proved", ", ".join(result.missing))] if result.missing else []
     sheet.facts(facts)

@@ -117,8 +117,8 @@ async def test_a_revoked_key_needs_more_than_its_owner_s_clock(tmp_path: Path) -
     assert verdict(report, "placement", "issuer-key") == ("failed", "verify.key_revoked")
 
 
-def versions(report: Report) -> dict[str, int | None]:
-    return {each.name: each.version for each in report.papers}
+def versions(report: Report) -> dict[str, int]:
+    return {each.domain: each.version for each in report.manifests}
 
 
 def test_a_report_says_how_old_its_trust_is(federation: Federation, good: bytes) -> None:

@@ -22,7 +22,7 @@ from receipts.verify.links import Context, links, sequence
 from receipts.verify.pinned import PinnedTrust, establish
 from receipts.verify.replay.claims import plan_choice_claim, policy_claim
 from receipts.verify.replay.selection import Selection
-from receipts.verify.report import Paper, ReceiptReport, Report, receipt_report
+from receipts.verify.report import ReceiptReport, Report, receipt_report
 from receipts.verify.said import said
 from receipts.verify.trust_file import TrustFile
 from receipts.verify.witnessed import NOBODY
@@ -98,12 +98,6 @@ def _reported(judged: Judged, *more: Claim) -> ReceiptReport:
     )
 
 
-def _papers(held: PinnedTrust) -> tuple[Paper, ...]:
-    charter = () if held.expires is None else (Paper("", held.expires, issued=held.issued),)
-    manifests = held.manifests.items()
-    return (*charter, *(Paper(domain, each.expires, each.version) for domain, each in manifests))
-
-
 def _report(
     trust: TrustFile, at: datetime, held: PinnedTrust | None, receipts: list[ReceiptReport]
 ) -> Report:
@@ -111,7 +105,8 @@ def _report(
         at=at,
         federation=trust.federation,
         pin=held.pin if held else "nothing could be established under the pin",
-        papers=_papers(held) if held else (),
+        charter=held.charter if held else None,
+        manifests=tuple(held.manifests.values()) if held else (),
         profile=trust.profile,
         waived=trust.waived,
         receipts=tuple(receipts),

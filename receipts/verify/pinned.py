@@ -15,6 +15,7 @@ from schemas import envelope
 from schemas.descriptors.profile import DomainProfile
 from schemas.errors import Refused, Undecided
 from schemas.keys import VerifyKey
+from schemas.papers.charter import Charter
 from schemas.papers.manifest import DomainManifest, RevokedKey, Role, RoleKey, verify_manifest
 from schemas.papers.trust import FederationTrust
 
@@ -39,22 +40,19 @@ class PinnedTrust:
     manifests: Mapping[str, DomainManifest]
     digests: Mapping[str, bytes]
     """Domain → DSSE digest of the manifest that is held."""
-    issued: int | None = None
-    """POSIX seconds at which the charter was issued; None when root keys were pinned."""
-    expires: int | None = None
-    """POSIX seconds at which it ends."""
-    policy_digest: str | None = None
-    """The rules that the charter names; None when root keys were pinned."""
-    profiles: Mapping[str, DomainProfile] = field(default_factory=dict, repr=False)
-    """What the charter endorses of each member; none when root keys were pinned."""
-    simulated: bool | None = None
-    """Whether the charter lists a simulated root; None when root keys were pinned."""
+    charter: Charter | None = field(default=None, repr=False)
+    """None when root keys were pinned."""
     silenced: frozenset[bytes] = frozenset()
     """Raw keys of witnesses that cosigned two histories: they have no voice."""
+    profiles: Mapping[str, DomainProfile] = field(init=False, repr=False)
+    """What the charter endorses of each member; none when root keys were pinned."""
     _registered: Mapping[Role, tuple[Registered, ...]] = field(init=False, repr=False)
     _witnesses: Mapping[str, tuple[CosignerKey, ...]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        members = self.charter.members if self.charter else []
+        profiles = {member.domain: member.endorsed.profile for member in members}
+        object.__setattr__(self, "profiles", profiles)
         object.__setattr__(self, "_registered", _register(self.manifests))
         witnesses = {
             domain: [CosignerKey.read(each.vkey) for each in manifest.witnesses]
@@ -97,9 +95,10 @@ class PinnedTrust:
 
     def stale(self, domain: str, at: datetime) -> str | None:
         """Why charter or manifest are no longer current; None while they are."""
-        ends = [("the charter", self.expires), (f"the manifest of {domain}", self.manifests[domain].expires)]
+        ends = [("the charter", self.charter.expires)] if self.charter else []
+        ends += [(f"the manifest of {domain}", self.manifests[domain].expires)]
         for what, seconds in ends:
-            if seconds is not None and seconds <= at.timestamp():
+            if seconds <= at.timestamp():
                 return f"{what} expired on {datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}"
         return None
 
@@ -140,11 +139,7 @@ def under_charter(held: FederationTrust) -> PinnedTrust:
         f"charter {held.charter_digest.hex()}",
         held.manifests,
         {domain: held.manifest_digests[domain] for domain in held.manifests},
-        issued=held.charter.issued,
-        expires=held.charter.expires,
-        policy_digest=held.charter.policy_digest,
-        profiles={member.domain: member.endorsed.profile for member in held.charter.members},
-        simulated=bool(held.charter.simulated_roots),
+        held.charter,
     )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from receipts.verify.claim import CLAIMS, Claim, complete, worst
 from receipts.verify.trust_file import Profile
 from schemas.canonical import Json
+from schemas.papers.charter import Charter
+from schemas.papers.manifest import DomainManifest
 from schemas.primitives import format_time
 
 
@@ -34,44 +36,6 @@ class ReceiptReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Paper:
-    """A charter or manifest that was used: how old it is, and until when it holds (receipts.md 6)."""
-
-    name: str
-    """The domain whose manifest it is; empty for the charter."""
-    expires: int
-    """POSIX seconds."""
-    version: int | None = None
-    issued: int | None = None
-    """POSIX seconds; a manifest does not say."""
-
-    def text(self, at: datetime) -> str:
-        """Its version or its age, and its end."""
-        first = f"{self.name} v{self.version}" if self.name else "charter"
-        if self.issued is not None:
-            first += f" of {_day(self.issued)}, {_days(self.issued, at)} days old"
-        return f"{first} until {_day(self.expires)}"
-
-    def as_json(self, at: datetime) -> dict[str, Json]:
-        dates: dict[str, Json] = {"expires": _moment(self.expires)}
-        if self.issued is not None:
-            dates |= {"issued": _moment(self.issued), "ageDays": _days(self.issued, at)}
-        return dates | ({"domain": self.name, "version": self.version} if self.name else {})
-
-
-def _days(since: int, at: datetime) -> int:
-    return int(at.timestamp() - since) // 86_400
-
-
-def _day(seconds: int) -> str:
-    return _moment(seconds)[:10]
-
-
-def _moment(seconds: int) -> str:
-    return format_time(datetime.fromtimestamp(seconds, UTC))
-
-
-@dataclass(frozen=True, slots=True)
 class Report:
     """What was verified, against which trust, at which time."""
 
@@ -79,13 +43,27 @@ class Report:
     federation: str
     pin: str
     """What was pinned, and which versions hang on it."""
-    papers: tuple[Paper, ...]
-    """The charter where one was pinned, and each manifest that was used."""
+    charter: Charter | None = field(repr=False)
+    """None when root keys were pinned."""
+    manifests: tuple[DomainManifest, ...] = field(repr=False)
+    """Each that was used."""
     profile: Profile
     waived: tuple[str, ...]
     receipts: tuple[ReceiptReport, ...]
     witnesses: tuple[int, int] = (0, 0)
     """(k, n): operators whose witnesses signed, out of those that could; the worst receipt counts."""
+
+    @property
+    def papers(self) -> tuple[str, ...]:
+        """Charter and manifests in words: how old, and until when they hold (receipts.md 6)."""
+        ends = [f"{each.domain} v{each.version} until {_day(each.expires)}" for each in self.manifests]
+        if self.charter is None:
+            return tuple(ends)
+        begin, age, end = _day(self.charter.issued), self._age_days(self.charter), _day(self.charter.expires)
+        return (f"charter of {begin}, {age} days old until {end}", *ends)
+
+    def _age_days(self, charter: Charter) -> int:
+        return int(self.at.timestamp() - charter.issued) // 86_400
 
     @property
     def claims(self) -> tuple[Claim, ...]:
@@ -123,8 +101,11 @@ class Report:
             "at": format_time(self.at),
             "federation": self.federation,
             "pin": self.pin,
-            "charter": next((each.as_json(self.at) for each in self.papers if not each.name), None),
-            "manifests": [each.as_json(self.at) for each in self.papers if each.name],
+            "charter": self._charter_json(),
+            "manifests": [
+                {"expires": _moment(each.expires), "domain": each.domain, "version": each.version}
+                for each in self.manifests
+            ],
             "profile": self.profile.name,
             "requires": [name for name in CLAIMS if name in self.profile.requires],
             "missing": list(self.missing),
@@ -133,6 +114,21 @@ class Report:
             "claims": [claim.as_json() for claim in self.claims],
             "receipts": [receipt.as_json() for receipt in self.receipts],
         }
+
+    def _charter_json(self) -> Json:
+        """A manifest does not say how old it is; a charter does."""
+        if self.charter is None:
+            return None
+        begin, end = _moment(self.charter.issued), _moment(self.charter.expires)
+        return {"expires": end, "issued": begin, "ageDays": self._age_days(self.charter)}
+
+
+def _day(seconds: int) -> str:
+    return _moment(seconds)[:10]
+
+
+def _moment(seconds: int) -> str:
+    return format_time(datetime.fromtimestamp(seconds, UTC))
 
 
 def receipt_report(

@@ -91,7 +91,7 @@ def _check_parties(body: PlacementReceipt | ExecutionReceipt, stored: DecisionRe
 
 def _check_roots(stored: DecisionRecord, held: PinnedTrust) -> bool:
     """Simulated hardware counted where the charter lists a root of it, and only there. Raises `Refused`."""
-    if held.simulated is not None and stored.request.simulated_allowed != held.simulated:
+    if held.charter and stored.request.simulated_allowed != bool(held.charter.simulated_roots):
         raise Refused("verify.policy_facts", "the facts are of a charter with other simulated roots")
     return stored.request.simulated_allowed
 
@@ -113,8 +113,8 @@ def _check_layers(
     ]
     if stated != [(each.layer, each.digest, each.verdict, each.rules[:MAX_LISTED]) for each in stored.sets]:
         raise Refused("verify.policy_replay", "the layers on record are not those that were signed")
-    pinned = material.held.policy_digest
-    if pinned and any(entry.layer == "charter" and entry.digest != pinned for entry in stored.sets):
+    charter, rules = material.held.charter, [each.digest for each in stored.sets if each.layer == "charter"]
+    if charter and any(each != charter.policy_digest for each in rules):
         raise Refused("verify.policy_pinned", "decided under other rules than the charter names")
 
 

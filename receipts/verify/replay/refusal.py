@@ -63,15 +63,16 @@ def _rules(body: PlacementReceipt, material: Material) -> Layers:
         sets[layer].append(PolicySet.load(text, name))
     if missing := [layer for layer in _NEEDED if not sets[layer]]:
         raise Refused("verify.policy_layers", f"refused without the {missing[0]} layer")
-    pinned = material.held.policy_digest
-    if pinned and any(each.digest != pinned for each in sets["charter"]):
+    charter = material.held.charter
+    if charter and any(each.digest != charter.policy_digest for each in sets["charter"]):
         raise Refused("verify.policy_pinned", "refused under other rules than the charter names")
     return Layers.of(**sets)
 
 
 def _on_offer(body: PlacementReceipt, disclosed: Disclosures, material: Material, rules: Layers) -> OnOffer:
     """Who offered what, proved to be what the signed name of it all stands for. Raises `ComityError`."""
-    if material.held.simulated is None:
+    charter = material.held.charter
+    if charter is None:
         raise Undecided("verify.profiles_absent", "no charter is pinned that says who the domains are")
     at = parse_time(body.policy.time_created)
     adverts = [
@@ -80,7 +81,8 @@ def _on_offer(body: PlacementReceipt, disclosed: Disclosures, material: Material
     ]
     if registry_digest((each.domain, each.digest) for each in adverts).hex() != body.inputs.registry:
         raise Refused("verify.registry", "the adverts are not those that were signed for")
-    return OnOffer(body.issuer, adverts, {True: rules, False: _abroad(rules)}, material.held.simulated)
+    laws = {True: rules, False: _abroad(rules)}
+    return OnOffer(body.issuer, adverts, laws, bool(charter.simulated_roots))
 
 
 def _abroad(rules: Layers) -> Layers:
