@@ -2,55 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from types import SimpleNamespace
-from typing import cast
+from dataclasses import replace
 
 import pytest
 
 from attestation.expected import Expectations
-from attestation.narrow import narrow
+from attestation.gpu.tests.judging import KEYS
 from attestation.node.tests.test_appraise_node import (
     ENGINE,
     MODEL,
-    NOW,
     Question,
     evidence,
     expectations,
     question,
-    vendor,
 )
 from attestation.snp.origin.chain import Roots
-from attestation.testing.forge import MEASUREMENT
+from attestation.tdx.tests.judging import TDX_KEYS
+from attestation.tests.charter import Charter
 from schemas.errors import ConfigurationError
-from schemas.papers.trust import FederationTrust
 
 __all__ = ["question"]
 NONE = "00" * 32
-
-
-@dataclass
-class Charter:
-    """What `narrow` reads of a federation's trust."""
-
-    measurement: str = MEASUREMENT.hex()
-    engines: list[str] = field(default_factory=lambda: [ENGINE])
-    models: list[str] = field(default_factory=lambda: [MODEL])
-    roots: list[str] = field(default_factory=lambda: [vendor().root_digest])
-    vendors: list[str] = field(default_factory=list)
-
-    def bound(self, own: Expectations) -> Expectations:
-        value = SimpleNamespace(
-            measurement=self.measurement, engine_digests=self.engines, model_digests=self.models
-        )
-        trust = SimpleNamespace(
-            charter=SimpleNamespace(
-                simulated_roots=[SimpleNamespace(sha256=root) for root in self.roots],
-                vendor_roots=self.vendors,
-            ),
-            reference_values_at=lambda at: [value],
-        )
-        return narrow(own, cast(FederationTrust, trust), NOW)
 
 
 OPEN = {"engine_digests": None, "models": None, "snp": {"measurement": '"any"'}}
@@ -61,7 +33,7 @@ OPEN = {"engine_digests": None, "models": None, "snp": {"measurement": '"any"'}}
     ("charter", "reason"),
     [
         (Charter(), None),
-        (Charter(measurement="00" * 48), "snp.measurement.mismatch"),
+        (Charter(measurements=(bytes(48),)), "snp.measurement.mismatch"),
         (Charter(engines=[NONE]), "node.engine_not_listed"),
         (Charter(models=[NONE]), "node.model_not_listed"),
         (Charter(models=[]), "node.model_not_listed"),
@@ -113,27 +85,9 @@ def test_a_vendor_that_the_charter_does_not_accept_proves_nothing(
     assert question.ask(evidence()).reason == reason
 
 
-QUOTES = """
-[tdx]
-mrtd = "any"
-rtmr0 = "any"
-rtmr1 = "any"
-rtmr2 = "any"
-rtmr3 = "any"
-mrconfigid = "any"
-mrowner = "any"
-mrownerconfig = "any"
-mrseam = "any"
-mrsignerseam = "any"
-report_data = "any"
-td_attributes = "any"
-xfam = "any"
-tcb_date_min = "any"
-[nvidia]
-driver_min = "any"
-vbios = "any"
-modes = "any"
-"""
+QUOTES = "\n".join(
+    ["[tdx]", *(f'{key} = "any"' for key in TDX_KEYS), "[nvidia]", *(f'{key} = "any"' for key in KEYS)]
+)
 
 
 @pytest.mark.parametrize("vendors", [[], ["intel-tdx"], ["nvidia"], ["amd-sev-snp", "intel-tdx", "nvidia"]])

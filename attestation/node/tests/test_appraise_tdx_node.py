@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
-from typing import cast
 
 import pytest
 
 from attestation.appraise import IssuedChallenge, NodeAppraisal, appraise_node, platform_digest
 from attestation.expected import Expectations
-from attestation.narrow import narrow
 from attestation.node.tests.test_appraise_node import CLINIC, ENGINE, MODEL, evidence
 from attestation.tdx.log.tests.logs import ccel, record, register
 from attestation.tdx.tests.faults.listed import turned
@@ -18,8 +15,8 @@ from attestation.tdx.tests.judging import GOOD, TDX_KEYS, but, toml
 from attestation.testing.intel import IntelForge
 from attestation.testing.intel_documents import NOW
 from attestation.testing.intel_quote import GOOD_TD
+from attestation.tests.charter import Charter
 from schemas.errors import ConfigurationError
-from schemas.papers.trust import FederationTrust
 from schemas.proof.evidence import CpuEvidence, NodeEvidence
 
 NODE = f'[node]\nengine_digests = ["{ENGINE}"]\n[node.models]\n"chat.small/demo" = ["{MODEL}"]\n'
@@ -117,21 +114,9 @@ def test_its_event_log_comes_along() -> None:
     assert ask(node_in(GOOD, event_log=log), wanted).reason == "tdx.event_log_rtmr_mismatch"
 
 
-def bound(
-    wanted: Expectations, *measurements: bytes, roots: tuple[str, ...] = (GOOD.root_digest,)
-) -> Expectations:
-    """What remains of the expectations under a charter with these published measurements and roots."""
-    values = [
-        SimpleNamespace(measurement=each.hex(), engine_digests=[ENGINE], model_digests=[MODEL])
-        for each in measurements
-    ]
-    trust = SimpleNamespace(
-        charter=SimpleNamespace(
-            simulated_roots=[SimpleNamespace(sha256=root) for root in roots], vendor_roots=[]
-        ),
-        reference_values_at=lambda at: values,
-    )
-    return narrow(wanted, cast(FederationTrust, trust), NOW)
+def bound(wanted: Expectations, *measurements: bytes) -> Expectations:
+    """What remains of the expectations under a charter with our root and these published measurements."""
+    return Charter(measurements, roots=[GOOD.root_digest]).bound(wanted)
 
 
 @pytest.mark.parametrize("own", [TDX_KEYS["mrtd"], '"any"'], ids=["stated", "any"])
@@ -144,4 +129,4 @@ def test_only_a_published_mrtd_counts(own: str) -> None:
 
 def test_a_simulated_intel_must_stand_in_the_charter() -> None:
     with pytest.raises(ConfigurationError, match="not listed in the charter"):
-        bound(expectations(), GOOD_TD["mrtd"], roots=())
+        Charter((GOOD_TD["mrtd"],), roots=[]).bound(expectations())
