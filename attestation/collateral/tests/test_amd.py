@@ -360,25 +360,9 @@ def test_what_is_just_being_written_is_not_read(tmp_path: Path) -> None:
 
 
 def test_the_command_fetches_a_bundle_that_verifies_offline(kds: tuple[Service, str], tmp_path: Path) -> None:
-    """With the wall clock: so under a vendor of today."""
-    today = Forge.of("Milan", at=datetime.now(UTC).replace(microsecond=0))
     service, url = kds
-    service.forge, service.vcek = today, today.leaf
-    report, wanted = tmp_path / "report.bin", tmp_path / "expected.toml"
-    report.write_bytes(today.report())
-    wanted.write_text(snp_toml() + today.root_toml())
-    assert (
-        main(["fetch", str(report), "--out", str(tmp_path / "b"), "--from", url, "--expect", str(wanted)])
-        == 0
-    )
-    verify = [
-        "verify",
-        "--tee",
-        "snp",
-        str(report),
-        "--endorsements",
-        str(tmp_path / "b"),
-        "--expect",
-        str(wanted),
-    ]
-    assert main([*verify, "--at", format_time(today.at)]) == 0
+    _, *evidence = of_today(service, tmp_path)
+    kept = str(tmp_path / "b")
+    assert main(["fetch", *evidence, "--from", url, "--out", kept]) == 0
+    at = format_time(service.forge.at)
+    assert main(["verify", "--tee", "snp", *evidence, "--endorsements", kept, "--at", at]) == 0
