@@ -18,6 +18,7 @@ from receipts.commands import keeping as log_keeping
 from receipts.commands.ids import told_apart
 from receipts.commands.keeping import Opener
 from receipts.commands.visible import visible
+from receipts.counted import counted
 from receipts.export.lines import csv_lines, json_lines
 from receipts.log import fsck, static, store
 from receipts.log.columns import check_columns
@@ -96,7 +97,7 @@ def _tiles(database: Path, folder: Path) -> int:
         raise ConfigurationError("log.tiles", f"{folder}: {error.strerror}") from None
     finally:
         connection.close()
-    sys.stdout.write(f"{count} files: {folder}\n")
+    sys.stdout.write(f"{counted(count, 'file')}: {folder}\n")
     return 0
 
 

@@ -14,6 +14,7 @@ from typing import Final
 from receipts import bundle as bundles
 from receipts.commands import render
 from receipts.commands.ids import told_apart
+from receipts.counted import counted
 from receipts.export.cose import Signers
 from receipts.model_signature import MAX_SIGNATURE_BYTES
 from receipts.note import NoteSigner
@@ -140,7 +141,8 @@ def _export(arguments: argparse.Namespace) -> int:
         parse(trust, source=str(arguments.trust), read=named.read)
         take.write_folder(arguments.folder, bundle, trust, named.found)
     written = arguments.out or arguments.folder
-    text = f"{len(bundle.envelopes)} statements, {len(bundle.proofs)} proofs: {written}"
+    statements, proofs = counted(len(bundle.envelopes), "statement"), counted(len(bundle.proofs), "proof")
+    text = f"{statements}, {proofs}: {written}"
     _print(json.dumps({"exit": 0, "written": str(written)}) if arguments.json else text)
     return 0
 

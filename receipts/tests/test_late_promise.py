@@ -334,7 +334,7 @@ async def test_it_goes_along_with_bundles(auditor: Auditor, tmp_path: Path) -> N
         report = WORLD.verify(data, AT, quorum=needed)
         assert verdict(report, "execution", "not-equivocated") == wanted
         assert verdict(report, "placement", "not-equivocated") == ("not-checked", None)
-        said_so = "1 that rest on witnesses" in claim_of(report, "execution", "not-equivocated").text
+        said_so = "1 that rests on witnesses" in claim_of(report, "execution", "not-equivocated").text
         assert said_so is (wanted != convicted), "what was left open is named"
 
 

@@ -134,6 +134,7 @@ def test_a_report_says_how_old_its_trust_is(federation: Federation, good: bytes)
     for text in ("charter of 2026-05-31, 31 days old until 2027-06-01", "clinic.de v1 until 2027-06-01"):
         assert text in out.getvalue()
         assert text in render.page(report)
+    assert federation.verify(good).papers[0] == "charter of 2026-05-31, 1 day old until 2027-06-01"
 
 
 @pytest.mark.parametrize(

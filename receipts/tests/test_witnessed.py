@@ -104,7 +104,7 @@ async def test_a_quorum_of_operators_proves_it(circle: Circle) -> None:
     [
         (2, 2, "no bad one is tolerated, one outage stalls it"),
         (1, 2, "no bad one is tolerated, 2 outages stall it"),
-        (3, 4, "1 bad ones are tolerated, 2 outages stall it"),
+        (3, 4, "1 bad one is tolerated, 2 outages stall it"),
         (5, 7, "2 bad ones are tolerated, 3 outages stall it"),
     ],
 )

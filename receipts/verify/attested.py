@@ -14,6 +14,7 @@ from attestation.appraise import IssuedChallenge, NodeAppraisal, appraise_node
 from attestation.expected import Expectations
 from attestation.gpu.node.composite import CPU_ONLY
 from receipts.bundle import Bundle, Disclosures
+from receipts.counted import counted
 from receipts.statements.fields import NodeRecord
 from receipts.statements.receipt import ExecutionReceipt, PlacementReceipt
 from receipts.verify.authentic import Authentic, Case
@@ -145,5 +146,4 @@ def _bound(node: NodeAppraisal) -> str:
     """How the node's devices are tied to its CPU, by the name of the mode (gpu.md 10)."""
     if node.binding_mode == CPU_ONLY:
         return "no devices"
-    number = len(node.evidence.devices)
-    return f"{number} device{'s' if number > 1 else ''} bound by {node.binding_mode}"
+    return f"{counted(len(node.evidence.devices), 'device')} bound by {node.binding_mode}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from receipts.bundle import Disclosures
+from receipts.counted import counted
 from receipts.disclosure import open_commitment, reveal
 from receipts.statements.receipt import PlacementReceipt
 from receipts.verify.authentic import Authentic, Case
@@ -38,4 +39,4 @@ def _open(receipt: Authentic, field: str, key: str, value: str, case: Case) -> s
     else:
         commitment = body.response.commitment
     open_commitment(bytes.fromhex(commitment), bytes.fromhex(key), data)
-    return f"{field} ({len(data)} bytes)"
+    return f"{field} ({counted(len(data), 'byte')})"

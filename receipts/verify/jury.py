@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from receipts.cosignature import CosignerKey
+from receipts.counted import counted
 from receipts.verify.pinned import PinnedTrust
 from receipts.verify.trust_file import TrustFile
 from receipts.witnessing import quorum
@@ -52,7 +53,7 @@ def enforced(held: PinnedTrust, owner: str, origin: str, trust: TrustFile) -> tu
     owner_of = {key.raw: operator for operator, keys in held.witnesses().items() for key in keys}
     if isinstance(trust.quorum, int):
         if trust.quorum > len(known):
-            text = f"quorum of {trust.quorum} operators, only {len(known)} can witness this log"
+            text = f"quorum of {counted(trust.quorum, 'operator')}, only {len(known)} can witness this log"
             raise Undecided("quorum.too_few", text)
         policy = quorum.of_operators(known, trust.quorum)
     else:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from receipts.counted import counted
 from receipts.statements.node import NodeStatement, parse_node_statement, verify_node_statement
 from receipts.statements.receipt import (
     AcknowledgementReceipt,
@@ -272,5 +273,8 @@ def _not_convicted(receipt: Authentic, caught: Caught) -> Claim:
         if issuer or (log and (size is None or size >= (each.from_size or 0))):
             return failed(name, Refused("verify.equivocation", each.text))
     known = f"; {len(caught.convicted)} of others, or above this checkpoint" if caught.convicted else ""
-    known += f"; {caught.open} that rest on witnesses whom this quorum does not hear" if caught.open else ""
+    if caught.open:
+        known += (
+            f"; {counted(caught.open, 'that rests', 'that rest')} on witnesses whom this quorum does not hear"
+        )
     return not_checked(name, f"none known to this verifier{known}")

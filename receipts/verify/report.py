@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from receipts.counted import counted
 from receipts.verify.claim import CLAIMS, Claim, complete, worst
 from receipts.verify.trust_file import Profile
 from schemas.canonical import Json
@@ -59,8 +60,9 @@ class Report:
         ends = [f"{each.domain} v{each.version} until {_day(each.expires)}" for each in self.manifests]
         if self.charter is None:
             return tuple(ends)
-        begin, age, end = _day(self.charter.issued), self._age_days(self.charter), _day(self.charter.expires)
-        return (f"charter of {begin}, {age} days old until {end}", *ends)
+        begin, end = _day(self.charter.issued), _day(self.charter.expires)
+        age = counted(self._age_days(self.charter), "day")
+        return (f"charter of {begin}, {age} old until {end}", *ends)
 
     def _age_days(self, charter: Charter) -> int:
         return int(self.at.timestamp() - charter.issued) // 86_400

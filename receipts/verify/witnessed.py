@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from receipts.cosignature import CosignerKey
+from receipts.counted import counted
 from receipts.proof import Logged
 from receipts.statements.receipt import Receipt
 from receipts.verify.claim import Claim, asserted, failed, not_checked, proved
@@ -54,7 +55,7 @@ def witnessed(
     try:
         seen = _seen(logged, known, at)
         if trust.quorum is None:
-            text = f"quorum: none (waived); {len(seen.operators)} of {seen.of} operators signed"
+            text = f"quorum: none (waived); {len(seen.operators)} of {counted(seen.of, 'operator')} signed"
             return not_checked("witnessed", text), seen
         policy, owners = enforced(held, issuer, logged.checkpoint.checkpoint.origin, trust)
         cosigned = quorum.cosigned(logged.checkpoint.note, policy.witnesses, at=at)
@@ -92,7 +93,8 @@ def _seen_or(
 
 def _text(signed: list[str], policy: Policy, owners: Mapping[str, str], time: int, trust: TrustFile) -> str:
     operators = sorted(set(owners.values()))
-    text = f"{len(signed)} of {len(operators)} operators ({', '.join(signed)}) by {_moment(time)}"
+    of = counted(len(operators), "operator")
+    text = f"{len(signed)} of {of} ({', '.join(signed)}) by {_moment(time)}"
     if isinstance(trust.quorum, int):
         text += f"; {tolerance(trust.quorum, len(operators))}"
     if (alone := quorum.single_operator(policy, owners)) is not None:
@@ -108,7 +110,7 @@ def tolerance(needed: int, of: int) -> str:
     """
     outages = of - needed
     bad = max(0, min(2 * needed - of - 1, outages))
-    first = f"{bad} bad ones are tolerated" if bad else "no bad one is tolerated"
+    first = f"{counted(bad, 'bad one is', 'bad ones are') if bad else 'no bad one is'} tolerated"
     second = f"{outages + 1} outages stall it" if outages else "one outage stalls it"
     return f"quorum {needed} of {of}: {first}, {second}"
 

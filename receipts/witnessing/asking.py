@@ -21,6 +21,7 @@ import httpx
 from receipts import checkpoint, note
 from receipts.checkpoint import SignedCheckpoint
 from receipts.cosignature import CosignerKey
+from receipts.counted import counted
 from receipts.note import MAX_NOTE_BYTES, Signature
 from receipts.witnessing.quorum import MAX_AHEAD_S
 from schemas.errors import ComityError, Refused, Undecided, Unreadable
@@ -122,11 +123,8 @@ async def cosign(witness: Witness, signed: bytes, consistency: Consistency, *, n
             break
         witness.size = _stated_size(reply.body)
         if witness.size > stated.checkpoint.size:
-            raise Refused(
-                "witness.ahead",
-                f"{witness.key.name} cosigned {witness.size} leaves, the checkpoint has "
-                f"{stated.checkpoint.size}",
-            )
+            seen = f"{witness.key.name} cosigned {counted(witness.size, 'leaf', 'leaves')}"
+            raise Refused("witness.ahead", f"{seen}, the checkpoint has {stated.checkpoint.size}")
     if reply.status != 200:
         raise Undecided("witness.answer", f"{witness.key.name}: status {reply.status}")
     line = _own_line(witness.key, reply.body, stated, now)
@@ -220,10 +218,8 @@ class Circle:
     async def _compare(self, witness: Witness, shown: SignedCheckpoint, log: WitnessedLog) -> None:
         stated = shown.checkpoint
         if stated.size > log.size:
-            raise Refused(
-                "log.behind_witness",
-                f"{witness.key.name} has seen {stated.size} leaves, {log.size} are here: restore newer data",
-            )
+            seen = f"{witness.key.name} has seen {counted(stated.size, 'leaf', 'leaves')}"
+            raise Refused("log.behind_witness", f"{seen}, this log has {log.size}: restore newer data")
         if await log.root_at(stated.size) != stated.root:
             raise Refused("log.contradicts_witness", f"{witness.key.name} has seen another tree of this log")
         witness.size = stated.size

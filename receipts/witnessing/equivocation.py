@@ -20,6 +20,7 @@ from pydantic import Field, ValidationError
 from receipts import checkpoint, note
 from receipts.checkpoint import Checkpoint, SignedCheckpoint
 from receipts.cosignature import CosignerKey
+from receipts.counted import counted
 from receipts.merkle import roots_from_consistency, verify_consistency, verify_inclusion
 from receipts.note import Note, NoteKey
 from receipts.statements.fields import Camel
@@ -207,7 +208,8 @@ def _conflict(document: Equivocation, first: Checkpoint, second: Checkpoint) -> 
 
 
 def _conviction(accused: str, first: Checkpoint, second: Checkpoint, who: str) -> Conviction:
-    text = f"{who} signed two histories of {first.origin}, at {first.size} and {second.size} leaves"
+    sizes = f"{first.size} and {counted(second.size, 'leaf', 'leaves')}"
+    text = f"{who} signed two histories of {first.origin}, at {sizes}"
     return Conviction(accused, first.origin, first.size, text)
 
 

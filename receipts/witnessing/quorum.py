@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Final
 
 from receipts.cosignature import CosignerKey
+from receipts.counted import counted
 from receipts.note import Note, NoteKey
 from schemas.errors import Refused, Undecided, Unreadable
 
@@ -66,7 +67,8 @@ class Policy:
         for limit in sorted(set(times.values())):
             if self.satisfied(name for name, time in times.items() if time <= limit):
                 return limit
-        raise Undecided("quorum.not_met", f"{len(times)} valid cosignatures do not meet the quorum")
+        signed = counted(len(times), "valid cosignature does", "valid cosignatures do")
+        raise Undecided("quorum.not_met", f"{signed} not meet the quorum")
 
     def until(self, times: Mapping[str, int]) -> int:
         """The moment up to which a quorum saw one tree as the largest: the mirror of `time`, POSIX seconds.
@@ -115,7 +117,8 @@ def of_operators(operators: Mapping[str, Sequence[CosignerKey]], needed: int) ->
     Raises `Refused` (`quorum.too_few`) when there are not that many operators.
     """
     if not 1 <= needed <= len(operators):
-        raise Refused("quorum.too_few", f"{needed} operators demanded, {len(operators)} can witness")
+        text = f"{counted(needed, 'operator')} demanded, {len(operators)} can witness"
+        raise Refused("quorum.too_few", text)
     witnesses: dict[str, CosignerKey] = {}
     groups: dict[str, Group] = {}
     for operator in sorted(operators):
