@@ -11,6 +11,8 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from glob import escape
 from typing import Any, Final, Literal
 
 import cedarpy
@@ -80,9 +82,10 @@ class PolicySet:
     def load(
         cls, text: str, name: str, canaries: Iterable[Canary] = (), *, overrides: Iterable[str] = ()
     ) -> PolicySet:
-        """The set, if it passes the gate. Raises `Unreadable` (`policy.syntax`, `.too_long`) or `Refused`.
+        """The set, if it passes the gate.
 
-        `overrides` names canaries whose changed outcome the owner records as intended.
+        `overrides` names canaries whose changed outcome the owner records as intended. Raises `Unreadable`
+        (`policy.syntax`, `.too_long`, `.too_deep`) or `Refused`.
         """
         rules = _parse(text)
         _validate(text)
@@ -234,7 +237,7 @@ def _check_text(rule: str, node: Mapping[str, Any]) -> None:
     """In `attribute == "word"`, `["word"].contains(attribute)`, `attribute like "w*"` the word must exist."""
     match node.get("like"):
         case {"left": left, "pattern": list(pattern)} if (asked := _attribute(left) or "") in _VOCABULARIES:
-            if not any(re.fullmatch(_expression(pattern), word) for word in _VOCABULARIES[asked]):
+            if not any(fnmatchcase(word, _glob(pattern)) for word in _VOCABULARIES[asked]):
                 raise Refused("policy.unknown_word", f"{rule}: {asked} is never like that")
     for operator in ("==", "!=", "contains", "containsAny", "containsAll"):
         sides = node.get(operator)
@@ -250,8 +253,9 @@ def _check_text(rule: str, node: Mapping[str, Any]) -> None:
             raise Refused("policy.unknown_word", f"{rule}: {attribute} is never {sorted(unknown)[0]!r}")
 
 
-def _expression(pattern: Iterable[Any]) -> str:
-    return "".join(".*" if part == "Wildcard" else re.escape(part["Literal"]) for part in pattern)
+def _glob(pattern: Iterable[Any]) -> str:
+    """As `fnmatch` takes it, which tries no word twice, however many asterisks a stranger writes."""
+    return "".join("*" if part == "Wildcard" else escape(part["Literal"]) for part in pattern)
 
 
 def _attribute(node: Any) -> str | None:
