@@ -9,8 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from io import FileIO
@@ -30,7 +28,6 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from receipts import private_file
 from receipts.export.timestamp import octets
 from receipts.merkle import EMPTY_RANGE, inclusion_path, leaf_hash
 from schemas.canonical import sha256
@@ -140,14 +137,20 @@ class Authority:
 
         Raises `ConfigurationError` (`export.held` while another export writes there).
         """
+        leaves = self.folder / "leaves"
         try:
-            leaves = self.folder / "leaves"
-            with _alone(self.folder), open(leaves, "a+b", 0, opener=private_file.opener) as file:
+            with open(lock(leaves), "r+b", 0) as file:  # two at a time would sign two trees of one size
                 hashed = _whole_leaves(file)
+                if len(hashed) >= MAX_EXPORTS:
+                    raise ConfigurationError("export.full", f"{leaves}: begin a new authority")
+                file.seek(file.truncate(len(hashed) * HASH_BYTES))
                 hashed.append(leaf_hash(body))
                 if file.write(hashed[-1]) < HASH_BYTES:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(file.fileno())
+        except BlockingIOError:
+            text = f"{self.folder}: another export is writing there; try again"
+            raise ConfigurationError("export.held", text) from None
         except OSError as error:
             raise ConfigurationError("export.authority", f"{self.folder}: {error.strerror}") from None
         index = len(hashed) - 1
@@ -155,29 +158,11 @@ class Authority:
         return Logged(index, len(hashed), root, inclusion_path(hashed, index))
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Two exports at a time would sign two trees of one size. Raises `ConfigurationError`, or `OSError`."""
-    try:
-        descriptor = lock(folder / "lock")
-    except BlockingIOError:
-        text = f"{folder}: another export is writing there; try again"
-        raise ConfigurationError("export.held", text) from None
-    try:
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def _whole_leaves(file: FileIO) -> list[bytes]:
-    """Every entry's hash; a piece that a crash left at the end is cut off, no proof was made of it."""
-    file.seek(0)
+    """Every entry's hash, without a piece that a crash left at the end: no proof was made of it."""
     leaves = file.read((MAX_EXPORTS + 1) * HASH_BYTES)
-    count = len(leaves) // HASH_BYTES
-    if count >= MAX_EXPORTS:
-        raise ConfigurationError("export.full", f"{file.name}: begin a new authority")
-    file.truncate(count * HASH_BYTES)
-    return [leaves[number * HASH_BYTES : (number + 1) * HASH_BYTES] for number in range(count)]
+    whole = len(leaves) // HASH_BYTES * HASH_BYTES
+    return [leaves[at : at + HASH_BYTES] for at in range(0, whole, HASH_BYTES)]
 
 
 def _check_in_date(certificate: x509.Certificate, folder: Path, at: datetime) -> x509.Certificate:

@@ -111,7 +111,7 @@ def test_exports_at_one_time_never_sign_two_trees(authority: Authority) -> None:
 
 
 def test_while_another_exports_it_is_said(authority: Authority) -> None:
-    held = lock(authority.folder / "lock")
+    held = lock(authority.folder / "leaves")
     assert code_of(lambda: authority.append(b"x")) == "export.held"
     os.close(held)
     assert authority.append(b"x").index == 0
