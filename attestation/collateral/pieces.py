@@ -41,7 +41,7 @@ class Pieces:
         if mark is None:
             return None
         for file in self.folder.glob(f"{mark.sha256}.*"):
-            if sha256(file.read_bytes()).hex() == mark.sha256:
+            if file.suffix != UNFINISHED and sha256(file.read_bytes()).hex() == mark.sha256:
                 return file
         return None
 
@@ -50,7 +50,7 @@ class Pieces:
         return [file.read_bytes() for file in sorted(self.folder.glob("*.der"))]
 
     def keep(self, data: bytes, kind: str) -> Path:
-        """Write a piece under its digest. `kind`: json, crl or der."""
+        """Write a piece under its digest. `kind`: json, crl, der, xml or ocsp."""
         return put(self.folder / f"{sha256(data).hex()}.{kind}", data)
 
     def take(self, name: str, data: bytes, kind: str, evaluation: int, issued: float) -> Path:

@@ -16,10 +16,8 @@ import pytest
 from attestation.collateral import amd
 from attestation.collateral import service as patience
 from attestation.collateral.amd import KeyDistribution
-from attestation.collateral.pieces import put
 from attestation.collateral.tests.kds import Service, serving
 from attestation.commands import main
-from attestation.files import UNFINISHED, read_documents
 from attestation.snp.tests.judging import demanding, judge
 from attestation.testing.expectations import snp_toml
 from attestation.testing.forge import NOW, Forge, ec_key, rsa_key
@@ -332,31 +330,6 @@ def test_an_address_that_is_none_is_2(address: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="is no address; write https://"):
         main(["fetch", str(tmp_path / "report.bin"), "--out", str(tmp_path / "out"), "--from", address])
     assert not (tmp_path / "out").exists()
-
-
-def test_two_who_write_one_file_at_once_both_write_it_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As two nodes' fetchers do that share a folder."""
-    file, write = tmp_path / "piece", Path.write_bytes
-
-    def interrupted(path: Path, data: bytes) -> int:
-        written = write(path, data)
-        if data == b"mine":
-            put(file, b"another's")
-            assert file.read_bytes() == b"another's"
-        return written
-
-    monkeypatch.setattr(Path, "write_bytes", interrupted)
-    put(file, b"mine")
-    assert file.read_bytes() == b"mine"
-    assert list(tmp_path.iterdir()) == [file]
-
-
-def test_what_is_just_being_written_is_not_read(tmp_path: Path) -> None:
-    (tmp_path / "whole.der").write_bytes(MILAN.leaf())
-    (tmp_path / f"half.der{UNFINISHED}").write_bytes(MILAN.crl()[:99])
-    assert read_documents(tmp_path) == [MILAN.leaf()]
 
 
 def test_the_command_fetches_a_bundle_that_verifies_offline(kds: tuple[Service, str], tmp_path: Path) -> None:
