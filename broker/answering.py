@@ -62,7 +62,7 @@ class Answering:
         pace = Pace(frames)
         intent = self._begin(journey, placed)
         began = time.perf_counter_ns()
-        filed = False
+        arrived: Arrived | None = None
         try:
             with span("execute", domain=placed.domain):
                 async for data in pace:
@@ -79,7 +79,6 @@ class Answering:
             arrived = self._arrived(placed, reader.ended)
             self.shelf.under_way[intent.commitment] = arrived
             self._spawn(self._receive_execution(intent, arrived, frames))
-            filed = True
             _check_outcome(reader.ended.statement.body)
             self._learn(journey, placed, pace, reader.ended.end.usage, len(reader.output))
         except RequestProblem:
@@ -88,7 +87,7 @@ class Answering:
             raise Interrupted(error.code, error.text) from error
         finally:
             journey.run_ns += time.perf_counter_ns() - began
-            if not filed:
+            if arrived is None:
                 self._spawn(self._receive_loss(intent))
                 await frames.aclose()
 

@@ -189,9 +189,9 @@ def _input_tokens(body: Mapping[str, Any]) -> int:
 
 def _spelled_tokens(value: Any) -> int:
     """What an engine's template spells out for the model: tools, calls of them, a schema."""
-    return (
-        estimate_tokens(len(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))) if value else 0
-    )
+    if not value:
+        return 0
+    return estimate_tokens(len(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")))
 
 
 def _content_tokens(content: Any) -> int:
