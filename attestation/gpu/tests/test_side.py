@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from attestation.gpu.forms import Devices
 from attestation.gpu.node.devices import DeviceInput
 from attestation.gpu.revocation import check
 from attestation.gpu.rim import signature as rim_signature
-from attestation.gpu.side import SideBySide, Start
+from attestation.gpu.side import SideBySide
 from attestation.gpu.tests.judging import GOOD, but, collateral, expect, judge, status_of, toml
 from attestation.memory import forget
 from attestation.pki import ecdsa
@@ -264,11 +263,6 @@ def test_what_devices_share_is_verified_once(
     assert len(needed[0]) == 3 * 12 + 4 + 7 + 3
     assert needed[0] < needed[1]
     assert needed == needed[:2] * 3
-
-
-def test_partial_is_a_way_to_start() -> None:
-    start: Start = partial
-    assert start(bytes.upper, b"a")() == b"A"
 
 
 def together(devices: Iterable[GpuForge], about: Sequence[bytes] = ()) -> AttestationResult:
