@@ -100,8 +100,11 @@ class Agent:
         self._saving = asyncio.Lock()
 
     async def run(self) -> None:
-        """Serve until drained. Raises as `Bus.over`, `ConfigurationError` (`agent.twice`) where another agent
-        of ours serves, or `Undecided` when the bus cannot be served."""
+        """Serve until drained.
+
+        Raises as `Bus.over`, `ConfigurationError` (`agent.twice`) where another agent of ours serves, or
+        `Undecided` when the bus cannot be served.
+        """
         tasks: set[asyncio.Task[object]] = set()
         try:
             await self._check_alone()

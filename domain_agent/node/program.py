@@ -1,8 +1,8 @@
 """The node program: dials out to its domain's bus, answers challenges, runs what is sealed to it.
 
 It opens no port. Owns the keys, the engine and the runs; all of it is in memory and ends with the
-process. A lost bus connection ends open answers (nobody could read them) and is retried for ever; an
-engine that dies ends the node, because a restart is a new identity.
+process. A lost bus connection ends open answers (nobody could read them) and is retried for ever. A bus
+that shuts the node out for good ends it; so does an engine that dies, because a restart is a new identity.
 """
 
 from __future__ import annotations
