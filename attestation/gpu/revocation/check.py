@@ -60,6 +60,18 @@ class Held:
     """Responses in which a responder says that it does not answer."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What all certificates of one device are asked about with."""
+
+    held: Held
+    foreign: dict[int, str]
+    """Serials in answers that are about none of ours, with what those name otherwise."""
+    at: float
+    waived: bool
+    start: Start
+
+
 @dataclass(slots=True)
 class _Found:
     """What speaks for or against one certificate."""
@@ -112,9 +124,9 @@ def check_revocation(
             *(not_evaluated(f"gpu.revocation.{each.name}", seen, _CLAUSE) for each in subjects),
         ], {}
     ends: dict[str, float] = {}
-    foreign = _foreign_serials(held, subjects)
+    asked = _Asked(held, _foreign_serials(held, subjects), at, waived, start)
     for subject in subjects:
-        checks.append(_check(subject, held, foreign, at, ends, waived=waived, start=start))
+        checks.append(_check(subject, asked, ends))
     return checks, ends
 
 
@@ -133,20 +145,11 @@ def _foreign_serials(held: Held, subjects: Sequence[Subject]) -> dict[int, str]:
     }
 
 
-def _check(
-    subject: Subject,
-    held: Held,
-    foreign: dict[int, str],
-    at: float,
-    ends: dict[str, float],
-    *,
-    waived: bool,
-    start: Start,
-) -> Check:
+def _check(subject: Subject, asked: _Asked, ends: dict[str, float]) -> Check:
     name, found = f"gpu.revocation.{subject.name}", _Found()
     try:
-        _ask_responses(subject, held.responses, at, found, start)
-        _ask_crls(subject, held.crls, at, found)
+        _ask_responses(subject, asked, found)
+        _ask_crls(subject, asked, found)
     except Refused as error:
         return failed(name, error.code, error.text, _WANTED, _CLAUSE)
     if found.good:
@@ -154,12 +157,12 @@ def _check(
         ends[subject.name] = until
         seen = f"not revoked, {source} of {date(since)}, until {date(until)}"
         return passed(name, seen, _WANTED, _CLAUSE)
-    if not found.gaps and subject.certificate.serial in foreign:
-        seen = f"an answer for this serial, but one {foreign[subject.certificate.serial]}"
+    if not found.gaps and subject.certificate.serial in asked.foreign:
+        seen = f"an answer for this serial, but one {asked.foreign[subject.certificate.serial]}"
         return failed(name, "gpu.ocsp_certid_mismatch", seen, _WANTED, _CLAUSE)
     code = next((each for each in _WORST if each in found.gaps), "gpu.revocation_unavailable")
-    seen = found.gaps.get(code) or _nothing(held)
-    if waived:
+    seen = found.gaps.get(code) or _nothing(asked.held)
+    if asked.waived:
         return not_evaluated(name, f"waived; {code}: {seen}", _CLAUSE)
     return undecided(name, code, seen, _WANTED, _CLAUSE)
 
@@ -169,17 +172,15 @@ def _nothing(held: Held) -> str:
     return f"no answer was offered{declined}"
 
 
-def _ask_responses(
-    subject: Subject, responses: Sequence[Response], at: float, found: _Found, start: Start
-) -> None:
+def _ask_responses(subject: Subject, asked: _Asked, found: _Found) -> None:
     """Raises `Refused` for a response that is not to be trusted, and for a certificate that is withdrawn."""
-    for response, answer in answers_about(responses, subject.certificate, subject.issuer):
-        verify_response(response, subject.issuer, at, start)
+    for response, answer in answers_about(asked.held.responses, subject.certificate, subject.issuer):
+        verify_response(response, subject.issuer, asked.at, asked.start)
         if answer.status == "revoked" or (answer.status == "hold" and not subject.may_hold):
             code = "gpu.cert_revoked" if answer.status == "revoked" else "gpu.cert_on_hold"
             raise Refused(code, f"{subject.certificate.common_name}, serial {subject.certificate.serial:x}")
         until = answer.next_update
-        if until is None or not _is_current(answer.this_update, until, at):
+        if until is None or not _is_current(answer.this_update, until, asked.at):
             found.gaps["gpu.ocsp_stale"] = f"from {date(answer.this_update)} until {_date(until)}"
         elif answer.status == "unknown":
             found.gaps["gpu.revocation_unknown"] = "the responder does not know it"
@@ -188,15 +189,15 @@ def _ask_responses(
             found.good.append((source, answer.this_update, until))
 
 
-def _ask_crls(subject: Subject, crls: Sequence[Crl], at: float, found: _Found) -> None:
-    for crl in crls:
+def _ask_crls(subject: Subject, asked: _Asked, found: _Found) -> None:
+    for crl in asked.held.crls:
         if crl.issuer != subject.issuer.subject:
             continue
         _verify_crl(crl.der, subject.issuer.der)
         if subject.certificate.serial in crl.revoked:
             raise Refused("gpu.cert_revoked", f"{subject.certificate.common_name}, in the issuer's CRL")
         until = crl.next_update
-        if until is None or not _is_current(crl.this_update, until, at):
+        if until is None or not _is_current(crl.this_update, until, asked.at):
             found.gaps["gpu.crl_stale"] = f"from {date(crl.this_update)} until {_date(until)}"
         else:
             found.good.append(("CRL", crl.this_update, until))
