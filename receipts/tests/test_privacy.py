@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import errno
-import os
-import resource
 import secrets
 import shutil
 import sqlite3
@@ -31,6 +28,7 @@ from receipts.retention import check_erasable, classes, retention
 from receipts.statements.fields import RECORD, Retention
 from receipts.statements.notice import Tombstone, read_notice
 from receipts.statements.receipt import Inputs
+from receipts.tests import disks
 from receipts.tests.conftest import code_of
 from receipts.tests.world import CLINIC, CLOUD, NOW, Domain, execution, placement, policy
 from schemas import envelope
@@ -287,21 +285,13 @@ async def test_the_ledger_is_private_and_no_longer_than_it_can_be(
     assert code_of(lambda: remembered(ledger, NOW)) == "log.erasures"
 
 
-async def test_an_order_that_may_not_be_on_disk_erases_nothing(
-    clinic: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_order_that_may_not_be_on_disk_erases_nothing(clinic: Domain, tmp_path: Path) -> None:
     """A disk that takes the line and then cannot say that it holds it."""
     log = await clinic.open(tmp_path)
     request, receipt_id = await issue(log)
     await erase(log, (await issue(log))[0])  # the ledger is there: its folder need not be synced
-
-    def fail(descriptor: int) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    with monkeypatch.context() as broken:
-        broken.setattr(os, "fsync", fail)
-        with pytest.raises(ConfigurationError, match=r"log\.erasures"):
-            await erase(log, request)
+    with disks.never_synced(), pytest.raises(ConfigurationError, match=r"log\.erasures"):
+        await erase(log, request)
     assert await log.issued(receipt_id) is not None
     await log.close()
 
@@ -324,16 +314,13 @@ async def test_an_order_that_is_not_on_disk_erases_nothing(clinic: Domain, tmp_p
     with pytest.raises(ConfigurationError, match=r"log\.erasures"):
         await erase(log, request)
     ledger.rmdir()
-    ledger.write_text(
-        "earlier gdpr-17 dpo\n" * 200_000
-    )  # longer than the database: the limit is for it alone
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (ledger.stat().st_size + 10, before[1]))
-    try:
-        with pytest.raises(ConfigurationError, match=r"log\.erasures.*No space"):
-            await erase(log, request)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    # Longer than the database: the limit is for it alone.
+    ledger.write_text("earlier gdpr-17 dpo\n" * 200_000)
+    with (
+        disks.full_at(ledger.stat().st_size + 10),
+        pytest.raises(ConfigurationError, match=r"log\.erasures.*No space"),
+    ):
+        await erase(log, request)
     assert await log.issued(receipt_id) is not None
     await erase(log, request)
     assert ledger.read_text().endswith(f"dpo\n{request} gdpr-17 dpo@clinic.de\n")

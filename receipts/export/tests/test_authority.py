@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import resource
 import shlex
 import stat
 from collections.abc import Callable
@@ -21,6 +19,7 @@ from receipts.export.authority import LEAF_MINUTES, VALID_DAYS, Authority, Logge
 from receipts.export.files import command
 from receipts.export.sigstore import Exported
 from receipts.merkle import leaf_hash, root, verify_inclusion
+from receipts.tests import disks
 from receipts.tests.world import CLINIC, CLOUD
 from schemas.errors import ConfigurationError
 from schemas.keys import write_secret
@@ -61,24 +60,13 @@ def test_a_log_of_exports_has_an_end(authority: Authority, monkeypatch: pytest.M
     assert len(entries(authority)) == 2
 
 
-def test_no_proof_is_made_of_what_may_not_be_on_disk(
-    authority: Authority, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_proof_is_made_of_what_may_not_be_on_disk(authority: Authority) -> None:
     """A disk that is full in the middle of a leaf, and one that cannot say that it holds it."""
     authority.append(b"1")
     assert stat.S_IMODE((authority.folder / "leaves").stat().st_mode) == 0o600
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (40, before[1]))
-    try:
+    with disks.full_at(40):
         assert code_of(lambda: authority.append(b"2")) == "export.authority"
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-    def fail(descriptor: int) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    with monkeypatch.context() as broken:
-        broken.setattr(os, "fsync", fail)
+    with disks.never_synced():
         assert code_of(lambda: authority.append(b"3")) == "export.authority"
 
 
