@@ -25,10 +25,11 @@ from broker.placing.appraisals import Appraisals
 from broker.placing.attempt import AnswerReader, Ended
 from broker.problems import Invalid, RequestProblem
 from broker.providing.border import Border
-from broker.providing.executions import price_of
+from broker.providing.executions import cost_of
 from broker.select.predict import Predictor
 from broker.shelf import Intent, Shelf
 from federation.stream import open_stream
+from receipts.statements.fields import Price
 from receipts.statements.node import NodeStatement
 from schemas.errors import ComityError, Refused, Undecided
 from schemas.messages import answer
@@ -75,8 +76,8 @@ class Answering:
                         break
             if reader.ended is None:
                 raise Undecided("attempt.no_statement", "the stream ended without the node's statement")
-            segment.ended = reader.ended
             arrived = self._arrived(placed, reader.ended)
+            segment.ended = reader.ended
             self.shelf.under_way[intent.commitment] = arrived
             self._spawn(self._receive_execution(intent, arrived, frames))
             _check_outcome(reader.ended.statement.body)
@@ -98,9 +99,9 @@ class Answering:
         return Intent(provider=placed.domain, request_id=journey.wire_id, commitment=commitment)
 
     def _arrived(self, placed: Placed, ended: Ended) -> Arrived:
-        """What came out of the seal, and what that costs."""
-        rates, currency = placed.offered.body.rates, self.peers.trust.charter.currency
-        return Arrived(ended.statement, price_of(ended.statement.body.usage, rates, currency))
+        """What came out of the seal, and what that costs. Raises `Refused` for counters that no run has."""
+        cost = cost_of(ended.statement.body.usage, placed.offered.body.rates)
+        return Arrived(ended.statement, Price(micro=cost, currency=self.peers.trust.charter.currency))
 
     def _learn(self, journey: Journey, placed: Placed, pace: Pace, usage: answer.Usage, size: int) -> None:
         """What a finished run took counts in the next ranking (routing.md 3).

@@ -22,6 +22,7 @@ from schemas.errors import Refused, Unreadable
 from schemas.messages import answer
 from schemas.messages.execute import Execute, chunk_body, pack
 
+MAX_COUNTED: Final = 2**40  # tokens, or milliseconds (35 years), of one run: sums over runs stay exact
 MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024  # what one answer may hold before we stop reading
 
 
@@ -160,6 +161,8 @@ class AnswerReader:
             raise Refused("attempt.statement_model", "another model ran than was ordered")
         if said.response.commitment != seal.output_commitment(self.sealed.secret, bytes(self.output)).hex():
             raise Refused("attempt.statement_output", "the answer is not the one the node states")
+        if max(end.usage.model_dump().values()) > MAX_COUNTED:
+            raise Refused("attempt.usage", f"no run counts more than {MAX_COUNTED}")
         return Ended(statement, end)
 
 

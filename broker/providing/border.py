@@ -28,6 +28,7 @@ from broker.providing.interior import Interior
 from federation.stream import open_stream
 from schemas import envelope
 from schemas.canonical import sha256
+from schemas.descriptors.capability import check_price
 from schemas.descriptors.tags import DATA_CLASSES
 from schemas.errors import ComityError, Refused
 from schemas.messages import answer
@@ -92,7 +93,7 @@ class Border:
         if decision.verdict != "allow":
             await self.interior.release(hold.hold_id, call.body.nid)
             return self._refuse(call, "POLICY", decision.reasons, hold.headroom, 0)
-        return self._offer(call, hold, appraisal, decision, price)
+        return self._offer(call, hold, appraisal, decision, check_price(price))
 
     async def release(self, sender: str, payload: bytes) -> None:
         """A loser gives its hold back."""

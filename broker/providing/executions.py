@@ -34,7 +34,7 @@ from receipts.statements.receipt import (
     PlacementReceipt,
 )
 from receipts.statements.statement import Statement
-from schemas.descriptors.capability import Rates
+from schemas.descriptors.capability import Rates, check_price
 from schemas.errors import Refused
 from schemas.keys import VerifyKey
 from schemas.messages.answer import ReceiptDelivery
@@ -67,9 +67,13 @@ class Run:
     """Whether the node could open the order: then it began to answer."""
 
     def note_statement(self, data: bytes) -> None:
-        """The node's word in the clear. One about another order, or by another key, counts as none."""
+        """The node's word in the clear. One about another order, or by another key, counts as none.
+
+        Raises `Refused`, also where nobody could be billed for what it counts.
+        """
         statement = verify_node_statement(data, self.node_key)
         if statement.body.header == self.order.digest.hex():
+            cost_of(statement.body.usage, self.offer.rates)
             self.statement = statement
 
     @property
@@ -207,7 +211,7 @@ class Executions:
             "response": Commitment(commitment=said.response.commitment),
             "capability": said.capability,
             "usage": said.usage,
-            "price": price_of(said.usage, run.offer.rates, self.currency),
+            "price": Price(micro=cost_of(said.usage, run.offer.rates), currency=self.currency),
             "times": Times(
                 started=format_time(run.started),
                 finished=said.times.finished,
@@ -216,14 +220,17 @@ class Executions:
         }
 
 
-def price_of(usage: Usage, rates: Rates, currency: str) -> Price:
-    """What these counters cost: who ran bills it, and who asked acknowledges no other (receipts.md 3.4)."""
+def cost_of(usage: Usage, rates: Rates) -> int:
+    """Micro-units for these counters: who ran bills them, and who asked acknowledges no others.
+
+    Raises `Refused` (`price.beyond_count`) for counters that no run has.
+    """
     total = rates.total(
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
         cached_tokens=usage.cached_tokens,
     )
-    return Price(micro=total, currency=currency)
+    return check_price(total)
 
 
 def _facts(decision: Decision) -> list[bytes]:

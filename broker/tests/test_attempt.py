@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from broker.placing.attempt import AnswerReader, Sealed, new_commitment, seal_attempt
+from broker.placing.attempt import MAX_COUNTED, AnswerReader, Sealed, new_commitment, seal_attempt
 from broker.tests.parties import CONSUMER, FEDERATION, MODEL, PROVIDER, Parties
 from receipts.statements import fields
 from receipts.statements.node import NodeStatement, sign_node_statement
@@ -61,7 +62,9 @@ def statement(
     return sign_node_statement(NodeStatement(**fields_), signer)
 
 
-def answer_frames(parties: Parties, sealed: Sealed, said: bytes | None = None) -> list[bytes]:
+def answer_frames(
+    parties: Parties, sealed: Sealed, said: bytes | None = None, counted: Mapping[str, int] | None = None
+) -> list[bytes]:
     """What an honest node sends for `TEXTS`."""
     secret = parties.node.seal.open_secret(sealed.sealed_secret, sealed.header_digest)
     nonce = b"\x05" * seal.RUN_NONCE_BYTES
@@ -72,7 +75,10 @@ def answer_frames(parties: Parties, sealed: Sealed, said: bytes | None = None) -
     ]
     end = answer.EndOfRun(
         statement=(said or statement(parties, sealed, "".join(TEXTS).encode())).decode(),
-        usage=answer.Usage(input_tokens=3, output_tokens=3, cached_tokens=0, queue_ms=0, compute_ms=9),
+        usage=answer.Usage(
+            **{"input_tokens": 3, "output_tokens": 3, "cached_tokens": 0, "queue_ms": 0, "compute_ms": 9}
+            | dict(counted or {})
+        ),
         finish_reason="stop",
     )
     frames.append(answer.tag(answer.CHUNK, sealer.seal(answer.tag(answer.END, end.write()), final=True)))
@@ -104,6 +110,16 @@ def test_a_whole_answer_ends_with_the_nodes_statement(parties: Parties) -> None:
     assert text == "".join(TEXTS)
     assert reader.ended is not None
     assert reader.ended.statement.body.outcome == "ok"
+
+
+@pytest.mark.parametrize("counter", answer.Usage.model_fields)
+def test_counters_that_no_run_has_are_no_end(parties: Parties, counter: str) -> None:
+    """Two runs that counted so had a sum that nothing holds: a defect of ours after a whole answer."""
+    sealed = sealed_order(parties)
+    text, _ = read_all(parties, sealed, answer_frames(parties, sealed, counted={counter: MAX_COUNTED}))
+    assert text == "".join(TEXTS)
+    with pytest.raises(Refused, match=r"attempt\.usage"):
+        read_all(parties, sealed, answer_frames(parties, sealed, counted={counter: MAX_COUNTED + 1}))
 
 
 @pytest.mark.parametrize("part", [b"[" * 100_000, b"[1]", b"{}", b"\xff", b'[{"delta":'])

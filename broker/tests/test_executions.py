@@ -19,10 +19,11 @@ from broker.tests.parties import CONSUMER, PROVIDER, Parties
 from broker.tests.test_attempt import sealed_order, statement
 from receipts import bundle as bundles
 from receipts.log import Recorded
-from receipts.statements.fields import RECORD
+from receipts.statements.fields import NO_USAGE, RECORD
 from receipts.statements.receipt import ExecutionReceipt
 from receipts.statements.statement import read_receipt
 from schemas.canonical import sha256
+from schemas.descriptors.capability import Rates
 from schemas.errors import Refused
 from schemas.keys import SigningKey
 from schemas.messages.answer import ReceiptDelivery
@@ -141,6 +142,20 @@ async def test_an_execution_says_how_long_it_must_be_kept(parties: Parties, tmp_
     assert body.retention.class_ == "hipaa"
     assert parse_time(body.retention.not_before) - parse_time(body.times.issued) > timedelta(days=6 * 365)
     assert silent.retention is None
+
+
+async def test_counters_that_cost_more_than_can_be_said_are_no_statement(
+    parties: Parties, tmp_path: Path
+) -> None:
+    """Nothing could be signed over them: the run had no Execution before the next start."""
+    run, sealed = order(parties)
+    usage = NO_USAGE.model_copy(update={"output_tokens": 2**53 - 1})
+    run.offer = run.offer.model_copy(update={"rates": Rates(input=0, output=2_000, cached=0)})
+    with pytest.raises(Refused, match=r"price\.beyond_count"):
+        run.note_statement(statement(parties, sealed, b"an answer", usage=usage))
+    async with opened(tmp_path, parties, PROVIDER) as log:
+        body = read(parties, (await Executions(PROVIDER, "EUR", log).conclude(run)).envelope)
+    assert (body.outcome, body.usage, body.price) == ("failed", NO_USAGE, None)
 
 
 async def test_a_run_without_a_statement_is_failed_never_ok(parties: Parties, tmp_path: Path) -> None:

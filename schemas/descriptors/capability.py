@@ -12,6 +12,7 @@ from pydantic import Field
 
 from schemas.canonical import Wire
 from schemas.descriptors.profile import Place
+from schemas.errors import Refused
 from schemas.primitives import Count, Digest, Label
 
 MAX_CONTEXT: Final = 16_777_216  # tokens; far beyond any model, so that sums stay small
@@ -19,7 +20,8 @@ PER_TOKENS: Final = 1_000  # rates are per this many tokens
 
 MAX_RATE: Final = 10**12  # micro-units per PER_TOKENS: a million of any currency, so that totals stay exact
 
-Micro = Annotated[int, Field(ge=0, le=2**53 - 1)]
+MAX_MICRO: Final = 2**53 - 1
+Micro = Annotated[int, Field(ge=0, le=MAX_MICRO)]
 """Millionths of the charter's currency."""
 ClassName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 """E.g. `chat.small`."""
@@ -45,6 +47,13 @@ class Rates(Wire):
         fresh = max(0, input_tokens - cached_tokens)
         thousandths = fresh * self.input + cached_tokens * self.cached + output_tokens * self.output
         return -(-thousandths // PER_TOKENS)
+
+
+def check_price(micro: int) -> int:
+    """A total that a message or receipt can state. Raises `Refused`: its counters were a stranger's."""
+    if micro > MAX_MICRO:
+        raise Refused("price.beyond_count", f"more than {MAX_MICRO} millionths of the currency")
+    return micro
 
 
 class CapabilityQuality(Wire):
