@@ -7,6 +7,7 @@ family have in common are verified once, and equal measurements are compared onc
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -17,9 +18,10 @@ from attestation.gpu.node.fabric import check_fabric
 from attestation.gpu.nras.check import Device, check_token
 from attestation.gpu.side import SideBySide, Start
 from attestation.gpu.spdm.opaque import DRIVER
+from attestation.gpu.verify import read_ahead
 from attestation.result import Check, compared, failed, not_evaluated, undecided
 from schemas.canonical import Json
-from schemas.errors import Unreadable
+from schemas.errors import Refused, Unreadable
 from schemas.proof.evidence import DeviceState
 
 MAX_DEVICES: Final = 64
@@ -69,10 +71,15 @@ def appraise_devices(
 ) -> DevicesAppraisal:
     """Appraise all. common: collateral for all of them. Raises `Unreadable` for too many.
 
-    1. read each, before the first signature is checked; 2. judge each; 3. all together; 4. service tokens.
+    1. read every chain, then each device, before the first signature is checked; 2. judge each; 3. all
+    together; 4. service tokens.
     """
     if len(inputs) > MAX_DEVICES:
         raise Unreadable("gpu.too_many_devices", f"{len(inputs)} devices, at most {MAX_DEVICES}")
+    for device in inputs:
+        for chain in gather((*device.endorsements, *common)).chains[:1]:
+            with suppress(Refused):  # found anew, and told, with its device
+                read_ahead(chain)
     devices: list[DeviceAppraisal | None] = []
     checks: list[Check] = []
     start = SideBySide()
