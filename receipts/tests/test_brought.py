@@ -19,6 +19,7 @@ from receipts.proof import read as read_proof
 from receipts.proof import write as write_proof
 from receipts.statements.fields import Commitment, RequestRef
 from receipts.tests.conftest import verdict
+from receipts.tests.touching import predicate
 from receipts.tests.world import CLINIC, NOW, Domain, Federation, Run, placement
 from receipts.verify import Report
 from receipts.witnessing.equivocation import Equivocation
@@ -95,7 +96,7 @@ def answered(held: Bundle) -> Bundle:
     (name,) = [
         json.loads(envelope.read(data).payload)["predicate"]["receiptId"]
         for data in held.envelopes.values()
-        if b"execution-receipt" in envelope.read(data).payload
+        if "execution-receipt" in predicate(data)
     ]
     opened = [OpenedCommitment(field="response", key=KEY.hex(), value=sha256(ANSWER).hex())]
     return replace(

@@ -6,7 +6,6 @@ import base64
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,8 @@ from receipts.makers.tests import pki
 from receipts.makers.tests.pki import Holder
 from receipts.model_signature import SignedModel, read_signer, verify_model
 from receipts.statements.receipt import EXECUTION
-from receipts.statements.statement import receipt_kind
 from receipts.tests.conftest import claim_of, code_of, verdict
+from receipts.tests.touching import without
 from receipts.tests.world import MODEL, NOW, Federation, Run, capability
 from receipts.verify import Report
 from schemas import envelope
@@ -209,16 +208,10 @@ async def test_what_was_asked_for_does_not_stand_for_what_ran(federation: Federa
     """The Placement alone: its Execution is withheld, and with it the model."""
 
     def without_execution(data: bytes) -> bytes:
-        bundle = bundles.read(data)
-        kept = {name: each for name, each in bundle.envelopes.items() if EXECUTION not in kind(each)}
-        return bundles.write(replace(bundle, envelopes=kept))
+        return bundles.write(without(bundles.read(data), EXECUTION))
 
     report = await judged(federation, tmp_path, over(MODEL), KEY, without_execution)
     assert (report.exit_code, report.missing) == (3, ("capability",))
-
-
-def kind(data: bytes) -> str:
-    return receipt_kind(envelope.read(data).payload)
 
 
 async def test_a_trust_file_with_a_signature_that_does_not_hold_is_none(

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from receipts import bundle as bundles
-from receipts.bundle import Bundle
 from receipts.log import Draft
 from receipts.statements.fields import Commitment, Layer, Link
 from receipts.statements.receipt import Considered, Executor
 from receipts.tests.conftest import verdict
+from receipts.tests.touching import joined
 from receipts.tests.world import Federation, Node, Run, acknowledgement, digest, placement, policy, usage
 from receipts.verify import Report
 
@@ -61,13 +61,6 @@ async def test_two_receipts_with_one_number_convict(federation: Federation, tmp_
     report = federation.verify(bundles.write(joined(first, second)))
     assert report.exit_code == 1
     assert "verify.equivocation" in {code for _, code in failures(report)}
-
-
-def joined(first: Bundle, second: Bundle) -> Bundle:
-    """Receipts and proofs of both; everything else is the first one's."""
-    return replace(
-        first, envelopes={**first.envelopes, **second.envelopes}, proofs={**first.proofs, **second.proofs}
-    )
 
 
 def failures(report: Report) -> set[tuple[str, str | None]]:

@@ -18,11 +18,13 @@ from receipts import proof
 from receipts.bundle import Bundle
 from receipts.log import Draft, Keep
 from receipts.tests.conftest import claim_of, code_of, verdict
+from receipts.tests.touching import predicate, resigned, without
 from receipts.tests.world import NOW, Federation, placement
 from receipts.verify import CLAIMS
 from schemas import envelope
 from schemas.keys import SigningKey
 
+FORGER = SigningKey.generate()
 REQUIRED = {"signature", "schema", "issuer-key", "logged", "execution-link", "attested"}
 
 
@@ -72,32 +74,9 @@ def test_strict_asks_for_more_than_words(federation: Federation, good: bytes) ->
 # Touching the bundle: nothing in it is trusted, so each change shows, with its reason.
 
 
-def without(bundle: Bundle, kind: str) -> Bundle:
-    kept = {name: data for name, data in bundle.envelopes.items() if kind not in predicate(data)}
-    assert len(kept) < len(bundle.envelopes)
-    return replace(bundle, envelopes=kept)
-
-
-def predicate(data: bytes) -> str:
-    value: str = json.loads(envelope.read(data).payload)["predicateType"]
-    return value
-
-
 def swap_proofs(bundle: Bundle) -> Bundle:
     first, second = bundle.proofs
     return replace(bundle, proofs={first: bundle.proofs[second], second: bundle.proofs[first]})
-
-
-def spoil_signatures(bundle: Bundle, kind: str) -> Bundle:
-    """A forger signs the same words with a key of his own."""
-    forger = SigningKey.generate()
-    spoiled = {
-        name: envelope.sign(envelope.STATEMENT, envelope.read(data).payload, forger)
-        if kind in predicate(data)
-        else data
-        for name, data in bundle.envelopes.items()
-    }
-    return replace(bundle, envelopes=spoiled)
 
 
 def alter(bundle: Bundle, kind: str) -> Bundle:
@@ -142,11 +121,11 @@ TOUCHED: list[tuple[str, Callable[[Bundle], Bundle], str, str, tuple[str, str | 
      ("not-checked", "verify.proof_missing"), 3),
     ("proofs-swapped", swap_proofs, "placement", "logged", ("failed", "checkpoint.origin"), 1),
     ("salt-wrong", resalt, "placement", "logged", ("failed", "merkle.inclusion"), 1),
-    ("placement-forged", partial(spoil_signatures, kind="placement"), "placement", "signature",
+    ("placement-forged", partial(resigned, kind="placement", key=FORGER), "placement", "signature",
      ("failed", "envelope.signature_invalid"), 1),
-    ("execution-forged", partial(spoil_signatures, kind="execution"), "execution", "signature",
+    ("execution-forged", partial(resigned, kind="execution", key=FORGER), "execution", "signature",
      ("failed", "envelope.signature_invalid"), 1),
-    ("node-forged", partial(spoil_signatures, kind="node-statement"), "execution", "execution-link",
+    ("node-forged", partial(resigned, kind="node-statement", key=FORGER), "execution", "execution-link",
      ("failed", "envelope.signature_invalid"), 1),
     ("placement-altered", partial(alter, kind="placement"), "placement", "signature",
      ("failed", "envelope.signature_invalid"), 1),
@@ -232,7 +211,7 @@ async def test_a_promise_is_the_log_s_own_word(federation: Federation, tmp_path:
 def test_a_failed_receipt_supports_no_other(federation: Federation, good: bytes) -> None:
     """A forged Placement must not make the Execution's link good."""
     bundle = bundles.read(good)
-    report = federation.verify(bundles.write(spoil_signatures(bundle, "placement")))
+    report = federation.verify(bundles.write(resigned(bundle, "placement", FORGER)))
     assert verdict(report, "execution", "placement-link") == ("not-checked", "verify.link_absent")
 
 
@@ -248,26 +227,15 @@ def test_a_bundle_without_receipts_is_no_bundle(federation: Federation) -> None:
 
 def test_a_foreign_domain_cannot_speak_for_another(federation: Federation, good: bytes) -> None:
     """cloud.fr signs, with its own registered key, what pretends to be clinic.de's receipt."""
-    bundle = bundles.read(good)
-    forged = {}
-    for data in bundle.envelopes.values():
-        if "placement-receipt" in predicate(data):
-            data = envelope.sign(
-                envelope.STATEMENT, envelope.read(data).payload, federation.cloud.keys.receipt
-            )
-        forged[envelope.read(data).digest] = data
-    report = federation.verify(bundles.write(replace(bundle, envelopes=forged)))
+    forged = resigned(bundles.read(good), "placement", federation.cloud.keys.receipt)
+    report = federation.verify(bundles.write(forged))
     assert verdict(report, "placement", "issuer-key") == ("failed", "receipt.issuer")
 
 
 def test_a_message_key_signs_no_receipt(federation: Federation, good: bytes) -> None:
     """The promise key is registered too, but not for receipts."""
-    bundle = bundles.read(good)
-    forged = {}
-    for name, data in bundle.envelopes.items():
-        again = envelope.sign(envelope.STATEMENT, envelope.read(data).payload, federation.clinic.keys.promise)
-        forged[name] = again if "placement" in predicate(data) else data
-    report = federation.verify(bundles.write(replace(bundle, envelopes=forged)))
+    forged = resigned(bundles.read(good), "placement", federation.clinic.keys.promise)
+    report = federation.verify(bundles.write(forged))
     assert verdict(report, "placement", "signature") == ("failed", "envelope.signature_invalid")
 
 

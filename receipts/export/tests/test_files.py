@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +13,9 @@ from receipts.export.authority import Authority
 from receipts.export.cose import Signers
 from receipts.log import Draft
 from receipts.tests.conftest import code_of, federation
+from receipts.tests.touching import resigned
 from receipts.tests.world import CLINIC, CLOUD, NOW, Federation, placement
 from receipts.verify.pinned import PinnedTrust, establish
-from schemas import envelope
 
 __all__ = ["federation"]
 
@@ -37,15 +36,6 @@ def held(federation: Federation, placed: Bundle) -> PinnedTrust:
     return establish(placed, federation.trust())
 
 
-def resigned(bundle: Bundle, federation: Federation) -> Bundle:
-    """The same words, signed by another member with its own registered key."""
-    again = [
-        envelope.sign(envelope.STATEMENT, envelope.read(data).payload, federation.cloud.keys.receipt)
-        for data in bundle.envelopes.values()
-    ]
-    return replace(bundle, envelopes={envelope.read(data).digest: data for data in again})
-
-
 def test_another_s_receipts_are_no_export(
     placed: Bundle, held: PinnedTrust, federation: Federation, tmp_path: Path
 ) -> None:
@@ -61,7 +51,7 @@ def test_another_s_key_signs_none_of_ours(
     placed: Bundle, held: PinnedTrust, federation: Federation, tmp_path: Path
 ) -> None:
     authority, folder = Authority.open(tmp_path / "a", CLINIC, NOW), tmp_path / "out"
-    forged = resigned(placed, federation)
+    forged = resigned(placed, "placement", federation.cloud.keys.receipt)
     signers = Signers(federation.cloud.keys.receipt, federation.clinic.keys.note)
     refused = code_of(lambda: files.write(forged, CLINIC, held, authority, folder, at=NOW))
     assert refused == "envelope.signature_invalid"
