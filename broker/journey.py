@@ -80,11 +80,12 @@ class Journey:
     def lower(self) -> bool:
         """Let go of what may be let go of. False when nothing may, or nothing is left."""
         asked = self.accepted.descriptor
-        freed, names = asked.lowered()
-        if not asked.policy.allow_degraded or not names or self.lowered:
+        if self.lowered or not asked.policy.allow_degraded:
             return False
-        self._descriptor, self.lowered = freed, names
-        return True
+        freed, names = asked.lowered()
+        if names:
+            self._descriptor, self.lowered = freed, names
+        return bool(names)
 
     def restore(self) -> None:
         """What was let go of did not help: the request stands as it was stated."""
