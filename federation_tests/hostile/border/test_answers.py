@@ -127,6 +127,16 @@ async def test_a_receipt_that_does_not_come_is_an_alarm(
     assert {record.name for record in caplog.records if record.levelname == "WARNING"} >= {"comity.receipts"}
 
 
+def more_tokens(said: dict[str, Any]) -> dict[str, Any]:
+    usage = said["usage"]
+    return {**said, "usage": usage.model_copy(update={"output_tokens": usage.output_tokens + 1000})}
+
+
+def more_money(said: dict[str, Any]) -> dict[str, Any]:
+    price = said["price"]
+    return {**said, "price": price.model_copy(update={"micro": price.micro + 1})}
+
+
 @lie(
     "a border",
     "bills for more than the node counted, or more than it offered",
@@ -134,31 +144,31 @@ async def test_a_receipt_that_does_not_come_is_an_alarm(
     codes="verify.usage ack.price",
     receipt="the Acknowledgement says disputed, with the code; no counters are agreed",
 )
-@pytest.mark.parametrize("which", [0, 1], ids=["counters", "price"])
-async def test_a_bill_that_does_not_fit_is_disputed(arena: World, told: Lie, which: int) -> None:
+@pytest.mark.parametrize(
+    ("billed", "code", "exit_code"), [(more_tokens, "verify.usage", 1), (more_money, "ack.price", 3)]
+)
+async def test_a_bill_that_does_not_fit_is_disputed(
+    arena: World, told: Lie, billed: Callable[[dict[str, Any]], dict[str, Any]], code: str, exit_code: int
+) -> None:
     class Billing(Executions):
         __slots__ = ()
 
         def _stated(self, run: Run, statement: Statement[NodeStatement]) -> dict[str, Any]:
-            said = super()._stated(run, statement)
-            usage, price = said["usage"], said["price"]
-            if which == 0:
-                more = usage.model_copy(update={"output_tokens": usage.output_tokens + 1000})
-                return {**said, "usage": more}
-            return {**said, "price": price.model_copy(update={"micro": price.micro + 1})}
+            return billed(super()._stated(run, statement))
 
+    assert code in told.codes
     parts = arena[CLINIC].broker.parts
     disputed = parts.answering.shelf.disputed
     with lying(border_of(arena).executions, Billing):
-        stream = await tell(arena, f"what do I owe {which}")
+        stream = await tell(arena, f"what do I owe for {billed.__name__}")
         assert stream.complete
         await until(lambda: parts.answering.shelf.disputed > disputed)
     found = verify(arena, await proved_bundle(arena.http(), stream.comity["receipt"]))
     assert found.verdicts("acknowledgement", "ack-link") == [f"asserted-by({CLINIC})"]
     (usage,) = found.claims("execution", "usage")
     assert usage["verdict"] == f"asserted-by({CLOUD})"
-    assert usage["text"].endswith(f"disputed by {CLINIC}: {told.codes[which]}")
-    assert found.exit_code == (1, 3)[which]
+    assert usage["text"].endswith(f"disputed by {CLINIC}: {code}")
+    assert found.exit_code == exit_code
 
 
 @lie(
