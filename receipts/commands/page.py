@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from html import escape as escaped
+from html import escape
 from typing import Final
 
 from receipts.commands.visible import visible
@@ -19,9 +19,9 @@ _STYLE: Final = (
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 
 
-def escape(text: str) -> str:
+def _plain(text: str) -> str:
     """Text that is neither markup nor turns around what stands beside it."""
-    return escaped(visible(text))
+    return escape(visible(text))
 
 
 @dataclass(slots=True)
@@ -34,29 +34,29 @@ class Page:
 
     def facts(self, rows: Sequence[tuple[str, str]]) -> None:
         """Names with one value each."""
-        body = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows)
+        body = "".join(f"<tr><th>{_plain(name)}</th><td>{_plain(value)}</td></tr>" for name, value in rows)
         self._parts.append(f"<table>{body}</table>")
 
     def table(self, caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Rows of text; a cell that names a verdict or a severity takes its colour."""
-        head = "".join(f"<th>{escape(name)}</th>" for name in columns)
+        head = "".join(f"<th>{_plain(name)}</th>" for name in columns)
         body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
         self._parts.append(
-            f"<table><caption>{escape(caption)}</caption><tr>{head}</tr>{body}</table>"
+            f"<table><caption>{_plain(caption)}</caption><tr>{head}</tr>{body}</table>"
             if rows
-            else f"<p>{escape(caption)}: none.</p>"
+            else f"<p>{_plain(caption)}: none.</p>"
         )
 
     def notes(self, heading: str, lines: Sequence[str]) -> None:
-        items = "".join(f"<li>{escape(line)}</li>" for line in lines)
-        self._parts.append(f"<h2>{escape(heading)}</h2><ul>{items}</ul>" if lines else "")
+        items = "".join(f"<li>{_plain(line)}</li>" for line in lines)
+        self._parts.append(f"<h2>{_plain(heading)}</h2><ul>{items}</ul>" if lines else "")
 
     def html(self) -> str:
-        title = escape(self.title)
+        title = _plain(self.title)
         return (
             f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
             f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}"><style>{_STYLE}</style>'
-            f"<h1>{title}</h1><p>Outcome: <strong>{escape(self.outcome)}</strong></p>"
+            f"<h1>{title}</h1><p>Outcome: <strong>{_plain(self.outcome)}</strong></p>"
             f"{''.join(self._parts)}</html>\n"
         )
 
@@ -67,4 +67,4 @@ _COLOURED: Final = frozenset({"proved", "failed", "wrong", "missing", "not-check
 def _cell(text: str) -> str:
     word = text.partition("(")[0]
     style = f' class="{word}"' if word in _COLOURED or word == "asserted-by" else ""
-    return f"<td{style}>{escape(text)}</td>"
+    return f"<td{style}>{_plain(text)}</td>"
