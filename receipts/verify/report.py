@@ -43,7 +43,7 @@ class Report:
     at: datetime
     federation: str
     pin: str
-    """What was pinned, and which versions hang on it."""
+    """What was pinned, in words."""
     charter: Charter | None = field(repr=False)
     """None when root keys were pinned."""
     manifests: tuple[DomainManifest, ...] = field(repr=False)
