@@ -168,8 +168,8 @@ class Answering:
     async def _receive_loss(self, intent: Intent) -> None:
         """A run that was lost or given up has an Execution, too; who is away is asked again at our start."""
         self.shelf.under_way.pop(intent.commitment, None)
-        if intent.provider != self.peers.domain:
-            await self.shelf.fetch(intent, due=False)
+        if intent.provider != self.peers.domain and await self.shelf.fetch(intent, due=False):
+            await self.shelf.close(intent)
 
     async def _receive_execution(
         self, intent: Intent, arrived: Arrived, frames: AsyncGenerator[bytes, None]
@@ -183,11 +183,13 @@ class Answering:
                 delivery = await _first(frames, answer.EXECUTION)
             if intent.provider != self.peers.domain:
                 await self.shelf.file(intent, delivery)
+                await self.shelf.close(intent)
         except (ComityError, TimeoutError) as error:
             code = error.code if isinstance(error, ComityError) else "attempt.execution_late"
             log.warning("no Execution with the answer", extra={"code": code, "peer": intent.provider})
             await self.shelf.keep(intent.request_id, statement=arrived.statement.envelope)
-            await self.shelf.fetch(intent)
+            if await self.shelf.fetch(intent):
+                await self.shelf.close(intent)
         finally:
             self.shelf.under_way.pop(intent.commitment, None)
             await frames.aclose()

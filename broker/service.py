@@ -16,6 +16,7 @@ from broker.directory import Directory
 from broker.observe.spans import span, step
 from broker.peers import Peers, new_negotiation
 from broker.placing.appraisals import Appraisals
+from broker.providing.acknowledgements import Acknowledgements
 from broker.providing.border import Border
 from broker.providing.executions import Executions
 from broker.providing.interior import Interior
@@ -38,7 +39,7 @@ PEER_LIMITS: Final = FloodLimits(rate=300.0, burst=2000.0)
 SELDOM: Final = FloodLimits(rate=20.0, burst=2000.0)
 """For what a peer says when something changed. The burst lets a whole domain's nodes restart at once."""
 OPERATIONS: Final[dict[str, FloodLimits]] = {
-    **dict.fromkeys(("call", "release", "receipt"), PEER_LIMITS),
+    **dict.fromkeys(("call", "release", "receipt", "acknowledge"), PEER_LIMITS),
     **dict.fromkeys(("advert", "revoke", "snapshot", "status", "witness"), SELDOM),
     "evidence": FloodLimits(rate=100.0, burst=2000.0),  # a document an epoch of each node, a bundle's pieces
 }
@@ -61,6 +62,7 @@ class Service:
     appraisals: Appraisals
     border: Border
     executions: Executions
+    acknowledgements: Acknowledgements
     predictor: Predictor
     run_s: float
     """Seconds that a run may take here, whatever its consumer's order allows: a slow reader keeps a slot."""
@@ -132,6 +134,8 @@ class Service:
             case "receipt":
                 wanted = self.peers.receive(payload, FetchReceipt, sender).body
                 return (await self.executions.deliver(sender, wanted)).write()
+            case "acknowledge":
+                return await self.acknowledgements.take(sender, payload)
             case "snapshot":
                 self.peers.receive(payload, FetchSnapshot, sender)
                 return self._own_advert()

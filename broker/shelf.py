@@ -33,9 +33,9 @@ from receipts.statements.receipt import (
 from receipts.statements.statement import Statement, parse_receipt, read_receipt, receipt_kind
 from schemas import envelope
 from schemas.canonical import Wire
-from schemas.errors import ComityError, Refused
+from schemas.errors import ComityError, Refused, Undecided
 from schemas.messages.answer import ReceiptDelivery
-from schemas.messages.negotiation import FetchReceipt, Status, StatusReply
+from schemas.messages.negotiation import FetchReceipt, ReceiptAck, Status, StatusReply
 from schemas.primitives import Digest, DomainName, Token
 
 FETCH_S: Final = 2.0  # seconds for a peer to hand over a receipt or a proof
@@ -45,12 +45,15 @@ RECOVER_ROUNDS: Final = 9  # times that a provider is asked after our start, ove
 RECOVER_PAUSE_S: Final = 1.0  # seconds before the second time; doubled each time
 MAX_DELIVERY_BYTES: Final = 512 * 1024  # three envelopes and a proof
 REQUEST: Final = "request"  # write-ahead rows: request id on the wire → tenant
-INTENT: Final = "intent"  # write-ahead rows: commitment of an attempt → what must still come for it
+INTENT: Final = "intent"  # write-ahead rows: commitment of an attempt → what is still owed for it
 log = logging.getLogger("comity.receipts")
 
 
 class Intent(Wire):
-    """A Placement whose Execution has not come yet: digests only (session.md 11)."""
+    """What is still owed for a Placement: its Execution to us, what we say of it to its provider.
+
+    Digests only (session.md 11).
+    """
 
     provider: DomainName
     request_id: Token
@@ -82,7 +85,7 @@ class Shelf:
     """Executions that are being filed: two deliveries of one are acknowledged once."""
 
     async def file(self, intent: Intent, data: bytes) -> Statement[ExecutionReceipt]:
-        """Verify a delivered Execution, keep it with the node's statement, acknowledge it, settle the intent.
+        """Verify a delivered Execution, keep it with the node's statement, acknowledge it.
 
         Raises `Unreadable` or `Refused`; nothing is kept then.
         """
@@ -109,8 +112,44 @@ class Shelf:
                 return found
             due = first and not _acknowledged(found, own.values())
             drafts = [Draft(self._acknowledgement(placed, found, arrived))] if due else []
-            await self.log.issue(drafts, keep=kept, settle=[(INTENT, intent.commitment)])
+            await self.log.issue(drafts, keep=kept)
         return found
+
+    async def close(self, intent: Intent) -> bool:
+        """Hand the provider what we acknowledge of its Execution; then nothing is owed any more.
+
+        False for a provider that is away: it is told at our next start. One that refuses has our word in
+        our log all the same.
+        """
+        for body in (await own_receipts(self.log, intent.request_id)).values():
+            if not isinstance(body, AcknowledgementReceipt) or body.request.commitment != intent.commitment:
+                continue
+            try:
+                await self._hand_over(intent.provider, body.receipt_id)
+            except Undecided as error:
+                extra = {"peer": intent.provider, "code": error.code, "request": intent.request_id}
+                log.info("acknowledgement not delivered yet", extra=extra)
+                return False
+            except ComityError as error:
+                extra = {"peer": intent.provider, "code": error.code, "request": intent.request_id}
+                log.warning("acknowledgement refused", extra=extra)
+        await self.log.settle(INTENT, intent.commitment)
+        return True
+
+    async def _hand_over(self, provider: str, receipt_id: str) -> StatusReply:
+        issued = await self.log.issued(receipt_id)
+        assert issued is not None, "it stands in our log, whose reader has just shown it"
+        nid = new_negotiation()
+        said = self.peers.compose(
+            ReceiptAck,
+            provider,
+            nid=nid,
+            acknowledgement=issued.envelope.decode(),
+            promise=issued.promise.decode(),
+        )
+        data = self.peers.sign(said)
+        reply = await self.peers.ask(provider, "acknowledge", data, within=FETCH_S)
+        return only(self.peers.receive(reply, StatusReply, provider), nid, envelope.read(data).digest).body
 
     @contextmanager
     def _alone(self, digest: bytes) -> Iterator[bool]:
@@ -207,7 +246,9 @@ class Shelf:
         return False
 
     async def recover(self) -> None:
-        """After a start: come for every Execution that was due when we stopped. Never a second Execute.
+        """After a start: come for every Execution that was due when we stopped, and say what we say of it.
+
+        Never a second Execute.
 
         A provider that is away, perhaps because it starts as well, is asked again for some minutes;
         later, whenever somebody wants the receipt.
@@ -216,10 +257,13 @@ class Shelf:
         # Our own were concluded before we began to serve.
         owed = [intent for intent in rows if intent.provider != self.peers.domain]
         for attempt in range(RECOVER_ROUNDS):
-            owed = [intent for intent in owed if not await self.fetch(intent, tries=1, due=attempt == 0)]
+            owed = [intent for intent in owed if not await self._come_for(intent, due=attempt == 0)]
             if not owed or attempt + 1 == RECOVER_ROUNDS:
                 return
             await asyncio.sleep(RECOVER_PAUSE_S * 2**attempt)
+
+    async def _come_for(self, intent: Intent, *, due: bool) -> bool:
+        return await self.fetch(intent, tries=1, due=due) and await self.close(intent)
 
     async def _ask(self, intent: Intent) -> bytes:
         provider = intent.provider

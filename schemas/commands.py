@@ -42,6 +42,7 @@ _PUBLISHED: Final[tuple[type[Wire], ...]] = (
     negotiation.Revoke,
     negotiation.FetchEvidence,
     negotiation.FetchReceipt,
+    negotiation.ReceiptAck,
     negotiation.FetchSnapshot,
     Execute,
     answer.EndOfRun,

@@ -52,6 +52,12 @@ class Metrics:
         self._holds = Counter(
             "comity_holds", "Holds on our nodes by what became of them", ["end"], registry=registry
         )
+        self._acknowledged = Counter(
+            "comity_acknowledgements",
+            "Executions of ours by what their consumers said of them",
+            ["status"],
+            registry=registry,
+        )
         self._age = Histogram(
             "comity_attestation_age_seconds",
             "Age of the evidence that a placement relied on",
@@ -95,6 +101,10 @@ class Metrics:
     def hold(self, end: str) -> None:
         """One hold that we granted: `executed`, `released` or `expired`."""
         self._holds.labels(end).inc()
+
+    def acknowledged(self, status: str) -> None:
+        """What a consumer says of one Execution of ours: `agreed`, `disputed` or `timeout`."""
+        self._acknowledged.labels(status).inc()
 
     def attestation_age(self, seconds: float) -> None:
         """The age of the evidence under one placement, seconds on our clock."""

@@ -21,6 +21,7 @@ from broker.placing.appraisals import Appraisals, ChallengeBook
 from broker.placing.collateral import PeerCollateral
 from broker.placing.decide import ConsumerPolicy, ProviderPolicy, Rulebook
 from broker.placing.placements import Placements
+from broker.providing.acknowledgements import Acknowledgements
 from broker.providing.border import Border
 from broker.providing.executions import Executions
 from broker.providing.interior import Interior
@@ -136,7 +137,17 @@ def _join(made: Made) -> Parts:
     witness = own_witness(config, trust)
     run_s = config.limits.request_ms / 1000
     service = Service(
-        bus, peers, interior, directory, appraisals, border, executions, predictor, run_s, witness
+        bus,
+        peers,
+        interior,
+        directory,
+        appraisals,
+        border,
+        executions,
+        Acknowledgements(peers, made.log, made.metrics),
+        predictor,
+        run_s,
+        witness,
     )
     shelf = Shelf(peers, made.log)
     placing = _placing(made, peers, directory, appraisals, predictor)

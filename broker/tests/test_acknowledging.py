@@ -4,101 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from broker.acknowledging import Arrived
-from broker.placing.attempt import new_commitment
-from broker.providing.executions import Executions, Run
-from broker.shelf import INTENT, Intent, Shelf, own_receipts
-from broker.tests.logs import opened
-from broker.tests.parties import CONSUMER, PROVIDER, Parties
-from broker.tests.test_attempt import BODY, statement
-from broker.tests.test_executions import order
-from receipts.log import Draft, Issued, Keep, Recorded, TransparencyLog
-from receipts.retention import retention
-from receipts.statements.fields import NO_USAGE, Capability, Commitment, Link, Price, RequestRef
-from receipts.statements.node import verify_node_statement
-from receipts.statements.receipt import AcknowledgementReceipt
-from receipts.tests.world import placement
+from broker.shelf import INTENT
+from broker.tests.exchange import KEPT, Exchange, begun
+from broker.tests.parties import PROVIDER, Parties
+from broker.tests.test_attempt import statement
+from receipts.log import Keep, TransparencyLog
+from receipts.statements.fields import NO_USAGE, Capability, Commitment, Link, Price
 from schemas import envelope
 from schemas.errors import Refused
 from schemas.messages.answer import ReceiptDelivery
 
-KEPT = retention(["ai-act-deployer"], datetime.now(UTC))
-
-
-@dataclass
-class _Lying:
-    """A provider's log, which signs something else than was concluded."""
-
-    log: TransparencyLog
-    lies: dict[str, Any]
-
-    async def issue(self, drafts: list[Draft], **more: Any) -> list[Issued]:
-        changed = [Draft(each.body.model_copy(update=self.lies)) for each in drafts]
-        return await self.log.issue(changed, **more)
-
-
-@dataclass
-class Exchange:
-    """One attempt that the consumer placed and the provider ran."""
-
-    parties: Parties
-    log: TransparencyLog
-    shelf: Shelf
-    run: Run
-    sealed: Any
-    intent: Intent
-    folder: Path
-
-    said: bytes = field(init=False)
-    """The node's statement, as it stood inside the seal."""
-
-    def __post_init__(self) -> None:
-        self.said = statement(self.parties, self.sealed, b"an answer")
-
-    @property
-    def arrived(self) -> Arrived:
-        statement = verify_node_statement(self.said, self.parties.node.sign.public)
-        return Arrived(statement, Price(micro=1, currency="EUR"))  # (3 x 1 + 3 x 2) / 1000, rounded up once
-
-    @property
-    def placed(self) -> Link:
-        return Link(rel="placement", digest=self.run.order.body.placement)
-
-    async def deliver(self, said: bytes | None = b"", **lies: Any) -> bytes:
-        """The provider's Execution over the node's statement, or over none; `lies` replace fields of it."""
-        if said is not None:
-            self.run.note_statement(said or self.said)
-        async with opened(self.folder, self.parties, PROVIDER) as log:
-            executions = Executions(PROVIDER, "EUR", _Lying(log, lies))  # type: ignore[arg-type]
-            issued = await executions.conclude(self.run)
-        return ReceiptDelivery(
-            receipt_id=issued.receipt_id, execution=issued.envelope.decode(), promise=issued.promise.decode()
-        ).write()
-
-    async def acknowledged(self) -> list[AcknowledgementReceipt]:
-        own = await own_receipts(self.log, self.intent.request_id)
-        return [body for body in own.values() if isinstance(body, AcknowledgementReceipt)]
-
 
 @pytest.fixture
 async def exchange(parties: Parties, tmp_path: Path) -> AsyncIterator[Exchange]:
-    secret, commitment = new_commitment(BODY)
-    async with opened(tmp_path, parties, CONSUMER) as log:
-        intent = Intent(provider=PROVIDER, request_id="r1", commitment=commitment)
-        (placed,) = await log.issue(
-            [Draft(placement(request=RequestRef(id="r1", commitment=commitment), retention=KEPT))],
-            record=[Recorded(INTENT, commitment, intent.write())],
-        )
-        run, sealed = order(parties, secret=secret, placement=placed.digest.hex())
-        shelf = Shelf(parties.peers(CONSUMER), log)
-        yield Exchange(parties, log, shelf, run, sealed, intent, tmp_path)
+    async with begun(parties, tmp_path) as exchange:
+        yield exchange
 
 
 async def test_what_came_out_of_the_seal_is_agreed(exchange: Exchange) -> None:
@@ -113,7 +38,7 @@ async def test_what_came_out_of_the_seal_is_agreed(exchange: Exchange) -> None:
     assert said.response == found.body.response
     assert said.usage_agreed == found.body.usage
     assert said.retention == KEPT
-    assert await exchange.log.unsettled(INTENT) == []
+    assert len(await exchange.log.unsettled(INTENT)) == 1, "its provider was not told yet"
     assert exchange.shelf.disputed == 0
 
 
@@ -246,5 +171,5 @@ async def test_another_statement_than_the_execution_names_is_refused(exchange: E
     assert len(await exchange.log.unsettled(INTENT)) == 1
     named = delivery.model_copy(update={"statement": exchange.said.decode()})
     await exchange.shelf.file(exchange.intent, named.write())
-    assert await exchange.log.unsettled(INTENT) == []
+    assert len(await exchange.acknowledged()) == 1
     assert await exchange.log.kept(envelope.read(exchange.said).digest)

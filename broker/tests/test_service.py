@@ -70,7 +70,7 @@ def hearing(parties: Parties, trusted: Appraisals) -> Service:
     nobody: Any = None
     directory = Directory(parties.trust)
     return Service(
-        nobody, parties.peers(CONSUMER), nobody, directory, trusted, nobody, nobody, nobody, run_s=1.0
+        nobody, parties.peers(CONSUMER), nobody, directory, trusted, nobody, nobody, nobody, nobody, run_s=1.0
     )
 
 

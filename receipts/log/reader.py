@@ -94,6 +94,10 @@ class Reader:
         ).fetchone()
         return None if row is None else bytes(row[0])
 
+    def kept_of(self, request_id: str) -> list[bytes]:
+        """Statements of others about this request, by their digests."""
+        return [data for _, data, _ in self._foreign(request_id)]
+
     def received(self, issuer: str, number: int) -> bytes | None:
         """A receipt of this issuer and number among what was kept of others."""
         for (data,) in self.connection.execute("SELECT envelope FROM foreign_statement"):

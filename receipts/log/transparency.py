@@ -222,6 +222,10 @@ class TransparencyLog:
         """A statement of others that was kept here, by its receipt digest; None for a stranger."""
         return await self._read(lambda reader: reader.kept(digest))
 
+    async def kept_of(self, request_id: str) -> list[bytes]:
+        """Statements of others about this request, by their digests."""
+        return await self._read(lambda reader: reader.kept_of(request_id))
+
     async def received(self, issuer: str, number: int) -> bytes | None:
         """A peer's receipt of this number to us, as we keep it; None when it never came."""
         return await self._read(lambda reader: reader.received(issuer, number))

@@ -104,8 +104,10 @@ class StatusReply(Message):
     """The later terminal state wins where the two sides differ (C3.8)."""
 
     state: Literal[
-        "UNKNOWN", "HELD", "RELEASED", "COMMITTED", "ACTIVE", "COMPLETED", "FAILED", "CANCELLED", "TERMINATED"
-    ]
+        "UNKNOWN", "HELD", "RELEASED", "COMMITTED", "ACTIVE", "COMPLETED", "FAILED", "CANCELLED",
+        "TERMINATED", "CLOSED",
+    ]  # fmt: skip
+    """`CLOSED` answers a `ReceiptAck`: its Execution is acknowledged, and the Acknowledgement kept."""
     execution: Digest | None = None
     """Receipt digest of the Execution, when there is one."""
 
@@ -133,6 +135,15 @@ class FetchReceipt(Message):
     request_id: Token
     commitment: Digest
     """Of the attempt's body: a request that went on elsewhere may have run here more than once."""
+
+
+class ReceiptAck(Message):
+    """Consumer → provider: what we acknowledge of your Execution, as it stands in our log."""
+
+    acknowledgement: str
+    """The Acknowledgement's envelope as JSON text."""
+    promise: str
+    """Our log's promise for it, likewise: what we gave away, our log cannot leave out."""
 
 
 class FetchSnapshot(Message):
