@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import base64
 import hmac
-from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from receipts.merkle import leaf_hash
 from schemas.errors import Refused, Unreadable
@@ -32,9 +31,8 @@ class Kind(IntEnum):
     POLICY = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One leaf. It binds issuer key and payload, not signature bytes."""
+class Record(NamedTuple):
+    """One leaf. It binds issuer key and payload, not signature bytes; a tuple, for audits make many."""
 
     kind: Kind
     tag: bytes

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Final, NamedTuple
 
 from receipts import leaf
 from receipts.audit.rows import Row
@@ -55,8 +55,7 @@ class Signers:
         return {key.thumbprint: each for key, each in zip(self.keys, self.signers, strict=True)}
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
+class Checked(NamedTuple):
     """A receipt as far as it was believed."""
 
     row: Row
@@ -137,9 +136,9 @@ def _check_key(key: Signer, issued: str) -> Signer:
 def _check_leaf(row: Row, digest: bytes, signer: str) -> bytes:
     """Return the leaf if it is this receipt's. Raises `Refused`."""
     if row.record is None:
-        raise Refused("audit.leaf", f"leaf {row.index} is missing")
+        raise Refused("audit.leaf", f"leaf {row.leaf} is missing")
     if row.salt is None:
         raise Refused("audit.salt", "its salt is gone though the receipt is not")
     if leaf.make(leaf.Kind(row.kind), row.salt, digest, signer).write() != row.record:
-        raise Refused("audit.leaf", f"leaf {row.index} is another receipt's")
+        raise Refused("audit.leaf", f"leaf {row.leaf} is another receipt's")
     return row.record

@@ -26,7 +26,8 @@ from schemas.errors import ConfigurationError, Unreadable
 class NoticeRow:
     """A notice as it is stored; nothing of it is believed yet."""
 
-    index: int
+    leaf: int
+    """Its index."""
     kind: int
     envelope: bytes = field(repr=False)
     record: bytes | None
@@ -167,7 +168,7 @@ class LogFile:
         newest = self.connection.execute(
             "SELECT size, note FROM checkpoint ORDER BY size DESC LIMIT 1"
         ).fetchone()
-        if newest is None or row.index >= newest[0] or row.salt is None:
+        if newest is None or row.leaf >= newest[0] or row.salt is None:
             return None
-        path = inclusion_proof(row.index, newest[0], self._tiles.node)
-        return proof.write(Proof(row.index, tuple(path), newest[1], row.salt))
+        path = inclusion_proof(row.leaf, newest[0], self._tiles.node)
+        return proof.write(Proof(row.leaf, tuple(path), newest[1], row.salt))

@@ -29,7 +29,7 @@ CHUNK: Final = 128  # receipts a thread takes at once
 PROCESSES_FROM: Final = 8192  # receipts; below it, starting processes takes longer than they save
 MAX_PROCESSES: Final = 16
 SLICE: Final = 512  # receipts a process takes at once: some 50 ms of work
-AHEAD: Final = 4  # slices a process may be ahead of the walk through the log: bounds memory
+AHEAD: Final = 8  # slices a process may be ahead of the walk: bounds memory, some 250 KB a slice
 
 _Told: TypeAlias = tuple[int, str, int, str, int, bytes, str | None, str | None, str | None]
 """Row without its bytes, `prev`, and code and text of an error: little to hand over."""
@@ -137,7 +137,7 @@ def _check_slice(first: int, last: int) -> list[_Told] | str:
 def _told(checked: Checked) -> _Told:
     row, error = checked.row, checked.error
     code, text = (error.code, error.text) if error else (None, None)
-    return row.index, row.receipt_id, row.kind, row.peer, row.seq, row.digest, checked.prev, code, text
+    return row.leaf, row.receipt_id, row.kind, row.peer, row.seq, row.digest, checked.prev, code, text
 
 
 def _checked(told: _Told) -> Checked:

@@ -71,7 +71,7 @@ def read_notices(log: LogFile, held: PinnedTrust, result: Audit, jury: Jury | No
         try:
             found.take(_check(row, log, keys), row, log, held, jury)
         except ComityError as error:
-            text = f"notice at leaf {row.index}: {error.text}"
+            text = f"notice at leaf {row.leaf}: {error.text}"
             open_ = isinstance(error, Undecided) and error.code.startswith("quorum.")
             result.add(Finding(log.domain, error.code, "note" if open_ else "wrong", text))
     return found

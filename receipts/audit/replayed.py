@@ -86,7 +86,7 @@ class Replay:
         return "again, by its own measurements" if cut.on_word else "again"
 
     def _disclosed(self, row: Row) -> Disclosures:
-        return self.log.disclosures(row.index) or Disclosures()
+        return self.log.disclosures(row.leaf) or Disclosures()
 
     def counts(self) -> dict[str, Json]:
         """By outcome: `again` came out byte for byte; a code says why it could not be tried."""

@@ -143,7 +143,7 @@ class _Sample:
     def __post_init__(self) -> None:
         self.buried = read_notices(self.log, self.held, self.result, self.jury).buried
         self.signers = signers_of(self.log.domain, self.held)
-        self.noticed = {row.index for row in self.log.notices()}
+        self.noticed = {row.leaf for row in self.log.notices()}
 
     def take(self, index: int) -> None:
         """One leaf: under the root, and what it stands for."""
@@ -177,7 +177,7 @@ class _Sample:
         row = checked.row
         if checked.error is not None:
             self._wrong(checked.error.code, checked.error.text, row.receipt_id)
-        elif checked.prev is None and self.buried.get(row.receipt_id) != row.index:
+        elif checked.prev is None and self.buried.get(row.receipt_id) != row.leaf:
             self._wrong("audit.no_tombstone", "erased, and no tombstone says by whose order", row.receipt_id)
 
     def _wrong(self, code: str, text: str, receipt_id: str | None = None) -> None:

@@ -168,11 +168,11 @@ class Walk:
 
     def _erased(self, row: Row) -> None:
         self.erased += 1
-        if self.notices.buried.get(row.receipt_id) != row.index:
+        if self.notices.buried.get(row.receipt_id) != row.leaf:
             self._add(row, "audit.no_tombstone", "missing", "erased, and no tombstone says by whose order")
 
     def _follow(self, row: Row, prev: str | None) -> None:
-        if any(self.notices.covering(row.peer, row.seq)):
+        if self.notices.gaps and any(self.notices.covering(row.peer, row.seq)):
             text = f"number {row.seq} to {row.peer} is here, though it was said to be lost"
             self._add(row, "audit.gap_false", "wrong", text)
         head = self.heads.get(row.peer)

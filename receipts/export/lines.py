@@ -40,9 +40,9 @@ def csv_lines(log: LogFile) -> Iterator[bytes]:
 
 def _merged(receipts: Iterable[Row], notices: Iterable[NoticeRow]) -> Iterator[Row | NoticeRow]:
     """Both in one order. Notices are few: they are held."""
-    waiting = sorted(notices, key=lambda each: each.index, reverse=True)
+    waiting = sorted(notices, key=lambda each: each.leaf, reverse=True)
     for row in receipts:
-        while waiting and waiting[-1].index < row.index:
+        while waiting and waiting[-1].leaf < row.leaf:
             yield waiting.pop()
         yield row
     yield from reversed(waiting)
@@ -51,14 +51,14 @@ def _merged(receipts: Iterable[Row], notices: Iterable[NoticeRow]) -> Iterator[R
 def _stated(row: Row | NoticeRow) -> dict[str, Json]:
     data = row.envelope or None
     return {
-        "index": row.index,
+        "index": row.leaf,
         "kind": _kind(row.kind),
         "receiptId": row.receipt_id if isinstance(row, Row) else None,
         "digest": _digest(row),
         "record": row.record.hex() if row.record else None,
         "salt": row.salt.hex() if row.salt else None,
-        "envelope": _text(row.index, data) if data else None,
-        "statement": _statement(row.index, data) if data else None,
+        "envelope": _text(row.leaf, data) if data else None,
+        "statement": _statement(row.leaf, data) if data else None,
     }
 
 
@@ -91,15 +91,15 @@ def _statement(index: int, data: bytes) -> Json:
 
 def _figures(row: Row) -> dict[str, Any]:
     found: dict[str, Any] = {
-        "index": row.index, "kind": _kind(row.kind), "receiptId": row.receipt_id, "peer": row.peer,
+        "index": row.leaf, "kind": _kind(row.kind), "receiptId": row.receipt_id, "peer": row.peer,
         "seq": row.seq, "digest": row.digest.hex(),
     }  # fmt: skip
     if not row.envelope:
         return found | {"outcome": "erased"}
-    match _statement(row.index, row.envelope):
+    match _statement(row.leaf, row.envelope):
         case {"predicate": dict(stated)}:
             return found | _stated_figures(stated)
-    raise Unreadable("log.damaged", f"leaf {row.index}: no statement")
+    raise Unreadable("log.damaged", f"leaf {row.leaf}: no statement")
 
 
 def _stated_figures(stated: dict[str, Json]) -> dict[str, Any]:

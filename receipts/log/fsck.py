@@ -97,8 +97,8 @@ def check_tree(connection: sqlite3.Connection, findings: Findings, keys: Sequenc
     tree = Tree()
     _check_checkpoint(tree, signed.pop(0, None), findings, keys)
     pending: list[bytes] = []
-    for index, record in _leaves(connection):
-        if index != tree.size + len(pending):
+    for expected, (index, record) in enumerate(_leaves(connection)):
+        if index != expected:
             findings.note(f"leaf {_grown(connection, tree, pending, findings).size} is missing")
             return
         try:

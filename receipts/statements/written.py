@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from types import SimpleNamespace
-from typing import Annotated, Any, Final, Literal, Self, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, NamedTuple, Self, Union, get_args, get_origin
 
 import annotated_types
 from pydantic import AfterValidator, BaseModel, StringConstraints
@@ -49,8 +49,7 @@ _LOOKED_AT: Final = frozenset({
 """Members that are taken out, inner ones behind their outer one; those that a rule names come on top."""
 
 
-@dataclass(frozen=True, slots=True)
-class Essence:
+class Essence(NamedTuple):
     """What a walk through a log needs of a receipt."""
 
     receipt_id: str
