@@ -13,6 +13,7 @@ import types
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from itertools import groupby
 from types import SimpleNamespace
 from typing import Annotated, Any, Final, Literal, NamedTuple, Self, Union, get_args, get_origin
 
@@ -252,12 +253,17 @@ def _integer(*, ge: int, le: int) -> str:
     """Numbers between the bounds, by length and first digit: those near a bound are left to the long way."""
     if not -MAX_INTEGER <= ge <= le <= MAX_INTEGER:
         raise TypeError("an integer beyond what JSON readers agree on")
+
+    def firsts(more: int) -> list[int]:
+        """First digits that `more` digits may follow, whichever they are."""
+        unit = 10**more
+        return [first for first in range(1, 10) if ge <= first * unit and (first + 1) * unit - 1 <= le]
+
     found = ["0"] if ge <= 0 else []
-    for length in range(1, len(str(le)) + 1):
-        unit = 10 ** (length - 1)
-        firsts = [first for first in range(1, 10) if ge <= first * unit and (first + 1) * unit - 1 <= le]
-        if firsts:
-            found.append(f"[{firsts[0]}-{firsts[-1]}][0-9]{{{length - 1}}}")
+    for first, lengths in groupby(range(len(str(le))), firsts):
+        more = list(lengths)
+        if first:
+            found.append(f"[{first[0]}-{first[-1]}][0-9]{{{more[0]},{more[-1]}}}")
     return f"(?:{'|'.join(found)})"
 
 
