@@ -114,7 +114,8 @@ def _show(status: AgentStatus, *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(status.as_json()) + "\n")
         return
-    sys.stdout.write(f"trust epoch {status.trust_epoch}, {len(status.nodes)} nodes\n")
+    nodes = "node" if len(status.nodes) == 1 else "nodes"
+    sys.stdout.write(f"trust epoch {status.trust_epoch}, {len(status.nodes)} {nodes}\n")
     for node in status.nodes:
         admitted = "admitted" if node.admitted else f"not admitted ({node.reason})"
         simulated = " simulated" if node.simulated else ""

@@ -20,6 +20,7 @@ from receipts.audit.many import PROCESSES_FROM, in_threads, processes
 from receipts.audit.notices import Notices, read_notices
 from receipts.audit.replayed import Replay
 from receipts.audit.rows import Row
+from receipts.counted import counted
 from receipts.log import fsck
 from receipts.statements.notice import Gap
 from receipts.statements.promise import MAX_MERGE_DELAY_S
@@ -117,7 +118,8 @@ def _covered(log: LogFile, result: Audit, jury: Jury | None) -> None:
         return
     owed = log.uncovered(int((jury.at.timestamp() - MAX_MERGE_DELAY_S) * 1000))
     if owed:
-        text = f"{owed} leaves stand under no checkpoint, though their merge delay is over"
+        leaves = counted(owed, "leaf stands", "leaves stand")
+        text = f"{leaves} under no checkpoint, though the merge delay is over"
         result.add(Finding(log.domain, "audit.no_checkpoint", "missing", text))
 
 
@@ -202,7 +204,8 @@ class Walk:
         known = sum(self.gaps.values()) + sum(map(self._admitted_behind, self.notices.gaps))
         if len(alone) > known:
             more = f"beside the {known} whose numbers are missed" if known else f"leaf {alone[-1]} among them"
-            text = f"{len(alone) - known} leaves stand there without their receipt, {more}"
+            leaves = counted(len(alone) - known, "leaf stands", "leaves stand")
+            text = f"{leaves} there without a receipt, {more}"
             self.result.add(Finding(self.domain, "audit.receipt_gone", "missing", text))
 
     def _admitted_behind(self, gap: Gap) -> int:

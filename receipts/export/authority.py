@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from receipts import private_file
 from receipts.export.timestamp import octets
 from receipts.merkle import EMPTY_RANGE, inclusion_path, leaf_hash
 from schemas.canonical import sha256
@@ -148,6 +149,8 @@ class Authority:
                 if file.write(hashed[-1]) < HASH_BYTES:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(file.fileno())
+            if len(hashed) == 1:
+                private_file.sync_folder(self.folder)
         except BlockingIOError:
             text = f"{self.folder}: another export is writing there; try again"
             raise ConfigurationError("export.held", text) from None

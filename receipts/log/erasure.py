@@ -210,7 +210,7 @@ def _remember(ledger: Path, order: Order) -> None:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(file.fileno())
         if not known:
-            _sync_folder(ledger.parent)
+            private_file.sync_folder(ledger.parent)
     except OSError as error:
         raise ConfigurationError("log.erasures", f"{ledger}: {error.strerror}") from None
 
@@ -229,15 +229,6 @@ def _end_line(file: FileIO) -> None:
 def _is_order(piece: bytes) -> bool:
     """Whether what stands behind the last line end is whole, as by hand: three words are an order."""
     return len(piece.split()) == 3
-
-
-def _sync_folder(folder: Path) -> None:
-    """A new file is on disk when its name is."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def remembered(ledger: Path, at: datetime) -> list[Order]:
