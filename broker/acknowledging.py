@@ -6,10 +6,11 @@ the same is it agreed, and only then do its counters count. No I/O, no clock.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from receipts.statements.fields import NO_USAGE, Link, Price, Times
+from receipts.statements.fields import NO_USAGE, Link, Price, SeenCheckpoint, Times
 from receipts.statements.node import NodeStatement
 from receipts.statements.receipt import AcknowledgementDraft, Dispute, ExecutionReceipt, PlacementReceipt
 from receipts.statements.statement import Statement
@@ -32,29 +33,33 @@ def acknowledge(
     placed: PlacementReceipt,
     executed: Statement[ExecutionReceipt],
     arrived: Arrived | None,
+    seen: Sequence[SeenCheckpoint],
     at: datetime,
 ) -> AcknowledgementDraft:
-    """What to sign of an Execution. placed: our own, which it names.
+    """What to sign of an Execution. placed: our own, which it names. seen: where its log stood for us.
 
     arrived: None = no complete answer was opened here. Where the Execution states nothing and bills nothing,
     it is agreed that nothing is owed: so it reads after its broker crashed, whatever arrived. Without an
     answer nothing else is agreed; the status `timeout` accuses nobody, for the application may have gone.
     """
-    body, draft = executed.body, _draft(placed, executed, at)
+    body, draft = executed.body, _draft(placed, executed, seen, at)
     if body.response is None and body.price is None and body.usage == NO_USAGE:
         return draft.model_copy(update={"status": "agreed", "usage_agreed": NO_USAGE})
     if arrived is None:
         return draft
-    seen = {"response": arrived.statement.body.response}
+    opened = {"response": arrived.statement.body.response}
     try:
         _hold(executed, arrived)
     except Refused as error:
-        return draft.model_copy(update={**seen, "status": "disputed", "dispute": Dispute(code=error.code)})
-    return draft.model_copy(update={**seen, "status": "agreed", "usage_agreed": body.usage})
+        return draft.model_copy(update={**opened, "status": "disputed", "dispute": Dispute(code=error.code)})
+    return draft.model_copy(update={**opened, "status": "agreed", "usage_agreed": body.usage})
 
 
 def _draft(
-    placed: PlacementReceipt, executed: Statement[ExecutionReceipt], at: datetime
+    placed: PlacementReceipt,
+    executed: Statement[ExecutionReceipt],
+    seen: Sequence[SeenCheckpoint],
+    at: datetime,
 ) -> AcknowledgementDraft:
     named = {link.rel: link.digest for link in executed.body.links}
     return AcknowledgementDraft(
@@ -68,6 +73,7 @@ def _draft(
             Link(rel="execution", digest=executed.digest.hex()),
         ],
         status="timeout",
+        seen=list(seen),
         retention=placed.retention,
     )
 

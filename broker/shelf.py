@@ -18,7 +18,9 @@ from typing import Final
 from broker.acknowledging import Arrived, acknowledge
 from broker.peers import Peers, new_negotiation, only
 from broker.providing.holds import TERMINAL
+from receipts import checkpoint
 from receipts.log import Draft, Keep, TransparencyLog
+from receipts.statements.fields import SeenCheckpoint
 from receipts.statements.node import parse_node_statement
 from receipts.statements.promise import read_promise
 from receipts.statements.receipt import (
@@ -31,6 +33,7 @@ from receipts.statements.receipt import (
     Receipt,
 )
 from receipts.statements.statement import Statement, parse_receipt, read_receipt, receipt_kind
+from receipts.witnessing.state import WitnessState
 from schemas import envelope
 from schemas.canonical import Wire
 from schemas.errors import ComityError, Refused, Undecided
@@ -75,6 +78,8 @@ class Shelf:
 
     peers: Peers
     log: TransparencyLog = field(repr=False)
+    witness: WitnessState | None = field(default=None, repr=False)
+    """Ours, which cosigns the others' logs; None where this domain runs none."""
     missing: int = 0
     """Executions that were due and did not come: an alarm for the operator."""
     disputed: int = 0
@@ -111,7 +116,7 @@ class Shelf:
                 await self.log.keep(kept)
                 return found
             due = first and not _acknowledged(found, own.values())
-            drafts = [Draft(self._acknowledgement(placed, found, arrived))] if due else []
+            drafts = [Draft(await self._acknowledgement(placed, found, arrived))] if due else []
             await self.log.issue(drafts, keep=kept)
         return found
 
@@ -162,15 +167,32 @@ class Shelf:
             if first:
                 self._filing.discard(digest)
 
-    def _acknowledgement(
+    async def _acknowledgement(
         self, placed: PlacementReceipt, found: Statement[ExecutionReceipt], arrived: Arrived | None
     ) -> AcknowledgementDraft:
-        draft = acknowledge(placed, found, arrived, datetime.now(UTC))
+        seen = await asyncio.to_thread(self._seen, placed.peer)
+        draft = acknowledge(placed, found, arrived, seen, datetime.now(UTC))
         if draft.dispute is not None:
             self.disputed += 1
             extra = {"peer": placed.peer, "code": draft.dispute.code, "request": placed.request.id}
             log.warning("an Execution is disputed", extra=extra)
         return draft
+
+    def _seen(self, provider: str) -> list[SeenCheckpoint]:
+        """Where the provider's log stood when our witness last cosigned it: a log that is shown to others
+        otherwise is found out by who compares the two (receipts.md 3.4)."""
+        found: list[SeenCheckpoint] = []
+        try:
+            for each in self.peers.trust.manifest(provider).logs:
+                note = self.witness.latest(each.origin) if self.witness else None
+                if note is not None:
+                    stated = checkpoint.read(note).checkpoint
+                    found.append(
+                        SeenCheckpoint(origin=stated.origin, size=stated.size, root=stated.root.hex())
+                    )
+        except ComityError as error:
+            log.warning("our witness cannot be read", extra={"peer": provider, "code": error.code})
+        return found
 
     def verify(self, provider: str, execution: bytes, promise: bytes) -> Statement[ExecutionReceipt]:
         """An Execution under the provider's registered receipt key, and its log's promise for it."""

@@ -149,7 +149,7 @@ def _join(made: Made) -> Parts:
         run_s,
         witness,
     )
-    shelf = Shelf(peers, made.log)
+    shelf = Shelf(peers, made.log, witness)
     placing = _placing(made, peers, directory, appraisals, predictor)
     answering = Answering(peers, border, appraisals, shelf, predictor)
     dispatcher = Dispatcher(placing, answering, shelf, config.negotiation.continuations, not_ready)

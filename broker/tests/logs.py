@@ -6,9 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from broker.tests.parties import FEDERATION, Parties
+from broker.tests.parties import FEDERATION, Parties, log_signer
 from receipts.log import LogIdentity, LogKeys, TransparencyLog
-from receipts.note import NoteSigner
 from receipts.statements.fields import ManifestRef
 
 
@@ -27,7 +26,7 @@ async def opened(folder: Path, parties: Parties, domain: str) -> AsyncIterator[T
         keys=LogKeys(
             receipt=parties.keys[domain]["receipt"],
             promise=parties.keys[domain]["promise"],
-            note=NoteSigner.of(origin, b"\x01" * 32),
+            note=log_signer(domain),
         ),
     )
     try:

@@ -13,6 +13,7 @@ from attestation.testing.expectations import simulated_expectations
 from attestation.testing.forge import MEASUREMENT
 from broker.peers import Peers
 from broker.placing.negotiate import Offered
+from receipts.note import NoteSigner
 from schemas import envelope, seal
 from schemas.descriptors.capability import Rates
 from schemas.descriptors.profile import DomainProfile, LegalEntity, ProfileEvidence
@@ -30,7 +31,7 @@ from schemas.papers.charter import (
     SimulatedRoot,
     sign_charter,
 )
-from schemas.papers.manifest import DomainManifest, Role, RoleKey, Roots, sign_manifest
+from schemas.papers.manifest import DomainManifest, LogKey, Role, RoleKey, Roots, sign_manifest
 from schemas.papers.trust import FederationTrust
 from schemas.proof import binding
 from schemas.proof.evidence import ChallengeProof, CpuEvidence, ModelFile, NodeConfiguration, NodeEvidence
@@ -216,10 +217,15 @@ def _manifest(domain: str, root: SigningKey, keys: dict[Role, SigningKey], platf
         expires=_now() + DAY,
         roots=Roots(threshold=1, keys=[root.public.jwk]),
         keys=listed,
-        logs=[],
+        logs=[LogKey(origin=f"log.{domain}", vkey=log_signer(domain).key.vkey, max_merge_delay_s=10)],
         platforms=platforms,
     )
     return sign_manifest(manifest, root)
+
+
+def log_signer(domain: str) -> NoteSigner:
+    """Who signs the checkpoints of a domain's log."""
+    return NoteSigner.of(f"log.{domain}", b"\x01" * 32)
 
 
 def _charter(

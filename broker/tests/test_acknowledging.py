@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from broker.shelf import INTENT
 from broker.tests.exchange import KEPT, Exchange, begun
 from broker.tests.parties import PROVIDER, Parties
 from broker.tests.test_attempt import statement
+from receipts import checkpoint
 from receipts.log import Keep, TransparencyLog
 from receipts.statements.fields import NO_USAGE, Capability, Commitment, Link, Price
 from schemas import envelope
-from schemas.errors import Refused
+from schemas.errors import Refused, Undecided
 from schemas.messages.answer import ReceiptDelivery
 
 
@@ -82,6 +84,38 @@ async def test_of_several_placements_the_one_that_was_ours_is_acknowledged(excha
     await exchange.shelf.file(exchange.intent, await exchange.deliver(links=links))
     (said,) = await exchange.acknowledged()
     assert [link for link in said.links if link.rel == "placement"] == [exchange.placed]
+
+
+@dataclass
+class _Witness:
+    """Ours, as far as an Acknowledgement asks it."""
+
+    notes: dict[str, bytes]
+    broken: bool = False
+
+    def latest(self, origin: str) -> bytes | None:
+        if self.broken:
+            raise Undecided("witness.cannot_read", "the disk is gone")
+        return self.notes.get(origin)
+
+
+async def test_it_says_where_the_provider_s_log_stood_for_our_witness(exchange: Exchange) -> None:
+    async with exchange.provider() as provider:
+        note, root = await provider.log.checkpoint(), await provider.log.root_at(0)
+    (origin,) = (each.origin for each in exchange.parties.trust.manifest(PROVIDER).logs)
+    stated = checkpoint.read(note).checkpoint
+    witness: Any = _Witness({origin: note, "log.of.another": b"never asked for"})
+    exchange.shelf.witness = witness
+    await exchange.shelf.file(exchange.intent, await exchange.deliver())
+    (said,) = await exchange.acknowledged()
+    assert [(each.origin, each.size, each.root) for each in said.seen] == [(stated.origin, 0, root.hex())]
+
+
+async def test_without_a_witness_s_word_nothing_was_seen(exchange: Exchange) -> None:
+    witness: Any = _Witness({}, broken=True)
+    exchange.shelf.witness = witness
+    await exchange.shelf.file(exchange.intent, await exchange.deliver())
+    assert [each.seen for each in await exchange.acknowledged()] == [[]]
 
 
 async def test_while_the_answer_is_read_an_execution_is_kept_and_not_acknowledged(exchange: Exchange) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from broker.providing.acknowledgements import Acknowledgements
-from broker.shelf import INTENT
+from broker.shelf import INTENT, own_receipts
 from federation_tests.conftest import MakeWorld
 from federation_tests.plan import CLINIC, CLOUD, Changes
 from federation_tests.receipts import Verified, fetch, verify
 from federation_tests.world import World, ask, until
 from receipts import bundle as bundles
+from receipts.audit.commands import main as audit
 from receipts.audit.logfile import LogFile
 from receipts.commands.take import take
-from receipts.statements.receipt import EXECUTION, ExecutionReceipt
+from receipts.statements.receipt import EXECUTION, AcknowledgementReceipt, ExecutionReceipt
 from receipts.statements.statement import parse_receipt, receipt_kind
 from schemas import envelope
 from schemas.errors import Undecided
@@ -72,6 +75,26 @@ async def test_a_provider_that_could_not_take_it_is_told_at_the_next_start(
     await world[CLINIC].start_broker()
     await until(lambda: words(shown_by_provider(world, papers, execution)))
     await until(lambda: not _owed(world))
+
+
+async def test_it_says_where_the_provider_s_log_stood_and_an_audit_holds_the_log_to_it(
+    make_world: MakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = await make_world(PAIR)
+    parts = world[CLINIC].broker.parts
+    (log,) = parts.service.peers.trust.manifest(CLOUD).logs
+    witness = parts.service.witness
+    assert witness
+    await executed(world)
+    await until(lambda: witness.latest(log.origin))
+    _, execution = await executed(world)
+    own = (await own_receipts(parts.log, execution.request.id)).values()
+    (said,) = (body for body in own if isinstance(body, AcknowledgementReceipt))
+    assert [each.origin for each in said.seen] == [log.origin]
+    logs = [str(world[domain].database) for domain in PAIR.domains]
+    shared = str(world[CLINIC].folder / "shared")
+    assert audit(["--pair", *logs, "--trust", str(world.trust_file()), "--papers", shared, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["findings"] == []
 
 
 def _owed(world: World) -> list[str]:

@@ -16,7 +16,7 @@ from receipts.bundle import Disclosures
 from receipts.log import store
 from receipts.log.columns import check_columns
 from receipts.log.tiles import TileSource
-from receipts.merkle import inclusion_proof
+from receipts.merkle import EMPTY_ROOT, inclusion_proof, range_root
 from receipts.proof import Proof
 from schemas.canonical import sha256
 from schemas.errors import ConfigurationError, Unreadable
@@ -142,6 +142,13 @@ class LogFile:
     def inclusion(self, index: int, size: int) -> list[bytes]:
         """Hashes that lead from a leaf to the root at a size, as the tiles have them. Raises `Refused`."""
         return self._tiles.inclusion(index, size)
+
+    def root_at(self, size: int) -> bytes | None:
+        """Root over the first `size` leaves, as the tiles have it; None where there are not so many."""
+        count: int = self.connection.execute("SELECT count(*) FROM leaf").fetchone()[0]
+        if size > count:
+            return None
+        return range_root(0, size, self._tiles.node) if size else EMPTY_ROOT
 
     def cosigned(self, limit: int) -> Iterator[bytes]:
         """The newest checkpoints that any witness signed, each with the lines of all that did."""

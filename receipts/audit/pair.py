@@ -220,6 +220,7 @@ class Comparison:
         for digest, body in side.bodies():
             if not isinstance(body, AcknowledgementReceipt):
                 continue
+            self._views(side, other, digest, body)
             named = [link.digest for link in body.links if link.rel == "execution"]
             executed = other.own.get(named[0]) if named else None
             if body.status == "agreed" and (executed is None or executed.body is None):
@@ -234,6 +235,15 @@ class Comparison:
                 )
             elif executed is not None and isinstance(executed.body, ExecutionReceipt):
                 self._agreed(side, digest, body, executed.body)
+
+    def _views(self, side: Side, other: Side, digest: str, body: AcknowledgementReceipt) -> None:
+        """The other's log as it is here must begin with all that the side was shown of it."""
+        for seen in body.seen:
+            root = other.log.root_at(seen.size) if seen.origin == other.log.origin else None
+            if seen.origin == other.log.origin and (root is None or root.hex() != seen.root):
+                what = "other leaves" if root else "fewer leaves"
+                text = f"{side.domain} saw {seen.origin} at size {seen.size}: what is here has {what}"
+                self._own(side, digest, body, other.domain, "audit.split_view", "wrong", text)
 
     def _agreed(
         self, side: Side, digest: str, body: AcknowledgementReceipt, executed: ExecutionReceipt

@@ -84,9 +84,17 @@ class WitnessState:
         return answer
 
     def latest(self, origin: str) -> bytes | None:
-        """The note cosigned last, with the log's signatures and our own; None before the first."""
-        with self._turn:
-            row = self._connection.execute("SELECT note FROM latest WHERE origin = ?", (origin,)).fetchone()
+        """The note cosigned last, with the log's signatures and our own; None before the first.
+
+        Raises `Undecided` when the disk fails.
+        """
+        try:
+            with self._turn:
+                row = self._connection.execute(
+                    "SELECT note FROM latest WHERE origin = ?", (origin,)
+                ).fetchone()
+        except sqlite3.Error as error:
+            raise Undecided("witness.cannot_read", f"the state cannot be read: {error}") from None
         return None if row is None else bytes(row[0])
 
     def latest_by_hash(self, name: str) -> bytes | None:

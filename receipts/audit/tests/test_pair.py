@@ -11,7 +11,7 @@ import pytest
 from receipts import bundle as bundles
 from receipts.audit.tests.conftest import Auditor, codes
 from receipts.log import Draft, Keep
-from receipts.statements.fields import Commitment, Link
+from receipts.statements.fields import Commitment, Link, SeenCheckpoint
 from receipts.tests.world import CLINIC, CLOUD, NOW, Run, acknowledgement, digest, execution, placement, usage
 from receipts.verify.report import Report
 
@@ -109,6 +109,30 @@ async def test_an_acknowledgement_is_about_what_was_executed(
     found = {each for _, each in codes(auditor.pair()[1])}
     unsaid = {"audit.not_acknowledged"} if "links" in changes else set()
     assert found == ({code, *unsaid} if code else set())
+
+
+@pytest.mark.parametrize(
+    ("size", "root", "text"),
+    [(1, None, None), (1, "5" * 64, "other leaves"), (9, "5" * 64, "fewer leaves")],
+    ids=["as it was", "another history", "set back"],
+)
+async def test_the_other_s_log_begins_with_what_was_seen_of_it(
+    auditor: Auditor, size: int, root: str | None, text: str | None
+) -> None:
+    """clinic.de's witness had cosigned it, as its Acknowledgement says: cloud.fr may show no other log."""
+    await auditor.play(Run())
+    cloud = await auditor.federation.cloud.open(auditor.folder)
+    true = (await cloud.root_at(1)).hex()
+    origin = cloud.identity.origin
+    await cloud.close()
+    seen = [SeenCheckpoint(origin=origin, size=size, root=root or true),
+            SeenCheckpoint(origin="another.log", size=7, root="6" * 64)]  # fmt: skip
+    clinic = await auditor.federation.clinic.open(auditor.folder)
+    await clinic.issue([Draft(acknowledgement(links=auditor.runs[0].both, seen=seen))])
+    await clinic.close()
+    code, report = auditor.pair()
+    assert (code, codes(report)) == ((1, [(CLOUD, "audit.split_view")]) if text else (0, []))
+    assert all(text in each["text"] for each in report["findings"] if text)
 
 
 async def test_an_execution_that_the_consumer_passes_over_in_silence(auditor: Auditor) -> None:
