@@ -14,6 +14,9 @@ from typing import Any, Final, TypeVar
 
 from broker.observe.spans import trace_headers
 from federation.connection import Bus
+from receipts.statements.promise import read_promise
+from receipts.statements.receipt import Receipt
+from receipts.statements.statement import Statement, read_receipt
 from schemas import envelope
 from schemas.errors import Refused
 from schemas.keys import SigningKey
@@ -28,6 +31,7 @@ MESSAGE_LIFETIME_S: Final = (
 MAX_SAID: Final = 1024  # messages from us to ourselves on their way; a request has three
 
 M = TypeVar("M", bound=Message)
+R = TypeVar("R", bound=Receipt)
 LocalHandler = Callable[[str, str, bytes], Awaitable[bytes]]
 """(sender, op, payload) → reply: the border's front door."""
 
@@ -113,6 +117,29 @@ class Peers:
             federation=self.trust.federation,
             now=now,
         )
+
+    def receive_receipt(self, issuer: str, model: type[R], receipt: bytes, promise: bytes) -> Statement[R]:
+        """A receipt of a peer's to us under its registered key, with its log's promise for this very one.
+
+        Raises `Unreadable` or `Refused`.
+        """
+        now = datetime.now(UTC)
+        statement = read_receipt(
+            receipt,
+            model,
+            keys=self.trust.keys(issuer, "receipt", now),
+            issuer=issuer,
+            federation=self.trust.federation,
+            audience=self.domain,
+        )
+        read_promise(
+            promise,
+            keys=self.trust.keys(issuer, "promise", now),
+            issuer=issuer,
+            federation=self.trust.federation,
+            receipt_digest=statement.digest,
+        )
+        return statement
 
 
 def new_negotiation() -> str:

@@ -22,7 +22,6 @@ from receipts import checkpoint
 from receipts.log import Draft, Keep, TransparencyLog
 from receipts.statements.fields import SeenCheckpoint
 from receipts.statements.node import parse_node_statement
-from receipts.statements.promise import read_promise
 from receipts.statements.receipt import (
     MODELS,
     PLACEMENT,
@@ -32,7 +31,7 @@ from receipts.statements.receipt import (
     PlacementReceipt,
     Receipt,
 )
-from receipts.statements.statement import Statement, parse_receipt, read_receipt, receipt_kind
+from receipts.statements.statement import Statement, parse_receipt, receipt_kind
 from receipts.witnessing.state import WitnessState
 from schemas import envelope
 from schemas.canonical import Wire
@@ -96,7 +95,7 @@ class Shelf:
         """
         delivery = ReceiptDelivery.read(data, limit=MAX_DELIVERY_BYTES)
         execution, promise = delivery.execution.encode(), delivery.promise.encode()
-        found = self.verify(intent.provider, execution, promise)
+        found = self.peers.receive_receipt(intent.provider, ExecutionReceipt, execution, promise)
         links = {link.rel: link.digest for link in found.body.links}
         arrived = self.under_way.get(intent.commitment)
         # Who reads the answer files this again, with the last word: until then it is kept, and no more.
@@ -193,26 +192,6 @@ class Shelf:
         except ComityError as error:
             log.warning("our witness cannot be read", extra={"peer": provider, "code": error.code})
         return found
-
-    def verify(self, provider: str, execution: bytes, promise: bytes) -> Statement[ExecutionReceipt]:
-        """An Execution under the provider's registered receipt key, and its log's promise for it."""
-        now, trust = datetime.now(UTC), self.peers.trust
-        statement = read_receipt(
-            execution,
-            ExecutionReceipt,
-            keys=trust.keys(provider, "receipt", now),
-            issuer=provider,
-            federation=trust.federation,
-            audience=self.peers.domain,
-        )
-        read_promise(
-            promise,
-            keys=trust.keys(provider, "promise", now),
-            issuer=provider,
-            federation=trust.federation,
-            receipt_digest=statement.digest,
-        )
-        return statement
 
     async def keep(self, request_id: str, *, statement: bytes) -> None:
         """The node's own statement, as it came inside the seal."""

@@ -10,15 +10,13 @@ import asyncio
 import logging
 from collections import defaultdict
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 from broker.observe.metrics import Metrics
 from broker.peers import Peers
 from broker.shelf import own_receipts
 from receipts.log import Keep, TransparencyLog
-from receipts.statements.promise import read_promise
 from receipts.statements.receipt import ACKNOWLEDGEMENT, AcknowledgementReceipt, ExecutionReceipt
-from receipts.statements.statement import Statement, parse_receipt, read_receipt, receipt_kind
+from receipts.statements.statement import Statement, parse_receipt, receipt_kind
 from schemas import envelope
 from schemas.errors import Refused
 from schemas.messages.negotiation import ReceiptAck, StatusReply
@@ -43,7 +41,8 @@ class Acknowledgements:
         """
         asked = self.peers.receive(payload, ReceiptAck, consumer)
         said, promise = asked.body.acknowledgement.encode(), asked.body.promise.encode()
-        found = self._verify(consumer, said, promise)
+        # With its log's promise: what it gives us, it may not leave out of its log again.
+        found = self.peers.receive_receipt(consumer, AcknowledgementReceipt, said, promise)
         async with self._turns[consumer]:
             execution = await self._execution(consumer, found.body)
             if await self._is_new(found, execution):
@@ -59,26 +58,6 @@ class Acknowledgements:
             execution=execution,
         )
         return self.peers.sign(reply)
-
-    def _verify(self, consumer: str, said: bytes, promise: bytes) -> Statement[AcknowledgementReceipt]:
-        """Under the consumer's registered receipt key, with its log's promise: it may not drop it again."""
-        now, trust = datetime.now(UTC), self.peers.trust
-        statement = read_receipt(
-            said,
-            AcknowledgementReceipt,
-            keys=trust.keys(consumer, "receipt", now),
-            issuer=consumer,
-            federation=trust.federation,
-            audience=self.peers.domain,
-        )
-        read_promise(
-            promise,
-            keys=trust.keys(consumer, "promise", now),
-            issuer=consumer,
-            federation=trust.federation,
-            receipt_digest=statement.digest,
-        )
-        return statement
 
     async def _execution(self, consumer: str, said: AcknowledgementReceipt) -> str:
         """Digest (hex) of our Execution that it is about. Raises `Refused`."""

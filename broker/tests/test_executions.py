@@ -259,10 +259,11 @@ async def test_a_promise_for_another_receipt_is_refused(parties: Parties, tmp_pa
     async with opened(tmp_path, parties, PROVIDER) as log:
         executions = Executions(PROVIDER, "EUR", log)
         first, second = await executions.conclude(one), await executions.conclude(two)
-    shelf = Shelf(parties.peers(CONSUMER), None)  # type: ignore[arg-type]
-    assert shelf.verify(PROVIDER, first.envelope, first.promise).body.issuer == PROVIDER
+    peers = parties.peers(CONSUMER)
+    found = peers.receive_receipt(PROVIDER, ExecutionReceipt, first.envelope, first.promise)
+    assert found.body.issuer == PROVIDER
     with pytest.raises(Refused, match=r"promise\.receipt"):
-        shelf.verify(PROVIDER, first.envelope, second.promise)
+        peers.receive_receipt(PROVIDER, ExecutionReceipt, first.envelope, second.promise)
 
 
 async def test_an_execution_under_a_message_key_is_refused(parties: Parties, tmp_path: Path) -> None:
@@ -272,6 +273,4 @@ async def test_an_execution_under_a_message_key_is_refused(parties: Parties, tmp
     async with opened(tmp_path, lying, PROVIDER) as log:
         issued = await Executions(PROVIDER, "EUR", log).conclude(run)
     with pytest.raises(Refused, match=r"envelope\.signature_invalid"):
-        Shelf(parties.peers(CONSUMER), None).verify(  # type: ignore[arg-type]
-            PROVIDER, issued.envelope, issued.promise
-        )
+        parties.peers(CONSUMER).receive_receipt(PROVIDER, ExecutionReceipt, issued.envelope, issued.promise)
