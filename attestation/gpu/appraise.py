@@ -27,7 +27,7 @@ from attestation.gpu.spdm.firmware import Firmware
 from attestation.gpu.spdm.report import Report, is_report, read_next, read_report, standing_of
 from attestation.gpu.verify import Origin, authenticate, check_nonce, check_signature
 from attestation.result import AttestationResult, Check, decide, failed, renamed
-from schemas.canonical import sha256
+from schemas.canonical import Json, sha256
 from schemas.errors import ComityError, Refused
 from schemas.proof.evidence import DeviceState
 
@@ -164,8 +164,7 @@ class _Read:
     def _concluded(
         self, chosen: Sequence[Chosen], ends: dict[str, float], checks: list[Check]
     ) -> AttestationResult:
-        verdict, reason = decide(checks)
-        asked, origin = self.asked, self.origin
+        origin = self.origin
         report, chain, family = origin.report, origin.chain, origin.family
         if chain is not None:
             ends = {**ends, "chain": min(each.not_after for each in chain.certificates)}
@@ -175,20 +174,44 @@ class _Read:
         pins = [origin.pin, *(each.pin for each in chosen)]
         simulated = any(pin is not None and pin.simulated for pin in pins)
         platform = f"nvidia-{family.chip.lower()}" if family is not None and origin.pin else "nvidia-unknown"
-        return AttestationResult(
-            tee="nvidia",
-            verdict=verdict,
-            reason=reason,
-            checks=tuple(checks),
-            at=asked.at,
-            identity=report.identity if report is not None else sha256(self.evidence),
-            platform=f"simulated-{platform}" if simulated else platform,
-            simulated=simulated,
-            expectations_digest=asked.expectations_digest,
-            valid_until=min(ends.values()) if ends else None,
-            waived=("revocation", *asked.waived) if asked.waive_revocation else asked.waived,
+        return conclude(
+            checks,
+            self.asked,
+            report.identity if report is not None else sha256(self.evidence),
+            platform=platform,
             stated=lambda: state_device(report, chain, family, chosen),
+            simulated=simulated,
+            valid_until=min(ends.values()) if ends else None,
         )
+
+
+def conclude(
+    checks: Sequence[Check],
+    asked: Asked,
+    identity: bytes,
+    *,
+    platform: str,
+    stated: Callable[[], dict[str, Json]],
+    simulated: bool = False,
+    valid_until: float | None = None,
+) -> AttestationResult:
+    """What all checks come to, of a device or of a document beside it. valid_until: POSIX seconds."""
+    verdict, reason = decide(checks)
+    named = ("revocation",) if asked.waive_revocation else ()
+    return AttestationResult(
+        tee="nvidia",
+        verdict=verdict,
+        reason=reason,
+        checks=tuple(checks),
+        at=asked.at,
+        identity=identity,
+        platform=f"simulated-{platform}" if simulated and not platform.startswith("simulated-") else platform,
+        simulated=simulated,
+        expectations_digest=asked.expectations_digest,
+        valid_until=valid_until,
+        waived=(*named, *asked.waived),
+        stated=stated,
+    )
 
 
 def _firmware(origin: Origin) -> Firmware | None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
-from attestation.gpu.appraise import Asked, appraise_device
+from attestation.gpu.appraise import Asked, appraise_device, conclude
 from attestation.gpu.documents import gather
 from attestation.gpu.forms import Devices, ManifestFile, TokenFile, unwrap
 from attestation.gpu.node.devices import DeviceInput, appraise_devices, check_tokens, known_device
@@ -52,7 +52,7 @@ def _together(inputs: Sequence[DeviceInput], common: Sequence[bytes], asked: Ask
     found = appraise_devices(inputs, common=common, asked=asked)
     identity = sha256(*(each.result.identity for each in found.devices if each is not None))
     platforms = sorted({each.result.platform for each in found.devices if each is not None})
-    return _result(
+    return conclude(
         found.checks, asked, identity, platform=" + ".join(platforms) or "nvidia-unknown",
         simulated=found.simulated, valid_until=found.valid_until,
         stated=lambda: {"devices": found.stated()},
@@ -91,11 +91,11 @@ def _manifest(data: bytes, asked: Asked) -> AttestationResult:
         hold_root(manifest, rules, asked.at.timestamp())
     except Refused as error:
         checks = [failed(name, error.code, error.text, wanted, _RIM)]
-        return _result(checks, asked, sha256(data), platform="nvidia-manifest", stated=lambda: stated)
+        return conclude(checks, asked, sha256(data), platform="nvidia-manifest", stated=lambda: stated)
     seen = f"{manifest.product} {manifest.edition} {manifest.version}, {len(manifest.golden)} values"
     pin = rules.roots.pin_of(manifest.chain[-1], "manifest")
     until = min(each.not_after for each in manifest.chain)
-    return _result(
+    return conclude(
         [passed(name, seen, wanted, _RIM)], asked, sha256(data), platform="nvidia-manifest",
         stated=lambda: stated, simulated=pin.simulated, valid_until=until,
     )  # fmt: skip
@@ -127,32 +127,4 @@ def _token(data: bytes, endorsements: Sequence[bytes], asked: Asked) -> Attestat
         data, offered.key_sets, devices, asked.rules.roots, asked.at.timestamp(), nonce=asked.nonce
     )
     claims = {} if token.token is None else _claims(token.token)
-    return _result(token.checks, asked, sha256(data), platform="nvidia-service", stated=lambda: claims)
-
-
-def _result(
-    checks: Sequence[Check],
-    asked: Asked,
-    identity: bytes,
-    *,
-    platform: str,
-    stated: Callable[[], dict[str, Json]],
-    simulated: bool = False,
-    valid_until: float | None = None,
-) -> AttestationResult:
-    verdict, reason = decide(checks)
-    named = ("revocation",) if asked.waive_revocation else ()
-    return AttestationResult(
-        tee="nvidia",
-        verdict=verdict,
-        reason=reason,
-        checks=tuple(checks),
-        at=asked.at,
-        identity=identity,
-        platform=f"simulated-{platform}" if simulated and not platform.startswith("simulated-") else platform,
-        simulated=simulated,
-        expectations_digest=asked.expectations_digest,
-        valid_until=valid_until,
-        waived=(*named, *asked.waived),
-        stated=stated,
-    )
+    return conclude(token.checks, asked, sha256(data), platform="nvidia-service", stated=lambda: claims)
