@@ -21,12 +21,3 @@ def make(path: Path) -> None:
     target = os.path.realpath(path)  # what a link leads to is made, as SQLite does it
     with contextlib.suppress(FileExistsError):
         os.close(opener(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
-
-
-def sync_folder(folder: Path) -> None:
-    """A new file is on disk when its name is. Raises `OSError`."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

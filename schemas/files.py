@@ -1,7 +1,11 @@
-"""Files that people name, read bounded: a device has no size, and what is too long is never read whole."""
+"""Files that people name, read bounded, and new ones that stay.
+
+A device has no size, and what is too long is never read whole.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from schemas.errors import ConfigurationError
@@ -17,3 +21,12 @@ def read_up_to(path: Path, limit: int, code: str) -> bytes:
             return file.read(limit + 1)
     except OSError as error:
         raise ConfigurationError(code, f"{path}: {error.strerror}") from None
+
+
+def sync_folder(folder: Path) -> None:
+    """A new file is on disk when its name is. Raises `OSError`."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -17,6 +17,7 @@ from pydantic import Field
 
 from schemas.canonical import Wire
 from schemas.errors import ConfigurationError, Unreadable
+from schemas.files import sync_folder
 from schemas.primitives import Count, Label, Token
 
 FILE: Final = "revocations.json"
@@ -84,14 +85,6 @@ class Revocations:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(fresh, path)
-            _sync_folder(self.folder)
+            sync_folder(self.folder)
         except OSError as error:
             raise ConfigurationError("agent.state", f"{path}: {error.strerror}") from None
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -28,11 +28,11 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from receipts import private_file
 from receipts.export.timestamp import octets
 from receipts.merkle import EMPTY_RANGE, inclusion_path, leaf_hash
 from schemas.canonical import sha256
 from schemas.errors import ConfigurationError
+from schemas.files import sync_folder
 from schemas.keys import read_secret, write_secret
 from schemas.lock import lock
 from schemas.primitives import format_time
@@ -150,7 +150,7 @@ class Authority:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(file.fileno())
             if len(hashed) == 1:
-                private_file.sync_folder(self.folder)
+                sync_folder(self.folder)
         except BlockingIOError:
             text = f"{self.folder}: another export is writing there; try again"
             raise ConfigurationError("export.held", text) from None

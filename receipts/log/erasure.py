@@ -30,6 +30,7 @@ from receipts.statements.receipt import MODELS, AcknowledgementReceipt, Placemen
 from receipts.statements.statement import parse_receipt, receipt_kind
 from schemas import envelope
 from schemas.errors import ConfigurationError, Refused, Unreadable
+from schemas.files import sync_folder
 from schemas.keys import SigningKey
 from schemas.primitives import format_time
 
@@ -210,7 +211,7 @@ def _remember(ledger: Path, order: Order) -> None:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(file.fileno())
         if not known:
-            private_file.sync_folder(ledger.parent)
+            sync_folder(ledger.parent)
     except OSError as error:
         raise ConfigurationError("log.erasures", f"{ledger}: {error.strerror}") from None
 
