@@ -15,8 +15,8 @@ from receipts.audit.rows import Row, blob, every
 from receipts.bundle import Disclosures
 from receipts.log import store
 from receipts.log.columns import check_columns
-from receipts.log.tiles import TileSource
-from receipts.merkle import EMPTY_ROOT, inclusion_proof, range_root
+from receipts.log.reader import Reader
+from receipts.merkle import inclusion_proof
 from receipts.proof import Proof
 from schemas.canonical import sha256
 from schemas.errors import ConfigurationError, Unreadable
@@ -49,7 +49,8 @@ class LogFile:
         except KeyError:
             self.connection.close()
             raise Unreadable("log.not_a_log", f"{path} holds no transparency log") from None
-        self._tiles = TileSource(self.connection)
+        self._reader = Reader(self.connection, None)
+        self._tiles = self._reader.tiles
 
     def __enter__(self) -> Self:
         """Raises `Unreadable` where a column holds what none can hold."""
@@ -143,12 +144,9 @@ class LogFile:
         """Hashes that lead from a leaf to the root at a size, as the tiles have them. Raises `Refused`."""
         return self._tiles.inclusion(index, size)
 
-    def root_at(self, size: int) -> bytes | None:
-        """Root over the first `size` leaves, as the tiles have it; None where there are not so many."""
-        count: int = self.connection.execute("SELECT count(*) FROM leaf").fetchone()[0]
-        if size > count:
-            return None
-        return range_root(0, size, self._tiles.node) if size else EMPTY_ROOT
+    def root_at(self, size: int) -> bytes:
+        """Root over the first `size` leaves, as the tiles have it. Raises `Refused` beyond the last."""
+        return self._reader.root_at(size)
 
     def cosigned(self, limit: int) -> Iterator[bytes]:
         """The newest checkpoints that any witness signed, each with the lines of all that did."""

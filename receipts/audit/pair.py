@@ -32,7 +32,7 @@ from receipts.statements.statement import parse_receipt, receipt_kind
 from receipts.verify.jury import Jury
 from receipts.verify.pinned import PinnedTrust
 from schemas import envelope
-from schemas.errors import ComityError
+from schemas.errors import ComityError, Refused
 from schemas.primitives import parse_time
 
 DUE_S: Final = (
@@ -239,11 +239,16 @@ class Comparison:
     def _views(self, side: Side, other: Side, digest: str, body: AcknowledgementReceipt) -> None:
         """The other's log as it is here must begin with all that the side was shown of it."""
         for seen in body.seen:
-            root = other.log.root_at(seen.size) if seen.origin == other.log.origin else None
-            if seen.origin == other.log.origin and (root is None or root.hex() != seen.root):
-                what = "other leaves" if root else "fewer leaves"
-                text = f"{side.domain} saw {seen.origin} at size {seen.size}: what is here has {what}"
-                self._own(side, digest, body, other.domain, "audit.split_view", "wrong", text)
+            if seen.origin != other.log.origin:
+                continue
+            try:
+                if other.log.root_at(seen.size).hex() == seen.root:
+                    continue
+                what = "other leaves"
+            except Refused:
+                what = "fewer leaves"
+            text = f"{side.domain} saw {seen.origin} at size {seen.size}: what is here has {what}"
+            self._own(side, digest, body, other.domain, "audit.split_view", "wrong", text)
 
     def _agreed(
         self, side: Side, digest: str, body: AcknowledgementReceipt, executed: ExecutionReceipt
