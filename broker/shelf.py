@@ -130,12 +130,11 @@ class Shelf:
                 continue
             try:
                 await self._hand_over(intent.provider, body.receipt_id)
-            except Undecided as error:
-                extra = {"peer": intent.provider, "code": error.code, "request": intent.request_id}
-                log.info("acknowledgement not delivered yet", extra=extra)
-                return False
             except ComityError as error:
                 extra = {"peer": intent.provider, "code": error.code, "request": intent.request_id}
+                if isinstance(error, Undecided):
+                    log.info("acknowledgement not delivered yet", extra=extra)
+                    return False
                 log.warning("acknowledgement refused", extra=extra)
         await self.log.settle(INTENT, intent.commitment)
         return True
