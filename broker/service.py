@@ -202,7 +202,7 @@ class Service:
 
     async def _tell_revoked(self, revoked: NodeRevoked) -> None:
         """Act on it here first, then tell every peer. A lost push shows in the next advert's epoch."""
-        self.appraisals.revoke(self.peers.domain, revoked.nodes, revoked.reason_class)
+        self._put_out(self.peers.domain, revoked)
         for domain in self._others():
             message = self.peers.compose(
                 Revoke,
@@ -222,7 +222,10 @@ class Service:
     def _revoke(self, sender: str, payload: bytes) -> None:
         """A peer withdraws its own nodes; it can speak for no one else's (their keys are theirs)."""
         revoked = self.peers.receive(payload, Revoke, sender).body
-        self.appraisals.revoke(sender, revoked.nodes, revoked.reason_class)
+        self._put_out(sender, revoked)
+
+    def _put_out(self, domain: str, revoked: NodeRevoked | Revoke) -> None:
+        self.appraisals.revoke(domain, revoked.nodes, revoked.reason_class, revoked.trust_epoch)
 
     def _apply(self, sender: str, payload: bytes) -> None:
         listing = self.directory.apply(sender, payload, datetime.now(UTC))

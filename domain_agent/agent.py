@@ -272,8 +272,7 @@ class Agent:
         return unpack(answer)
 
     def _lost(self, thumbprints: tuple[str, ...], reason_class: ReasonClass, reason: str) -> None:
-        """Something that peers may rely on is over: a new trust epoch, and the border drops it now."""
-        self.revocations.bump()
+        """Something that peers may rely on is over, under a new trust epoch: the border drops it now."""
         revoked = NodeRevoked(
             trust_epoch=self.revocations.trust_epoch,
             nodes=list(thumbprints),

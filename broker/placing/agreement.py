@@ -21,7 +21,7 @@ from broker.journey import Journey, Segment
 from broker.observe.metrics import Metrics
 from broker.observe.spans import span, step
 from broker.peers import Peers
-from broker.placing.appraisals import Appraisals
+from broker.placing.appraisals import GOOD, Appraisals
 from broker.placing.attempt import Sealed, check_node, new_commitment, seal_attempt
 from broker.placing.decide import ConsumerPolicy
 from broker.placing.negotiate import Declined, Offered, call_for_offers, release
@@ -255,7 +255,7 @@ class Placing:
         with step("prove", domain=offered.domain):
             epoch = self.appraisals.trust_epoch
             appraisal = await self.appraisals.appraise(offered.domain, evidence)
-            if appraisal.status not in ("affirming", "warning"):
+            if appraisal.status not in GOOD:
                 raise Refused(appraisal.reason or "evidence.not_affirmed", f"the node is {appraisal.status}")
             check_node(offered, appraisal)
         # 6. Decide: every layer of policy, over what we proved.
@@ -267,7 +267,7 @@ class Placing:
         receipt = await self.placements.issue(journey, choice, shown)
         sealed = self._seal(attempt, offered, appraisal, receipt)
         # The last look before the first byte leaves (session.md 5).
-        self.appraisals.usable(appraisal, epoch)
+        appraisal = await self.appraisals.still(appraisal, epoch)
         return Placed(plan, offered, appraisal, receipt, sealed)
 
     def _check_terms(self, journey: Journey, plan: Plan, offered: Offered) -> None:

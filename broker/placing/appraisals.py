@@ -8,6 +8,7 @@ challenge age, collateral and certificates allows, and a revocation empties it a
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,9 +23,11 @@ from schemas.messages.interior import OwnAdvert
 from schemas.papers.trust import FederationTrust
 from schemas.proof.evidence import MAX_EVIDENCE_BYTES, evidence_digest, unpack
 
+GOOD: Final = frozenset({"affirming", "warning"})  # verdicts under which a node may serve, if policy says so
 MAX_CACHED: Final = 4096  # appraisals; one per node and epoch in sight
 MAX_DOCUMENT_BYTES: Final = 128 * 1024 * 1024  # of evidence in memory: large nodes' are a mebibyte an epoch
 MAX_REVOKED: Final = 100_000  # keys of one domain's nodes, each of which makes a new one at each start
+MAX_PROOFS: Final = 3  # of one document in a row: a domain in which trust moves as often is not waited for
 MAX_CHALLENGES: Final = 64  # some 50 minutes: what answers only older ones answers nobody, at whatever age
 
 Fetch = Callable[[str, str], Awaitable[bytes]]
@@ -53,6 +56,18 @@ class ChallengeBook:
 
 
 @dataclass(slots=True)
+class Held:
+    """A document of a peer, and what we found in it. All of it is forgotten together."""
+
+    domain: str
+    document: bytes = field(repr=False)
+    verdict: NodeAppraisal | None = None
+    """A good one, as long as nothing speaks against it."""
+    supply: Supply = NOTHING
+    """The bundle without which it was undecided, whether it helped or not."""
+
+
+@dataclass(slots=True)
 class Appraisals:
     """The broker's verdicts on nodes. One per process, on its event loop; nothing here outlives it."""
 
@@ -64,27 +79,29 @@ class Appraisals:
     """What domains keep for their nodes apart from evidence; None: evidence must bring everything itself."""
     trust_epoch: int = 0
     """Rises with everything that may turn a good verdict bad; re-read before the first byte leaves."""
-    _cached: dict[str, NodeAppraisal] = field(default_factory=dict)
-    _documents: dict[str, bytes] = field(default_factory=dict)
-    _document_bytes: int = 0
+    _moves: Counter[str] = field(default_factory=Counter)
+    """The same for each domain, so that none of them holds up what is proved of another."""
+    _held: dict[str, Held] = field(default_factory=dict)
+    """By the evidence's digest, oldest first."""
+    _held_bytes: int = 0
     _revoked: dict[str, dict[str, ReasonClass]] = field(default_factory=dict)
     """By domain, then by the node key's thumbprint."""
     _shut: set[str] = field(default_factory=set)
     """Domains that revoked more than we can remember: none of their nodes is trusted any more."""
     _epochs: dict[str, int] = field(default_factory=dict)
-    """By domain, its own trust epoch as its newest advert stated it, however long ago."""
+    """By domain, its own trust epoch as its newest advert or a revocation since then stated it."""
     _running: dict[tuple[str, str], asyncio.Task[NodeAppraisal]] = field(default_factory=dict)
-    _supplied: dict[str, Supply] = field(default_factory=dict)
-    """Evidence digest → the bundle without which it was undecided, whether it helped or not."""
 
     async def appraise(self, domain: str, digest: str) -> NodeAppraisal:
         """Our verdict on the evidence `domain` named. One check at a time per document.
 
         Raises `Undecided` when the document cannot be had, `Refused` when it is not what was named.
         """
-        held = self._cached.get(digest)
-        if held is not None and held.evidence.domain == domain and held.expires_at > _seconds():
-            return held
+        held = self._held.get(digest)
+        if held is not None and held.domain != domain:
+            raise Refused("evidence.foreign", f"a node of {held.domain}, offered by {domain}")
+        if held is not None and held.verdict is not None and held.verdict.expires_at > _seconds():
+            return held.verdict
         task = self._running.get((domain, digest))
         if task is None:
             task = asyncio.create_task(self._appraise(domain, digest))
@@ -93,18 +110,26 @@ class Appraisals:
         return await asyncio.shield(task)
 
     async def _appraise(self, domain: str, digest: str) -> NodeAppraisal:
-        document = self._documents.get(digest) or unpack(await self.fetch(domain, digest))
-        if len(document) > MAX_EVIDENCE_BYTES or evidence_digest(document).hex() != digest:
+        """A verdict that was made, document and all, while nothing spoke against its domain."""
+        for _ in range(MAX_PROOFS):
+            moves = self._moves[domain]
+            held, appraisal = await self._prove(domain, digest)
+            if moves == self._moves[domain]:
+                held.verdict = appraisal if appraisal.status in GOOD else None
+                self._keep(digest, held)
+                return appraisal
+        raise Refused("trust.epoch_changed", f"trust in {domain} changes faster than it can be proved")
+
+    async def _prove(self, domain: str, digest: str) -> tuple[Held, NodeAppraisal]:
+        held = self._held.get(digest) or Held(domain, unpack(await self.fetch(domain, digest)))
+        if len(held.document) > MAX_EVIDENCE_BYTES or evidence_digest(held.document).hex() != digest:
             raise Refused("evidence.digest", f"{domain} sent another document than it named")
-        appraisal = await self._judge(document, self._supplied.get(digest, NOTHING))
+        appraisal = await self._judge(held.document, held.supply)
         if appraisal.evidence.domain != domain:
             raise Refused("evidence.foreign", f"a node of {appraisal.evidence.domain}, offered by {domain}")
-        self._keep(digest, document)
         if appraisal.status == "none":
-            appraisal = await self._supply(domain, digest, document, appraisal)
-        if appraisal.status in ("affirming", "warning") and digest in self._documents:
-            self._cached[digest] = appraisal
-        return appraisal
+            appraisal = await self._supply(held, appraisal)
+        return held, appraisal
 
     async def _judge(self, document: bytes, supply: Supply) -> NodeAppraisal:
         """Raises `Unreadable` when the bytes are no evidence."""
@@ -119,54 +144,72 @@ class Appraisals:
             extra_endorsements=tuple(supply.pieces.values()),
         )
 
-    async def _supply(
-        self, domain: str, digest: str, document: bytes, undecided: NodeAppraisal
-    ) -> NodeAppraisal:
+    async def _supply(self, held: Held, undecided: NodeAppraisal) -> NodeAppraisal:
         """Judge again with what the domain keeps apart; once for each document and bundle."""
-        supply = await self.collateral.of(domain) if self.collateral else NOTHING
-        if supply.name == self._supplied.get(digest, NOTHING).name:
+        supply = await self.collateral.of(held.domain) if self.collateral else NOTHING
+        if supply.name == held.supply.name:
             return undecided
-        if digest in self._documents:
-            self._supplied[digest] = supply
-        return await self._judge(document, supply)
+        held.supply = supply
+        return await self._judge(held.document, supply)
 
-    def _keep(self, digest: str, document: bytes) -> None:
+    def _keep(self, digest: str, held: Held) -> None:
         """Remember a document; with the oldest goes all that is known about it, so that no verdict outlives
         its evidence."""
-        if digest not in self._documents:
-            self._documents[digest] = document
-            self._document_bytes += len(document)
-        while len(self._documents) > MAX_CACHED or self._document_bytes > MAX_DOCUMENT_BYTES:
-            oldest = next(iter(self._documents))
-            self._document_bytes -= len(self._documents.pop(oldest))
-            self._cached.pop(oldest, None)
-            self._supplied.pop(oldest, None)
+        if digest not in self._held:
+            self._held[digest] = held
+            self._held_bytes += len(held.document)
+        while len(self._held) > MAX_CACHED or self._held_bytes > MAX_DOCUMENT_BYTES:
+            self._forget(next(iter(self._held)))
+
+    def _forget(self, digest: str) -> None:
+        self._held_bytes -= len(self._held.pop(digest).document)
 
     def supply(self, digest: str) -> Supply:
         """The collateral that an appraisal took beside the evidence's own, for the receipt's bundle."""
-        return self._supplied.get(digest, NOTHING)
+        held = self._held.get(digest)
+        return held.supply if held else NOTHING
 
     def document(self, digest: str) -> bytes | None:
         """The raw evidence behind an appraisal, for the receipt's bundle."""
-        return self._documents.get(digest)
+        held = self._held.get(digest)
+        return held.document if held else None
 
-    def usable(self, appraisal: NodeAppraisal, epoch: int) -> NodeAppraisal:
-        """The same appraisal, if nothing has changed since `epoch`. Raises `Refused`.
+    async def still(self, appraisal: NodeAppraisal, epoch: int) -> NodeAppraisal:
+        """The last look before the first byte leaves: what the node is, if trust moved since `epoch`.
 
-        This is the last look before the first byte leaves.
+        Returns at once where nothing speaks against the appraisal; otherwise the same evidence is had and
+        judged again. Raises `Refused` when the node is out or is no longer found to be the same, `Undecided`
+        when its domain does not show the evidence any more.
         """
+        digest = appraisal.evidence_digest.hex()
+        for _ in range(MAX_PROOFS):
+            self._check_lasting(appraisal)
+            held = self._held.get(digest)
+            if epoch == self.trust_epoch or (held is not None and held.verdict is appraisal):
+                return appraisal
+            epoch = self.trust_epoch
+            again = await self.appraise(appraisal.evidence.domain, digest)
+            if (again.status, again.reason) != (appraisal.status, appraisal.reason):
+                raise Refused("trust.verdict_changed", f"the node is {again.status} now")
+            appraisal = again
+        raise Refused("trust.epoch_changed", "trust changes faster than it can be proved")
+
+    def _check_lasting(self, appraisal: NodeAppraisal) -> None:
         reason = self.revocation(appraisal.evidence.domain, appraisal.sign_key.thumbprint)
         if reason is not None:
             raise Refused("trust.node_revoked", f"the node was revoked ({reason})")
         if appraisal.expires_at <= _seconds():
             raise Refused("trust.appraisal_expired", "the proof is too old")
-        if epoch != self.trust_epoch and appraisal.evidence_digest.hex() not in self._cached:
-            raise Refused("trust.epoch_changed", "trust changed since the proof; prove again")
-        return appraisal
 
-    def revoke(self, domain: str, thumbprints: list[str], reason: ReasonClass) -> None:
-        """Never trust these node keys of this domain again. A domain speaks for its own nodes alone."""
-        self.trust_epoch += 1
+    def revoke(self, domain: str, thumbprints: list[str], reason: ReasonClass, epoch: int) -> None:
+        """Never trust these node keys of this domain again. A domain speaks for its own nodes alone.
+
+        epoch: the domain's trust epoch from here on. Where it is the next one, the adverts that state it tell
+        nothing new.
+        """
+        self._move(domain)
+        if self._epochs.get(domain) == epoch - 1:
+            self._epochs[domain] = epoch
         if domain not in self._shut:
             revoked = self._revoked.setdefault(domain, {})
             for each in thumbprints:
@@ -175,11 +218,9 @@ class Appraisals:
             if len(revoked) > MAX_REVOKED:
                 self._shut.add(domain)
                 del self._revoked[domain]
-        self._cached = {
-            digest: held
-            for digest, held in self._cached.items()
-            if held.evidence.domain != domain or held.sign_key.thumbprint not in thumbprints
-        }
+        for held in self._held.values():
+            if held.verdict and self.revocation(held.domain, held.verdict.sign_key.thumbprint):
+                held.verdict = None
 
     def note_epoch(self, domain: str, epoch: int) -> None:
         """What the newest advert of a member says. An epoch that moved shows a revocation that was lost, and
@@ -189,9 +230,17 @@ class Appraisals:
             self._distrust(domain)
 
     def _distrust(self, domain: str) -> None:
-        """Forget every verdict on this domain's nodes: its trust epoch moved and we do not know why."""
+        """Its trust epoch moved and we do not know why: nothing that this domain showed counts any more.
+
+        An agent shows no evidence of a node that it revoked, so that asking again is what finds it out.
+        """
+        self._move(domain)
+        for digest in [digest for digest, held in self._held.items() if held.domain == domain]:
+            self._forget(digest)
+
+    def _move(self, domain: str) -> None:
         self.trust_epoch += 1
-        self._cached = {d: held for d, held in self._cached.items() if held.evidence.domain != domain}
+        self._moves[domain] += 1
 
     def revocation(self, domain: str, thumbprint: str) -> ReasonClass | None:
         """Why this node key of this domain is out, if it is."""

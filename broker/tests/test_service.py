@@ -15,7 +15,7 @@ from broker.tests.parties import CONSUMER, PROVIDER, Parties
 from broker.tests.test_appraisals import Documents, appraisals
 from broker.tests.test_directory import advert, now
 from schemas.canonical import sha256
-from schemas.errors import Refused
+from schemas.errors import Undecided
 
 VERIFIED_MS = 0.14  # one message's signature and reading, as measured
 SHARE = 0.25  # of one core
@@ -76,22 +76,25 @@ def hearing(parties: Parties, trusted: Appraisals) -> Service:
 
 async def test_a_lost_revocation_shows_in_the_next_advert(parties: Parties) -> None:
     evidence = parties.node.evidence()
-    trusted = appraisals(parties, Documents(evidence))
+    documents = Documents(evidence)
+    trusted = appraisals(parties, documents)
     service = hearing(parties, trusted)
     service._apply(PROVIDER, advert(parties, seq=1, trust_epoch=7))
     verdict = await trusted.appraise(PROVIDER, sha256(evidence).hex())
     epoch = trusted.trust_epoch
     service._apply(PROVIDER, advert(parties, seq=2, trust_epoch=7))
-    assert trusted.usable(verdict, epoch) is verdict
+    assert await trusted.still(verdict, epoch) is verdict
     service._apply(PROVIDER, advert(parties, seq=3, trust_epoch=8))
-    with pytest.raises(Refused, match=r"trust\.epoch_changed"):
-        trusted.usable(verdict, epoch)
+    documents.held.clear()  # as its agent does
+    with pytest.raises(Undecided, match=r"evidence\.unknown"):
+        await trusted.still(verdict, epoch)
 
 
 async def test_silence_hides_no_change_of_the_trust_epoch(parties: Parties) -> None:
     """A bus that keeps a revocation back would only have to keep the adverts back as well, for a while."""
     evidence = parties.node.evidence()
-    trusted = appraisals(parties, Documents(evidence))
+    documents = Documents(evidence)
+    trusted = appraisals(parties, documents)
     service = hearing(parties, trusted)
     service._apply(PROVIDER, advert(parties, seq=1, ttl_s=1, trust_epoch=7))
     verdict = await trusted.appraise(PROVIDER, sha256(evidence).hex())
@@ -100,5 +103,6 @@ async def test_silence_hides_no_change_of_the_trust_epoch(parties: Parties) -> N
         while service.directory.get(PROVIDER, now()):  # noqa: ASYNC110 - the wall clock's matter
             await asyncio.sleep(0.05)
     service._apply(PROVIDER, advert(parties, seq=2, trust_epoch=8))
-    with pytest.raises(Refused, match=r"trust\.epoch_changed"):
-        trusted.usable(verdict, epoch)
+    documents.held.clear()  # as its agent does
+    with pytest.raises(Undecided, match=r"evidence\.unknown"):
+        await trusted.still(verdict, epoch)

@@ -83,7 +83,7 @@ class Admission:
         if earlier is not None:
             self._turns.pop((earlier.node_id, earlier.boot_id), None)
             if earlier.appraisal is not None:
-                self.lost((earlier.appraisal.sign_key.thumbprint,), "stale", "node.restarted")
+                self._lose(earlier.appraisal, "stale", "node.restarted")
         self._turns.setdefault((node_id, boot_id), _Turn())
         return record
 
@@ -134,11 +134,11 @@ class Admission:
         """
         self.revocations.revoke(node_id, reason_class, reason)
         record = self.book.get(node_id)
-        if record is None:
+        if record is None:  # peers may know it from before our start: the next advert has them ask again
             return
         if record.keys:
             self.lost(record.keys, reason_class, reason)
-        record.appraisal, record.admitted_until, record.reason = None, 0.0, "node.revoked"
+        record.put_out("node.revoked")
 
     def _is_due(self, record: NodeRecord, steady: float, spacing: float) -> bool:
         turn = self._turn(record)
@@ -197,9 +197,16 @@ class Admission:
         if error.code in ("bus.timeout", "bus.disconnected") and record.appraisal is not None:
             return
         _log.warning("node not admitted: %s", error, extra={"node": record.node_id, "code": error.code})
-        if record.appraisal is not None and isinstance(error, Refused):
-            self.lost((record.appraisal.sign_key.thumbprint,), "compromise", error.code)
+        if isinstance(error, Refused):
+            if record.appraisal is not None:
+                self._lose(record.appraisal, "compromise", error.code)
+            record.put_out(error.code)
         record.appraisal, record.admitted_until = None, 0.0
+
+    def _lose(self, proved: NodeAppraisal, reason_class: ReasonClass, reason: str) -> None:
+        """What peers may rely on is over without an order: a trust epoch of its own."""
+        self.revocations.bump()
+        self.lost((proved.sign_key.thumbprint,), reason_class, reason)
 
     def _turn(self, record: NodeRecord) -> _Turn:
         return self._turns.setdefault((record.node_id, record.boot_id), _Turn())

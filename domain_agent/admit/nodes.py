@@ -68,6 +68,11 @@ class NodeRecord:
         if thumbprint not in self.keys:
             self.keys = (*self.keys, thumbprint)[-MAX_LOST_KEYS:]
 
+    def put_out(self, reason: str) -> None:
+        """Not admitted from here on, and what it proved is shown to nobody any more."""
+        self.appraisal, self.admitted_until, self.reason = None, 0.0, reason
+        self.documents.clear()
+
     def keep(self, digest: str, document: bytes, epoch: int) -> None:
         """Store an evidence document; those older than the previous epoch go."""
         epochs = sorted({held for held, _ in self.documents.values()} | {epoch})[-2:]

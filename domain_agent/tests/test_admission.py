@@ -12,7 +12,7 @@ from domain_agent.admit.revocations import FILE, Revocations
 from domain_agent.node.keys import NodeKeys
 from domain_agent.tests.founding import PEER, Founded
 from domain_agent.tests.interior import Interior
-from schemas.errors import ConfigurationError
+from schemas.errors import ConfigurationError, Undecided
 from schemas.messages.interior import Challenges
 
 
@@ -127,10 +127,13 @@ async def test_evidence_that_turns_bad_ends_the_admission_and_is_told(interior: 
     assert record
     assert record.appraisal
     thumbprint = record.appraisal.sign_key.thumbprint
+    before = interior.admission.revocations.trust_epoch
     node.changes = {"challenge_root": "0" * 64}
     interior.time.passed = 60
     await interior.ask_due()
     assert not interior.admitted()
+    assert not record.documents
+    assert interior.admission.revocations.trust_epoch == before + 1
     assert [(what, kind) for what, kind, _ in interior.lost] == [((thumbprint,), "compromise")]
 
 
@@ -138,9 +141,14 @@ async def test_a_revoked_node_is_out_at_once_and_stays_out(interior: Interior, f
     interior.add()
     await interior.ask_due()
     before = interior.admission.revocations.trust_epoch
+    record = interior.book.get("n1")
+    assert record
+    (shown,) = record.documents
     interior.admission.revoke("n1", "compromise", "stolen")
     assert not interior.admitted()
-    assert interior.admission.revocations.trust_epoch > before
+    assert interior.admission.revocations.trust_epoch == before + 1, "one epoch for one word"
+    with pytest.raises(Undecided, match=r"evidence\.unknown"):
+        interior.book.document(shown)
     assert interior.lost[-1][1:] == ("compromise", "stolen")
     interior.time.passed = 120
     assert await interior.ask_due() == []

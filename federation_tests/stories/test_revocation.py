@@ -8,11 +8,15 @@ from typing import Literal, TypeAlias
 
 import pytest
 
+from broker.journey import Journey
+from broker.placing.placements import Choice, Placements, Shown
 from federation_tests.conftest import MakeWorld
 from federation_tests.engine import asked_for, echo, hold_after
 from federation_tests.plan import CLINIC, CLOUD, Changes
 from federation_tests.sse import Streamed, lines, read, request
 from federation_tests.world import World, until
+from receipts.log import Issued
+from schemas.errors import Undecided
 from schemas.messages.interior import AgentStatus, RevokeNode
 
 FRANCE = {"data_class": "public", "residency": ["FR"]}
@@ -76,6 +80,40 @@ async def test_the_next_request_avoids_a_revoked_node(make_world: MakeWorld) -> 
     stream = await read(http, request("nobody", policy=FRANCE))
     assert stream.failed
     assert served_by(world, "nobody") == []
+
+
+async def test_news_of_a_revocation_between_proof_and_last_look_refuses_nobody(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left of the domain proves itself again, and the request goes on; a node that was put out is not
+    used. The moment is made: an advert that comes while a Placement is written."""
+    world = await make_world(PAIR)
+    http, trusted = world.http(), world[CLINIC].broker.parts.service.appraisals
+    told = iter([1, 2])
+    issue = Placements.issue
+
+    async def issued_meanwhile(self: Placements, journey: Journey, choice: Choice, shown: Shown) -> Issued:
+        issued = await issue(self, journey, choice, shown)
+        if (epoch := next(told, None)) is not None:
+            trusted.note_epoch(CLOUD, epoch)
+        return issued
+
+    monkeypatch.setattr(Placements, "issue", issued_meanwhile)
+    for number in range(2):
+        stream = await read(http, request(f"asked {number}", policy=FRANCE))
+        assert stream.complete, stream.error
+    assert next(told, None) is None
+    monkeypatch.setattr(trusted, "fetch", gone)
+    told = iter([3])
+    stream = await read(http, request("its evidence is shown no more", policy=FRANCE))
+    assert stream.failed
+    assert "evidence.unknown" in str(stream.error)
+    assert served_by(world, "its evidence is shown no more") == []
+
+
+async def gone(domain: str, digest: str) -> bytes:
+    """What an agent answers about a node that it put out."""
+    raise Undecided("evidence.unknown", f"{domain} keeps no evidence {digest}")
 
 
 @pytest.mark.parametrize(
