@@ -244,8 +244,14 @@ class Placing:
                     fell.append(Fell(plan, (error.code,)))
         finally:
             losers = [offer for offer in offers if taken is None or offer is not taken.offered]
-            await asyncio.gather(*(release(self.peers, offer, "not-chosen") for offer in losers))
+            if taken is None:  # their places are free before the next round asks for others
+                await self._release(losers)
+            else:  # nobody waits for it, and nothing comes between the last look and the first byte
+                self.peers.bus.spawn(lambda: self._release(losers))
         return taken
+
+    async def _release(self, losers: Sequence[Offered]) -> None:
+        await asyncio.gather(*(release(self.peers, offer, "not-chosen") for offer in losers))
 
     async def _take(self, attempt: Attempt, plan: Plan, offered: Offered) -> Placed:
         """Prove, decide, record, seal. Raises `ComityError` with why this offer cannot be taken."""
