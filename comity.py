@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from receipts.log import TransparencyLog
 
+__version__ = "0.1.0"
+
 
 def federation(arguments: list[str]) -> int:
     """charter, keys, NATS accounts"""
@@ -112,7 +114,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 def usage() -> str:
     lines = ["usage: comity COMMAND ...", ""]
     lines += [f"  {name:<11} {command.__doc__}" for name, command in COMMANDS.items()]
-    return "\n".join([*lines, "", "comity COMMAND --help tells more."])
+    return "\n".join([*lines, "", "comity COMMAND --help tells more; comity --version names this release."])
 
 
 def main() -> None:
@@ -122,6 +124,9 @@ def main() -> None:
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
         print(usage())  # noqa: T201
+        sys.exit(0)
+    if name in ("-V", "--version"):
+        print(f"comity {__version__}")  # noqa: T201
         sys.exit(0)
     if name not in COMMANDS:
         print(f"comity: no command {name!r}\n\n{usage()}", file=sys.stderr)  # noqa: T201

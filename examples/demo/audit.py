@@ -164,7 +164,5 @@ async def _logs(stage: Stage, before: tuple[str, ...]) -> None:
         )
         expect(code == 0, f"the log of {domain.name} holds", said)
         found = json.loads(said)
-        show.note(
-            stage.console,
-            f"log of {domain.name}: {found['leaves']} leaves, {found['checkpoints']} checkpoints, holds",
-        )
+        size = "1 leaf" if found["leaves"] == 1 else f"{found['leaves']} leaves"
+        show.note(stage.console, f"log of {domain.name}: {size}, {found['checkpoints']} checkpoints, holds")
