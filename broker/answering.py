@@ -182,8 +182,8 @@ class Answering:
             async with asyncio.timeout(DELIVERY_S):
                 delivery = await _first(frames, answer.EXECUTION)
             if intent.provider != self.peers.domain:
-                await self.shelf.file(intent, delivery)
-                await self.shelf.close(intent)
+                filed = await self.shelf.file(intent, delivery)
+                await self.shelf.close(intent, filed.said)
         except (ComityError, TimeoutError) as error:
             code = error.code if isinstance(error, ComityError) else "attempt.execution_late"
             log.warning("no Execution with the answer", extra={"code": code, "peer": intent.provider})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ from broker.acknowledging import Arrived, acknowledge
 from broker.peers import Peers, new_negotiation, only
 from broker.providing.holds import TERMINAL
 from receipts import checkpoint
-from receipts.log import Draft, Keep, TransparencyLog
+from receipts.log import Draft, Issued, Keep, TransparencyLog
 from receipts.statements.fields import SeenCheckpoint
 from receipts.statements.node import parse_node_statement
 from receipts.statements.receipt import (
@@ -71,6 +71,15 @@ async def own_receipts(log: TransparencyLog, request_id: str) -> dict[str, Recei
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Filed:
+    """An Execution that is kept, and what came of it at once."""
+
+    execution: Statement[ExecutionReceipt]
+    said: Sequence[Issued] = ()
+    """The Acknowledgement that this filing issued; none where an earlier one had, or a later one will."""
+
+
 @dataclass(slots=True)
 class Shelf:
     """The consumer's copies. Durable through the log's one writer."""
@@ -88,7 +97,7 @@ class Shelf:
     _filing: set[bytes] = field(default_factory=set)
     """Executions that are being filed: two deliveries of one are acknowledged once."""
 
-    async def file(self, intent: Intent, data: bytes) -> Statement[ExecutionReceipt]:
+    async def file(self, intent: Intent, data: bytes) -> Filed:
         """Verify a delivered Execution, keep it with the node's statement, acknowledge it.
 
         Raises `Unreadable` or `Refused`; nothing is kept then.
@@ -113,23 +122,20 @@ class Shelf:
                 raise Refused("shelf.request", "the Execution is about another request")
             if early:
                 await self.log.keep(kept)
-                return found
+                return Filed(found)
             due = first and not _acknowledged(found, own.values())
             drafts = [Draft(await self._acknowledgement(placed, found, arrived))] if due else []
-            await self.log.issue(drafts, keep=kept)
-        return found
+            return Filed(found, await self.log.issue(drafts, keep=kept))
 
-    async def close(self, intent: Intent) -> bool:
+    async def close(self, intent: Intent, said: Sequence[Issued] = ()) -> bool:
         """Hand the provider what we acknowledge of its Execution; then nothing is owed any more.
 
-        False for a provider that is away: it is told at our next start. One that refuses has our word in
-        our log all the same.
+        said: what was just issued; otherwise our log tells. False for a provider that is away: it is told at
+        our next start. One that refuses has our word in our log all the same.
         """
-        for body in (await own_receipts(self.log, intent.request_id)).values():
-            if not isinstance(body, AcknowledgementReceipt) or body.request.commitment != intent.commitment:
-                continue
+        for issued in said or await self._said(intent):
             try:
-                await self._hand_over(intent.provider, body.receipt_id)
+                await self._hand_over(intent.provider, issued)
             except ComityError as error:
                 extra = {"peer": intent.provider, "code": error.code, "request": intent.request_id}
                 if isinstance(error, Undecided):
@@ -139,9 +145,16 @@ class Shelf:
         await self.log.settle(INTENT, intent.commitment)
         return True
 
-    async def _hand_over(self, provider: str, receipt_id: str) -> StatusReply:
-        issued = await self.log.issued(receipt_id)
-        assert issued is not None, "it stands in our log, whose reader has just shown it"
+    async def _said(self, intent: Intent) -> list[Issued]:
+        """What our log says that we acknowledged of this attempt."""
+        found = [
+            await self.log.issued(body.receipt_id)
+            for body in (await own_receipts(self.log, intent.request_id)).values()
+            if isinstance(body, AcknowledgementReceipt) and body.request.commitment == intent.commitment
+        ]
+        return [issued for issued in found if issued is not None]
+
+    async def _hand_over(self, provider: str, issued: Issued) -> StatusReply:
         nid = new_negotiation()
         said = self.peers.compose(
             ReceiptAck,

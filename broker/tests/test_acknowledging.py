@@ -30,8 +30,10 @@ async def exchange(parties: Parties, tmp_path: Path) -> AsyncIterator[Exchange]:
 
 async def test_what_came_out_of_the_seal_is_agreed(exchange: Exchange) -> None:
     exchange.shelf.under_way[exchange.intent.commitment] = exchange.arrived
-    found = await exchange.shelf.file(exchange.intent, await exchange.deliver())
+    filed = await exchange.shelf.file(exchange.intent, await exchange.deliver())
+    found = filed.execution
     (said,) = await exchange.acknowledged()
+    assert [each.receipt_id for each in filed.said] == [said.receipt_id]
     assert (said.status, said.peer, said.role) == ("agreed", PROVIDER, "broker")
     assert {link.rel: link.digest for link in said.links} == {
         "placement": exchange.run.order.body.placement,
@@ -121,10 +123,10 @@ async def test_without_a_witness_s_word_nothing_was_seen(exchange: Exchange) -> 
 async def test_while_the_answer_is_read_an_execution_is_kept_and_not_acknowledged(exchange: Exchange) -> None:
     delivery = await exchange.deliver()
     exchange.shelf.under_way[exchange.intent.commitment] = None
-    found = await exchange.shelf.file(exchange.intent, delivery)
-    assert await exchange.acknowledged() == []
+    filed = await exchange.shelf.file(exchange.intent, delivery)
+    assert (list(filed.said), await exchange.acknowledged()) == ([], [])
     assert len(await exchange.log.unsettled(INTENT)) == 1
-    assert await exchange.log.kept(found.digest)
+    assert await exchange.log.kept(filed.execution.digest)
     exchange.shelf.under_way[exchange.intent.commitment] = exchange.arrived
     await exchange.shelf.file(exchange.intent, delivery)
     assert [each.status for each in await exchange.acknowledged()] == ["agreed"]

@@ -39,7 +39,7 @@ async def test_a_word_is_given_once(make_world: MakeWorld, told: Lie) -> None:
     taken_back = {"status": "disputed", "usage_agreed": None, "dispute": Dispute(code="ack.price")}
     (second,) = await shelf.log.issue([Draft(AcknowledgementDraft(**same | taken_back))])
     with pytest.raises(Refused) as refusal:
-        await shelf._hand_over(CLOUD, second.receipt_id)
+        await shelf._hand_over(CLOUD, second)
     assert refusal.value.code == told.code
     found = shown_by_provider(world, papers, execution)
     assert words(found) == [CLINIC]

@@ -56,14 +56,14 @@ class Issued:
 
     @property
     def envelope(self) -> bytes:
-        """The signed receipt as it goes out, always the same bytes. An Acknowledgement never does."""
+        """The signed receipt as it goes out, always the same bytes; made when it is asked for."""
         return packed.written(self.stored)
 
     @property
     def promise(self) -> bytes:
         """The signed inclusion promise (receipts.md 7.3), always the same bytes (RFC 6979).
 
-        Signed when it is asked for: an Acknowledgement's and a refusal's never are.
+        Signed when it is asked for: of what never goes out it never is.
         """
         return self.sign_promise()
 
