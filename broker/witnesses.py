@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -88,12 +87,12 @@ async def answer(state: WitnessState | None, peers: Peers, own: TransparencyLog,
         raise Refused("witness.none", "this domain runs no witness")
     word, _, body = payload.partition(b"\n")
     if word == ADD:
-        time, before = int(datetime.now(UTC).timestamp()), state.convicted
-        said = await asyncio.to_thread(state.add_checkpoint, body, time=time)
-        if state.convicted > before:
+        time = int(datetime.now(UTC).timestamp())
+        judged = await asyncio.to_thread(state.judge_checkpoint, body, time=time)
+        if judged.conviction is not None:
             await remember_all(state, peers.trust, own)
-            await _tell_all(state.convictions()[before:], peers)
-        return b"%d\n%s" % (said.status, said.body)
+            await _tell_all(judged.conviction, peers)
+        return b"%d\n%s" % (judged.answer.status, judged.answer.body)
     if word == CONVICT:
         if await asyncio.to_thread(state.add_conviction, body):
             log.warning("a log was convicted of two histories", extra={"bytes": len(body)})
@@ -108,18 +107,18 @@ async def answer(state: WitnessState | None, peers: Peers, own: TransparencyLog,
 async def remember_all(state: WitnessState, trust: FederationTrust, own: TransparencyLog) -> None:
     """Have every conviction stand in our own log, those that a crash cut off as well."""
     held = under_charter(trust)
-    for document in state.convictions():
-        try:
-            await remember(own, held, document, datetime.now(UTC))
-        except ComityError as error:  # keys may have changed since it was caught
-            log.warning("conviction not logged", extra={"code": error.code})
+    async with state.remembering:  # two that both find it missing from the log would both say it
+        for document in await asyncio.to_thread(state.convictions):
+            try:
+                await remember(own, held, document, datetime.now(UTC))
+            except ComityError as error:  # keys may have changed since it was caught
+                log.warning("conviction not logged", extra={"code": error.code})
 
 
-async def _tell_all(documents: Sequence[bytes], peers: Peers) -> None:
+async def _tell_all(document: bytes, peers: Peers) -> None:
     """Whoever catches a log tells everyone: the document convinces by itself, and travels once from each."""
     for domain in (member for member in peers.trust.members if member != peers.domain):
-        for document in documents:
-            try:
-                await peers.tell(domain, "witness", CONVICT + b"\n" + document)
-            except ComityError as error:
-                log.warning("conviction not sent", extra={"peer": domain, "code": error.code})
+        try:
+            await peers.tell(domain, "witness", CONVICT + b"\n" + document)
+        except ComityError as error:
+            log.warning("conviction not sent", extra={"peer": domain, "code": error.code})

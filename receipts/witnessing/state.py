@@ -7,10 +7,12 @@ kept: it may be evidence; what convicts is kept as a portable document.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import sqlite3
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
@@ -35,8 +37,20 @@ CREATE TABLE IF NOT EXISTS conviction (digest BLOB PRIMARY KEY, origin TEXT NOT 
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What the witness says to one request, and what it caught by it."""
+
+    answer: Answer
+    conviction: bytes | None = None
+    """The document that this request brought about; None, too, for one that was kept before."""
+
+
 class WitnessState:
-    """A witness with its memory. Thread-safe: one request is judged at a time."""
+    """A witness with its memory. Thread-safe: one request is judged at a time.
+
+    Every call waits for its turn, and so for another's disk (seconds): an event loop makes it in a thread.
+    """
 
     def __init__(
         self,
@@ -49,6 +63,8 @@ class WitnessState:
         self._logs = dict(logs)
         self._signers = tuple(signers)
         self._turn = threading.Lock()
+        self.remembering = asyncio.Lock()
+        """Held by whoever writes into our own log what was caught here: what is new there is said once."""
 
     @classmethod
     def open(cls, path: Path, *, logs: Mapping[str, Sequence[NoteKey]], signers: Sequence[Cosigner]) -> Self:
@@ -68,7 +84,11 @@ class WitnessState:
         return cls(connection, logs, signers)
 
     def add_checkpoint(self, body: bytes, *, time: int) -> Answer:
-        """Judge one request; what the answer says is on disk when this returns.
+        """As `judge_checkpoint`, for who only passes the answer on."""
+        return self.judge_checkpoint(body, time=time).answer
+
+    def judge_checkpoint(self, body: bytes, *, time: int) -> Judged:
+        """Judge one request; what the answer says is on disk when this returns, what it caught as well.
 
         `time`: POSIX seconds, what the cosignature will state. Raises `Undecided` when the disk fails:
         then nothing was cosigned.
@@ -76,12 +96,12 @@ class WitnessState:
         with self._turn:
             try:
                 self._connection.execute("BEGIN IMMEDIATE")  # other processes with this file wait, too
-                answer = self._judge(body, time)
+                judged = self._judge(body, time)
                 self._connection.execute("COMMIT")
             except sqlite3.Error as error:
                 self._undo()
                 raise Undecided("witness.cannot_commit", f"the state cannot be written: {error}") from None
-        return answer
+        return judged
 
     def latest(self, origin: str) -> bytes | None:
         """The note cosigned last, with the log's signatures and our own; None before the first.
@@ -124,12 +144,12 @@ class WitnessState:
         origin = checkpoint.read(document.first).checkpoint.origin
         equivocation.convict_log(document, self._logs.get(origin, ()))
         with self._turn:
-            return self._keep_conviction(origin, document)
+            return self._keep_conviction(origin, document) is not None
 
     def close(self) -> None:
         self._connection.close()
 
-    def _judge(self, body: bytes, time: int) -> Answer:
+    def _judge(self, body: bytes, time: int) -> Judged:
         last = self._last(body)
         known = {} if last is None else {last[0].origin: last[0]}
         answer = judge(body, logs=self._logs, last=known, signer=self._signers[0], time=time,
@@ -137,8 +157,8 @@ class WitnessState:
         if answer.cosigned is not None:
             self._advance(answer.cosigned, body, answer)
         elif answer.status in (409, 422):  # past 403: the log's own signature holds
-            self._keep_refused(body, answer, last[1] if last else None, time)
-        return answer
+            return Judged(answer, self._keep_refused(body, answer, last[1] if last else None, time))
+        return Judged(answer)
 
     def _last(self, body: bytes) -> tuple[Checkpoint, bytes] | None:
         """What was cosigned last of the log that a request is about; None for noise and for newcomers."""
@@ -160,11 +180,12 @@ class WitnessState:
             (cosigned.origin, note.write(Note(cosigned.text, lines))),
         )
 
-    def _keep_refused(self, body: bytes, answer: Answer, before: bytes | None, time: int) -> None:
+    def _keep_refused(self, body: bytes, answer: Answer, before: bytes | None, time: int) -> bytes | None:
+        """Keep what may be evidence; the document where it convicts the log, and none like it was kept."""
         try:
             request = read_request(body)
         except ComityError:
-            return  # size 0 with another root: nothing that was signed is worth keeping
+            return None  # size 0 with another root: nothing that was signed is worth keeping
         origin = request.signed.checkpoint.origin
         (kept,) = self._connection.execute(
             "SELECT count(*) FROM refused WHERE origin = ?", (origin,)
@@ -176,19 +197,22 @@ class WitnessState:
             )
         stated = note.write(request.signed.note)
         if before is not None and (found := equivocation.between(before, stated, request.hashes)):
-            self._keep_conviction(origin, found)
+            return self._keep_conviction(origin, found)
+        return None
 
-    def _keep_conviction(self, origin: str, document: equivocation.Equivocation) -> bool:
+    def _keep_conviction(self, origin: str, document: equivocation.Equivocation) -> bytes | None:
+        """The document as it is kept from now on; None where it was before, or enough are."""
         (kept,) = self._connection.execute(
             "SELECT count(*) FROM conviction WHERE origin = ?", (origin,)
         ).fetchone()
         if kept >= MAX_CONVICTIONS:
-            return False
+            return None
+        data = document.write()
         written = self._connection.execute(
             "INSERT OR IGNORE INTO conviction (digest, origin, document) VALUES (?, ?, ?)",
-            (document.digest, origin, document.write()),
+            (document.digest, origin, data),
         )
-        return written.rowcount == 1
+        return data if written.rowcount == 1 else None
 
     def _undo(self) -> None:
         if self._connection.in_transaction:

@@ -114,6 +114,19 @@ def test_a_second_history_convicts_the_log(state: WitnessState, old: int, new: i
     assert ask(state, 5, 9)[0] == 200, "the witness goes on with the history that it knows"
 
 
+def test_a_request_is_told_what_it_caught_itself(state: WitnessState) -> None:
+    """Whoever asks twice, or asks meanwhile, brings about nothing: who passes documents on does so once."""
+
+    def caught(leaves: list[bytes]) -> bytes | None:
+        return state.judge_checkpoint(request_body(5, [], signed(5, leaves)), time=TIME).conviction
+
+    assert ask(state, 0, 5)[0] == 200
+    assert caught(LEAVES) is None
+    first, second = caught(OTHER), caught(list(reversed(OTHER)))
+    assert state.convictions() == [first, second]
+    assert [caught(OTHER), caught(list(reversed(OTHER)))] == [None, None]
+
+
 def test_a_tree_that_cannot_be_is_behind_like_any_other(state: WitnessState) -> None:
     """The order of refusals is the protocol's: what was cosigned last comes before what size 0 must be."""
     assert ask(state, 0, 5)[0] == 200
