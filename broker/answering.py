@@ -94,9 +94,14 @@ class Answering:
 
     def _begin(self, journey: Journey, placed: Placed) -> Intent:
         """What is owed for this attempt. Its Execution is not acknowledged before the answer is read."""
-        commitment = placed.sealed.header.input_commitment
-        self.shelf.under_way[commitment] = None
-        return Intent(provider=placed.domain, request_id=journey.wire_id, commitment=commitment)
+        header = placed.sealed.header
+        self.shelf.under_way[header.input_commitment] = None
+        return Intent(
+            provider=placed.domain,
+            request_id=journey.wire_id,
+            commitment=header.input_commitment,
+            nid=header.nid,
+        )
 
     def _arrived(self, placed: Placed, ended: Ended) -> Arrived:
         """What came out of the seal, and what that costs. Raises `Refused` for counters that no run has."""
@@ -130,6 +135,7 @@ class Answering:
         if self.appraisals.revocation(segment.domain, segment.node_sign) == "compromise":
             raise Refused("trust.node_revoked", "the node was revoked while it answered")
         delta = reader.read(frame)
+        segment.began = True
         events: list[Event] = []
         if not journey.started:
             journey.started = True

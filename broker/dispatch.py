@@ -18,9 +18,11 @@ from broker.edge.exchange import Accepted, Event, Model, Tenant
 from broker.journey import Journey
 from broker.placing.agreement import Placed, Placing
 from broker.placing.explain import explain, models
+from broker.placing.negotiate import release
 from broker.problems import RequestProblem, Upstream
 from broker.shelf import Shelf
 from schemas.canonical import Json
+from schemas.messages.execute import MAX_BODY_BYTES
 
 ENDED_TRIES: Final = 8  # questions to a border whether a lost run has ended
 ENDED_AGAIN_S: Final = 0.25  # seconds between two of them: it concludes within its log's commit
@@ -74,11 +76,15 @@ class Dispatcher:
         what was shown. Regulated data only once the first run has surely ended.
         """
         offer = placed.offered.body
-        journey.segments[-1].lost = loss.code
-        journey.excluded_nodes.append(offer.node_sign)
+        segment = journey.segments[-1]
+        segment.lost = loss.code
+        if loss.code != "hold.expired":  # that its place was given away says nothing against the node
+            journey.excluded_nodes.append(offer.node_sign)
+        if not segment.began:  # where it never was accepted, it surely never will be from here on
+            await release(self.placing.peers, placed.offered, "not-run")
         if len(journey.segments) > self.continuations:
             raise Upstream(loss.code, f"lost {len(journey.segments)} times, last: {loss.text}") from loss
-        if not journey.may_continue():
+        if not journey.may_continue() or len(journey.body()) > MAX_BODY_BYTES:
             raise Upstream(loss.code, f"the stream from {placed.domain} was lost: {loss.text}") from loss
         if journey.regulated and not await self._surely_ended(journey, placed):
             raise Upstream(

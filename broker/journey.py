@@ -37,6 +37,8 @@ class Segment:
     engine_class: str
     header_digest: bytes
     nid: str
+    began: bool = False
+    """Whether the node opened the order: until then, its border may give the place back."""
     ended: Ended | None = None
     lost: str | None = None
     """Reason code, when it was cut."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
+from weakref import WeakValueDictionary
 
 from broker.acknowledging import Arrived, acknowledge
 from broker.peers import Peers, new_negotiation, only
@@ -47,7 +47,8 @@ RECOVER_ROUNDS: Final = 9  # times that a provider is asked after our start, ove
 RECOVER_PAUSE_S: Final = 1.0  # seconds before the second time; doubled each time
 MAX_DELIVERY_BYTES: Final = 512 * 1024  # three envelopes and a proof
 REQUEST: Final = "request"  # write-ahead rows: request id on the wire → tenant
-INTENT: Final = "intent"  # write-ahead rows: commitment of an attempt → what is still owed for it
+UNKNOWN: Final = "receipt.unknown"  # a provider's answer about an attempt that it has no Execution of
+INTENT: Final = "intent"  # write-ahead rows: negotiation of an attempt → what is still owed for it
 log = logging.getLogger("comity.receipts")
 
 
@@ -61,6 +62,12 @@ class Intent(Wire):
     request_id: Token
     commitment: Digest
     """Of this attempt's body: it tells the attempts of one request apart."""
+    nid: Token | None = None
+    """Its negotiation, which names the row. Rows that older logs hold do without."""
+
+    @property
+    def row(self) -> str:
+        return self.nid or self.commitment
 
 
 async def own_receipts(log: TransparencyLog, request_id: str) -> dict[str, Receipt]:
@@ -94,8 +101,8 @@ class Shelf:
     """Executions that say something else than came out of the seal: likewise."""
     under_way: dict[str, Arrived | None] = field(default_factory=dict, repr=False)
     """Commitments of attempts that answering has not left, and what came out of the seal, once it did."""
-    _filing: set[bytes] = field(default_factory=set)
-    """Executions that are being filed: two deliveries of one are acknowledged once."""
+    _turns: WeakValueDictionary[bytes, asyncio.Lock] = field(default_factory=WeakValueDictionary)
+    """By Execution: two deliveries of one are filed one after the other, and acknowledged once."""
 
     async def file(self, intent: Intent, data: bytes) -> Filed:
         """Verify a delivered Execution, keep it with the node's statement, acknowledge it.
@@ -106,34 +113,33 @@ class Shelf:
         execution, promise = delivery.execution.encode(), delivery.promise.encode()
         found = self.peers.receive_receipt(intent.provider, ExecutionReceipt, execution, promise)
         links = {link.rel: link.digest for link in found.body.links}
-        arrived = self.under_way.get(intent.commitment)
-        # Who reads the answer files this again, with the last word: until then it is kept, and no more.
-        early = arrived is None and intent.commitment in self.under_way
-        statement = arrived.statement.envelope if arrived else _linked_statement(delivery, links.get("node"))
-        proofs = {found.digest: delivery.proof.encode()} if delivery.proof else {}
-        envelopes = [execution, promise, *([statement] if statement else [])]
-        kept = Keep(intent.request_id, envelopes=envelopes, proofs=proofs)
-        with nullcontext(False) if early else self._alone(found.digest) as first:
+        async with self._turns.setdefault(found.digest, asyncio.Lock()):
+            arrived = self.under_way.get(intent.commitment)
+            said = arrived.statement.envelope if arrived else _linked_statement(delivery, links.get("node"))
+            proofs = {found.digest: delivery.proof.encode()} if delivery.proof else {}
+            envelopes = [execution, promise, *([said] if said else [])]
+            kept = Keep(intent.request_id, envelopes=envelopes, proofs=proofs)
             own = await own_receipts(self.log, intent.request_id)
             placed = own.get(links.get("placement", ""))
             if not isinstance(placed, PlacementReceipt) or placed.request.commitment != intent.commitment:
                 raise Refused("shelf.link", "the Execution is about another Placement")
             if found.body.request.commitment != intent.commitment:
                 raise Refused("shelf.request", "the Execution is about another request")
-            if early:
-                await self.log.keep(kept)
-                return Filed(found)
-            due = first and not _acknowledged(found, own.values())
+            # Who reads the answer files this again, with the last word: until then it is kept, and no more.
+            early = arrived is None and intent.commitment in self.under_way
+            due = not early and not _acknowledged(found, own.values())
             drafts = [Draft(await self._acknowledgement(placed, found, arrived))] if due else []
             return Filed(found, await self.log.issue(drafts, keep=kept))
 
     async def close(self, intent: Intent, said: Sequence[Issued] = ()) -> bool:
         """Hand the provider what we acknowledge of its Execution; then nothing is owed any more.
 
-        said: what was just issued; otherwise our log tells. False for a provider that is away: it is told at
-        our next start. One that refuses has our word in our log all the same.
+        said: what was just issued; otherwise our log tells. False for a provider that is away, and where we
+        said nothing yet: that is made up for at our next start. One that refuses has our word in our log all
+        the same.
         """
-        for issued in said or await self._said(intent):
+        words = said or await self._said(intent)
+        for issued in words:
             try:
                 await self._hand_over(intent.provider, issued)
             except ComityError as error:
@@ -142,15 +148,17 @@ class Shelf:
                     log.info("acknowledgement not delivered yet", extra=extra)
                     return False
                 log.warning("acknowledgement refused", extra=extra)
-        await self.log.settle(INTENT, intent.commitment)
-        return True
+        if words:
+            await self.log.settle(INTENT, intent.row)
+        return bool(words)
 
     async def _said(self, intent: Intent) -> list[Issued]:
         """What our log says that we acknowledged of this attempt."""
         found = [
             await self.log.issued(body.receipt_id)
             for body in (await own_receipts(self.log, intent.request_id)).values()
-            if isinstance(body, AcknowledgementReceipt) and body.request.commitment == intent.commitment
+            if isinstance(body, AcknowledgementReceipt)
+            and (body.peer, body.request.commitment) == (intent.provider, intent.commitment)
         ]
         return [issued for issued in found if issued is not None]
 
@@ -166,17 +174,6 @@ class Shelf:
         data = self.peers.sign(said)
         reply = await self.peers.ask(provider, "acknowledge", data, within=FETCH_S)
         return only(self.peers.receive(reply, StatusReply, provider), nid, envelope.read(data).digest).body
-
-    @contextmanager
-    def _alone(self, digest: bytes) -> Iterator[bool]:
-        """Whether nobody else is filing this Execution now."""
-        first = digest not in self._filing
-        self._filing.add(digest)
-        try:
-            yield first
-        finally:
-            if first:
-                self._filing.discard(digest)
 
     async def _acknowledgement(
         self, placed: PlacementReceipt, found: Statement[ExecutionReceipt], arrived: Arrived | None
@@ -246,37 +243,48 @@ class Shelf:
 
     async def fetch(self, intent: Intent, *, tries: int = FETCH_TRIES, due: bool = True) -> bool:
         """Ask the provider for its Execution and proof. False, and an alarm if it was due, without one."""
+        return await self._fetch(intent, tries, due=due) is None
+
+    async def _fetch(self, intent: Intent, tries: int, *, due: bool) -> str | None:
+        """Code of what stood in the way at last; None once it is filed."""
+        code: str | None = None
         for attempt in range(tries):
+            if attempt:
+                await asyncio.sleep(FETCH_PAUSE_S * 2 ** (attempt - 1))
             try:
                 await self.file(intent, await self._ask(intent))
-                return True
+                return None
             except ComityError as error:
-                extra = {"peer": intent.provider, "code": error.code, "request": intent.request_id}
+                code = error.code
+                extra = {"peer": intent.provider, "code": code, "request": intent.request_id}
                 log.warning("execution not delivered", extra=extra)
-                if attempt + 1 < tries:
-                    await asyncio.sleep(FETCH_PAUSE_S * 2**attempt)
         self.missing += due
-        return False
+        return code
 
     async def recover(self) -> None:
         """After a start: come for every Execution that was due when we stopped, and say what we say of it.
 
         Never a second Execute.
 
-        A provider that is away, perhaps because it starts as well, is asked again for some minutes;
-        later, whenever somebody wants the receipt.
+        A provider that is away, perhaps because it starts as well, is asked again for some minutes; later at
+        our next start, or when somebody wants the receipt. One that still answers then that there is none
+        never got the order, or will not show what it did: the Placement stays, and says so to an auditor.
         """
         rows = [Intent.read(row.data) for row in await self.log.unsettled(INTENT)]
         # Our own were concluded before we began to serve.
         owed = [intent for intent in rows if intent.provider != self.peers.domain]
         for attempt in range(RECOVER_ROUNDS):
-            owed = [intent for intent in owed if not await self._come_for(intent, due=attempt == 0)]
-            if not owed or attempt + 1 == RECOVER_ROUNDS:
+            last = attempt + 1 == RECOVER_ROUNDS
+            owed = [each for each in owed if not await self._come_for(each, first=not attempt, last=last)]
+            if not owed or last:
                 return
             await asyncio.sleep(RECOVER_PAUSE_S * 2**attempt)
 
-    async def _come_for(self, intent: Intent, *, due: bool) -> bool:
-        return await self.fetch(intent, tries=1, due=due) and await self.close(intent)
+    async def _come_for(self, intent: Intent, *, first: bool, last: bool) -> bool:
+        code = await self._fetch(intent, tries=1, due=first)
+        if last and code == UNKNOWN:
+            await self.log.settle(INTENT, intent.row)
+        return code is None and await self.close(intent)
 
     async def _ask(self, intent: Intent) -> bytes:
         provider = intent.provider

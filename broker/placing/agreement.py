@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
@@ -35,12 +35,13 @@ from broker.select.predict import Predictor, predict
 from broker.select.rank import Plan, rank, record
 from broker.select.requirements import request_price, unmet_by_offer
 from receipts.log import Issued
-from schemas.errors import ComityError, Refused
+from schemas.errors import ComityError, Refused, Undecided
 from schemas.messages.execute import MAX_BODY_BYTES, Limits
 from schemas.policy.layers import Decision
 from schemas.seal import PADDING_BUCKETS
 
 MAX_ROUNDS: Final = 3  # of calls to finalists before we say that nobody could serve it
+TURN_S: Final = 0.5  # seconds that are left to each offer behind the one whose proof is waited for
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,8 @@ class Terms:
 
     finalists: int
     hold_ms: int
+    call_ms: int
+    """How long to wait for an offer, milliseconds."""
     run_ms: int
     """How long one run may take, milliseconds."""
 
@@ -216,7 +219,9 @@ class Placing:
             "exclude_nodes": list(journey.excluded_nodes),
         }
         return await call_for_offers(
-            self.peers, [(plan.domain, terms | plan.candidate.called(descriptor)) for plan in finalists]
+            self.peers,
+            [(plan.domain, terms | plan.candidate.called(descriptor)) for plan in finalists],
+            within=self.terms.call_ms / 1000,
         )
 
     async def _choose(
@@ -228,6 +233,7 @@ class Placing:
     ) -> Placed | None:
         taken: Placed | None = None
         offers = [answer for answer in answers if isinstance(answer, Offered)]
+        behind = offers.copy()
         try:
             for plan, answer in zip(finalists, answers, strict=True):
                 self.metrics.offer(answer.code if isinstance(answer, Declined) else "offer")
@@ -235,8 +241,9 @@ class Placing:
                     self.metrics.denied(answer.rules, by_peer=True)
                     fell.append(Fell.of(plan, answer))
                     continue
+                behind.pop(0)
                 try:
-                    taken = await self._take(attempt, plan, answer)
+                    taken = await self._take(attempt, plan, answer, patience_s(answer, behind))
                     break
                 except RequestProblem:  # the request's own fault, whoever serves it
                     raise
@@ -253,14 +260,17 @@ class Placing:
     async def _release(self, losers: Sequence[Offered]) -> None:
         await asyncio.gather(*(release(self.peers, offer, "not-chosen") for offer in losers))
 
-    async def _take(self, attempt: Attempt, plan: Plan, offered: Offered) -> Placed:
-        """Prove, decide, record, seal. Raises `ComityError` with why this offer cannot be taken."""
+    async def _take(self, attempt: Attempt, plan: Plan, offered: Offered, patience_s: float) -> Placed:
+        """Prove, decide, record, seal. Raises `ComityError` with why this offer cannot be taken.
+
+        patience_s: seconds that its proof may take.
+        """
         journey, evidence = attempt.journey, offered.body.evidence
         self._check_terms(journey, plan, offered)
         # 5. Prove: our own appraisal of the evidence that the offer names.
         with step("prove", domain=offered.domain):
             epoch = self.appraisals.trust_epoch
-            appraisal = await self.appraisals.appraise(offered.domain, evidence)
+            appraisal = await _within(patience_s, self.appraisals.appraise(offered.domain, evidence))
             if appraisal.status not in GOOD:
                 raise Refused(appraisal.reason or "evidence.not_affirmed", f"the node is {appraisal.status}")
             check_node(offered, appraisal)
@@ -270,10 +280,17 @@ class Placing:
         self.metrics.attestation_age(max(0.0, time.time() - (appraisal.challenged_at or 0.0)))
         choice = Choice(plan, attempt.considered, offered, appraisal, decision, attempt.commitment)
         shown = Shown(self.appraisals.document(evidence), self.appraisals.supply(evidence))
-        receipt = await self.placements.issue(journey, choice, shown)
-        sealed = self._seal(attempt, offered, appraisal, receipt)
-        # The last look before the first byte leaves (session.md 5).
-        appraisal = await self.appraisals.still(appraisal, epoch)
+        if time.monotonic() >= offered.until:
+            raise Undecided("offer.lapsed", "its place is held no more")
+        try:
+            receipt = await self.placements.issue(journey, choice, shown)
+            sealed = self._seal(attempt, offered, appraisal, receipt)
+            # The last look before the first byte leaves (session.md 5).
+            left = offered.until - time.monotonic()
+            appraisal = await _within(left, self.appraisals.still(appraisal, epoch))
+        except BaseException:  # nothing was sent: nothing is owed, and the next offer may be taken
+            await asyncio.shield(self.placements.withdraw(choice))
+            raise
         return Placed(plan, offered, appraisal, receipt, sealed)
 
     def _check_terms(self, journey: Journey, plan: Plan, offered: Offered) -> None:
@@ -319,6 +336,24 @@ class Placing:
                 time_ms=self.terms.run_ms,
             ),
         )
+
+
+def patience_s(offered: Offered, behind: Sequence[Offered]) -> float:
+    """Seconds to wait for the proof of this offer, while those behind it hold their places for us as well.
+
+    Each of them keeps `TURN_S`, or an equal share where the holds are short.
+    """
+    left = min(each.until for each in (offered, *behind)) - time.monotonic()
+    return max(left / (1 + len(behind)), left - TURN_S * len(behind))
+
+
+async def _within(seconds: float, proof: Coroutine[None, None, NodeAppraisal]) -> NodeAppraisal:
+    """Raises `Undecided` (`evidence.late`). What was begun goes on, and is known to the next request."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await proof
+    except TimeoutError:
+        raise Undecided("evidence.late", "its evidence did not come while its offer stood") from None
 
 
 def _rounds(plans: Sequence[Plan], k: int) -> Iterator[list[Plan]]:

@@ -8,6 +8,7 @@ challenge age, collateral and certificates allows, and a revocation empties it a
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from attestation.appraise import IssuedChallenge, NodeAppraisal, appraise_node
 from attestation.expected import Expectations
 from attestation.narrow import narrow
 from broker.placing.collateral import NOTHING, PeerCollateral, Supply
-from schemas.errors import Refused
+from schemas.errors import ComityError, Refused, Undecided
 from schemas.messages.interior import OwnAdvert
 from schemas.papers.trust import FederationTrust
 from schemas.proof.evidence import MAX_EVIDENCE_BYTES, evidence_digest, unpack
@@ -28,6 +29,7 @@ MAX_CACHED: Final = 4096  # appraisals; one per node and epoch in sight
 MAX_DOCUMENT_BYTES: Final = 128 * 1024 * 1024  # of evidence in memory: large nodes' are a mebibyte an epoch
 MAX_REVOKED: Final = 100_000  # keys of one domain's nodes, each of which makes a new one at each start
 MAX_PROOFS: Final = 3  # of one document in a row: a domain in which trust moves as often is not waited for
+SILENT_S: Final = 5.0  # seconds that a domain is left alone which did not answer: every request would wait
 MAX_CHALLENGES: Final = 64  # some 50 minutes: what answers only older ones answers nobody, at whatever age
 
 Fetch = Callable[[str, str], Awaitable[bytes]]
@@ -90,6 +92,8 @@ class Appraisals:
     """Domains that revoked more than we can remember: none of their nodes is trusted any more."""
     _epochs: dict[str, int] = field(default_factory=dict)
     """By domain, its own trust epoch as its newest advert or a revocation since then stated it."""
+    _silent: dict[str, float] = field(default_factory=dict)
+    """By domain, until when it is not asked for evidence (steady seconds)."""
     _running: dict[tuple[str, str], asyncio.Task[NodeAppraisal]] = field(default_factory=dict)
 
     async def appraise(self, domain: str, digest: str) -> NodeAppraisal:
@@ -121,7 +125,7 @@ class Appraisals:
         raise Refused("trust.epoch_changed", f"trust in {domain} changes faster than it can be proved")
 
     async def _prove(self, domain: str, digest: str) -> tuple[Held, NodeAppraisal]:
-        held = self._held.get(digest) or Held(domain, unpack(await self.fetch(domain, digest)))
+        held = self._held.get(digest) or Held(domain, unpack(await self._fetch(domain, digest)))
         if len(held.document) > MAX_EVIDENCE_BYTES or evidence_digest(held.document).hex() != digest:
             raise Refused("evidence.digest", f"{domain} sent another document than it named")
         appraisal = await self._judge(held.document, held.supply)
@@ -130,6 +134,17 @@ class Appraisals:
         if appraisal.status == "none":
             appraisal = await self._supply(held, appraisal)
         return held, appraisal
+
+    async def _fetch(self, domain: str, digest: str) -> bytes:
+        """The document. Raises `Undecided`, at once where the domain was silent a moment ago."""
+        if self._silent.get(domain, 0.0) > time.monotonic():
+            raise Undecided("evidence.withheld", f"{domain} did not answer a moment ago")
+        try:
+            return await self.fetch(domain, digest)
+        except ComityError as error:
+            if error.code == "bus.timeout":
+                self._silent[domain] = time.monotonic() + SILENT_S
+            raise
 
     async def _judge(self, document: bytes, supply: Supply) -> NodeAppraisal:
         """Raises `Unreadable` when the bytes are no evidence."""

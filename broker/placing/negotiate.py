@@ -8,6 +8,7 @@ capacity, holds that only expire 18 %).
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -20,7 +21,8 @@ from schemas.messages.message import Received
 from schemas.messages.negotiation import CallForOffers, Offer, Refuse, Release
 
 MAX_FINALISTS: Final = 3  # calls at once: more strands capacity without better success
-CALL_TIMEOUT_S: Final = 2.0  # seconds; several wide-area round trips and the provider's own decision
+CALL_S: Final = 2.0  # seconds; several wide-area round trips and the provider's own decision
+ORDER_S: Final = 0.2  # seconds for an order to reach its provider, and for what the offer's way here took
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +32,17 @@ class Offered:
     domain: str
     call: Received[CallForOffers] = field(repr=False)
     offer: Received[Offer] = field(repr=False)
+    arrived: float = field(default_factory=time.monotonic, compare=False)
+    """Steady seconds."""
 
     @property
     def body(self) -> Offer:
         return self.offer.body
+
+    @property
+    def until(self) -> float:
+        """Steady seconds until an order reaches the hold in time."""
+        return self.arrived + self.body.hold_ms / 1000 - ORDER_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +58,18 @@ class Declined:
 
 
 async def call_for_offers(
-    peers: Peers, finalists: Sequence[tuple[str, Mapping[str, Any]]]
+    peers: Peers, finalists: Sequence[tuple[str, Mapping[str, Any]]], *, within: float = CALL_S
 ) -> list[Offered | Declined]:
-    """Ask every finalist at once; the answers come in the finalists' order.
+    """Ask every finalist at once; the answers come in the finalists' order, after at most `within` seconds.
 
     finalists: a domain, and the fields of CallForOffers for it. One that is absent, silent or says
     something we cannot accept is `Declined`; nothing is raised for a single one.
 
     A caller that leaves meanwhile cancels this, and nobody's slots wait for it: what is offered is released.
     """
-    calls = asyncio.gather(*(_call(peers, domain, terms) for domain, terms in finalists[:MAX_FINALISTS]))
+    calls = asyncio.gather(
+        *(_call(peers, domain, terms, within) for domain, terms in finalists[:MAX_FINALISTS])
+    )
     try:
         return list(await asyncio.shield(calls))
     except asyncio.CancelledError:
@@ -72,14 +83,14 @@ async def _release_all(peers: Peers, calls: Awaitable[list[Offered | Declined]])
             await release(peers, answer, "caller-left")
 
 
-async def _call(peers: Peers, domain: str, terms: Mapping[str, Any]) -> Offered | Declined:
+async def _call(peers: Peers, domain: str, terms: Mapping[str, Any], within: float) -> Offered | Declined:
     nid = new_negotiation()
     message = peers.compose(CallForOffers, domain, nid=nid, **terms)
     data = peers.sign(message)
     parsed = envelope.read(data)
     sent = Received(message, parsed.digest, peers.key.thumbprint, data)
     try:
-        reply = await peers.ask(domain, "call", data, within=CALL_TIMEOUT_S)
+        reply = await peers.ask(domain, "call", data, within=within)
         return _read_reply(peers, domain, sent, reply)
     except ComityError as error:
         return Declined(domain, error.code, (), 0)

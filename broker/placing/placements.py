@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -33,7 +34,7 @@ from receipts.statements import fields, receipt
 from receipts.statements.decided import plan_digest, refusal_block
 from schemas import merkle
 from schemas.canonical import Json, jcs, sha256, write_json
-from schemas.errors import Refused
+from schemas.errors import ComityError, Refused
 from schemas.papers.trust import FederationTrust
 from schemas.policy.layers import Decision, Layers
 from schemas.primitives import format_time
@@ -126,6 +127,11 @@ class Placements:
         self._supplies.add(shown.collateral.name)
         return issued
 
+    async def withdraw(self, choice: Choice) -> None:
+        """Its order was never sent: no Execution is owed for it. The Placement stands."""
+        with suppress(ComityError):  # what stands in the way stood in the Placement's way as well
+            await self.log.settle(INTENT, choice.offered.body.nid)
+
     async def refuse(self, journey: Journey, refusal: Refusal) -> Issued:
         """A refusal is signed and logged too: every candidate, every rule, no plan (receipts.md 3.5)."""
         salted = _salted([rejected.as_json() for rejected in refusal.found.rejected])
@@ -176,8 +182,9 @@ class Placements:
             provider=choice.offered.domain,
             request_id=journey.wire_id,
             commitment=choice.commitment,
+            nid=choice.offered.body.nid,
         )
-        return [Recorded(INTENT, choice.commitment, intent.write())]
+        return [Recorded(INTENT, intent.row, intent.write())]
 
     def _draft(self, journey: Journey, choice: Choice, root: bytes, count: int) -> receipt.PlacementDraft:
         offer, plan = choice.offered.body, choice.plan

@@ -67,12 +67,13 @@ class Border:
     async def call(self, sender: str, payload: bytes) -> bytes:
         """CallForOffers → Offer with a hold, or a signed Refuse that names the rule."""
         call = self._receive(payload, CallForOffers, sender)
-        if self.draining:
-            return self._refuse(call, "DRAINING", [], 0, 0)
-        try:
-            self.holds.charge_call(sender, time.monotonic())
-        except Refused as error:
-            return self._refuse(call, error.code, [], 0, CALL_AGAIN_MS)
+        if sender != self.peers.domain:  # our own requests came in by the gate, which bounds and drains them
+            if self.draining:
+                return self._refuse(call, "DRAINING", [], 0, 0)
+            try:
+                self.holds.charge_call(sender, time.monotonic())
+            except Refused as error:
+                return self._refuse(call, error.code, [], 0, CALL_AGAIN_MS)
         self.holds.check_new(call.body.nid)  # before the agent is asked: under one name it gives one hold
         reply = await self.interior.hold(self._hold_request(call.body))
         if reply.hold is None:
@@ -137,19 +138,20 @@ class Border:
             trace_id(),
             datetime.now(UTC),
         )
-        # 2. The commitment that survives a crash, before anything leaves for the node.
-        await self._commit(run, negotiation)
-        # 3. The node: frames pass through unopened; its statement in the clear stays here.
         try:
+            # 2. The commitment that survives a crash, before anything leaves for the node.
+            await self._commit(run, negotiation)
+            # 3. The node: frames pass through unopened; its statement in the clear stays here.
             async for frame in self._frames(negotiation.hold.node_id, run, head, body):
                 yield frame
         except (GeneratorExit, asyncio.CancelledError):
             run.cancelled = True
             raise
         finally:
-            # 4. Whatever happened, the slot is free and the Execution says so.
+            # 4. Whatever happened, the slot is free, and where we are committed the Execution says so.
             await self.interior.done(order.body.hold_id, order.body.nid)
-            delivery = await asyncio.shield(self._conclude(run, negotiation))
+            if negotiation.state != "FAILED":
+                delivery = await asyncio.shield(self._conclude(run, negotiation))
         yield answer.tag(answer.EXECUTION, delivery)
 
     async def _frames(

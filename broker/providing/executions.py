@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from broker.placing.policy_block import policy_block
-from broker.shelf import INTENT, Intent, own_receipts
+from broker.shelf import INTENT, UNKNOWN, Intent, own_receipts
 from receipts.log import Draft, Issued, Keep, Recorded, TransparencyLog
 from receipts.retention import retention
 from receipts.statements.fields import (
@@ -120,7 +120,7 @@ class Executions:
         said = [run.statement.envelope] if run.statement else []
         kept = Keep(execute.request_id, envelopes=said, evidence=_facts(run.decision))
         own = execute.iss == self.domain
-        settled = (INTENT, execute.input_commitment) if own else (COMMITMENT, execute.nid)
+        settled = (INTENT, execute.nid) if own else (COMMITMENT, execute.nid)
         (issued,) = await self.log.issue([Draft(draft)], keep=kept, settle=[settled])
         return issued
 
@@ -143,24 +143,24 @@ class Executions:
             if body.request.commitment != intent.commitment:
                 continue
             if isinstance(body, ExecutionReceipt):
-                await self.log.settle(INTENT, intent.commitment)
+                await self.log.settle(INTENT, intent.row)
                 return []
-            if isinstance(body, PlacementReceipt):
+            if isinstance(body, PlacementReceipt) and body.peer == self.domain:
                 placement = digest, body
         assert placement is not None, "an intent is recorded with its Placement, in one transaction"
         draft = _crashed(*placement)
-        return await self.log.issue([Draft(draft)], settle=[(INTENT, intent.commitment)])
+        return await self.log.issue([Draft(draft)], settle=[(INTENT, intent.row)])
 
     async def deliver(self, consumer: str, wanted: FetchReceipt) -> ReceiptDelivery:
         """The newest Execution of this consumer's attempt, from the log: a restart forgets none.
 
         With it goes the node's statement, which a consumer that crashed in mid-answer never opened.
-        Raises `Refused` (`receipt.unknown`) when there is none.
+        Raises `Refused` (`UNKNOWN`) when there is none.
         """
         body = await self._find(consumer, wanted)
         issued = await self.log.issued(body.receipt_id) if body else None
         if body is None or issued is None:
-            raise Refused("receipt.unknown", "no Execution of yours of this attempt")
+            raise Refused(UNKNOWN, "no Execution of yours of this attempt")
         proof = await self.log.proof(issued.receipt_id)
         said = [bytes.fromhex(link.digest) for link in body.links if link.rel == "node"]
         statement = await self.log.kept(said[0]) if said else None

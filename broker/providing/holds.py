@@ -18,7 +18,7 @@ from schemas.policy.layers import Decision
 
 MAX_NEGOTIATIONS: Final = 20_000  # records at once; those that ended first make room for new ones
 KEEP_S: Final = 3600.0  # seconds that a finished negotiation is remembered for Status, while there is room
-MAX_OPEN_PER_PEER: Final = 128  # offers a peer may hold at once: as many as it may run streams here
+MAX_OPEN_PER_PEER: Final = 128  # offers and runs of a peer at once: as many as it may run streams here
 CALL_BUDGET: Final = 200  # calls that came to no run before a peer has to wait
 CALL_REFILL_PER_S: Final = 5.0
 LAPSE_COST: Final = 10.0
@@ -67,6 +67,8 @@ class Holds:
         self._by_nid: dict[str, Negotiation] = {}
         self._held: dict[str, Negotiation] = {}
         """Those in state HELD: few, while `_by_nid` remembers an hour."""
+        self._run: dict[str, Negotiation] = {}
+        """Those COMMITTED or ACTIVE."""
         self._ended: dict[str, None] = {}
         """Negotiations in a terminal state, the one that ended first in front."""
         self._budgets: dict[str, _Budget] = {}
@@ -78,11 +80,10 @@ class Holds:
         budget.at = now
         if budget.calls < 1:
             raise Refused("RATE", "too many calls that came to no run")
-        open_offers = sum(
-            1 for held in self._held.values() if held.consumer == consumer and held.expires > now
-        )
-        if open_offers >= MAX_OPEN_PER_PEER:
-            raise Refused("RATE", "too many offers held at once")
+        offers = sum(held.consumer == consumer and held.expires > now for held in self._held.values())
+        runs = sum(each.consumer == consumer for each in self._run.values())
+        if offers + runs >= MAX_OPEN_PER_PEER:  # what is offered beyond it could not be taken up
+            raise Refused("RATE", "too many offers and runs at once")
         budget.calls -= 1
 
     def add(self, negotiation: Negotiation, now: float) -> None:
@@ -121,9 +122,13 @@ class Holds:
         if state not in _NEXT.get(negotiation.state, frozenset()):
             raise Refused("hold.state", f"{negotiation.state} does not lead to {state}")
         negotiation.state, negotiation.changed = state, now
-        self._held.pop(negotiation.offer.nid, None)
+        nid = negotiation.offer.nid
+        self._held.pop(nid, None)
         if state in TERMINAL:
-            self._ended[negotiation.offer.nid] = None
+            self._run.pop(nid, None)
+            self._ended[nid] = None
+        else:
+            self._run[nid] = negotiation
         if state == "COMMITTED":
             self._budgets.setdefault(negotiation.consumer, _Budget(at=now)).calls += 1
 
@@ -147,7 +152,7 @@ class Holds:
 
     @property
     def running(self) -> int:
-        return sum(1 for held in self._by_nid.values() if held.state in ("COMMITTED", "ACTIVE"))
+        return len(self._run)
 
     def _make_room(self, now: float) -> None:
         """Forget what ended long ago, and of a full table what ended first: a busy hour shuts nobody out."""

@@ -169,7 +169,12 @@ def _placing(
         policy=ConsumerPolicy(config.domain, charter, made.rules),
         placements=Placements(config.domain, made.trust, appraisals.challenges, made.log),
         weights={name: _weights(settings) for name, settings in config.weights.items()},
-        terms=Terms(config.negotiation.finalists, config.negotiation.hold_ms, config.limits.request_ms),
+        terms=Terms(
+            finalists=config.negotiation.finalists,
+            hold_ms=config.negotiation.hold_ms,
+            call_ms=config.negotiation.call_ms,
+            run_ms=config.limits.request_ms,
+        ),
         predictor=predictor,
         metrics=made.metrics,
     )

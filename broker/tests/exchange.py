@@ -137,7 +137,7 @@ async def begun(parties: Parties, folder: Path) -> AsyncIterator[Exchange]:
         intent = Intent(provider=PROVIDER, request_id="r1", commitment=commitment)
         (placed,) = await log.issue(
             [Draft(placement(request=RequestRef(id="r1", commitment=commitment), retention=KEPT))],
-            record=[Recorded(INTENT, commitment, intent.write())],
+            record=[Recorded(INTENT, intent.row, intent.write())],
         )
         run, sealed = order(parties, secret=secret, placement=placed.digest.hex())
         road = _Road()

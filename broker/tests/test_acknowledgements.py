@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from broker.shelf import INTENT
+from broker.shelf import INTENT, RECOVER_ROUNDS, Shelf
 from broker.tests.exchange import Exchange, Provider, begun
 from broker.tests.parties import CONSUMER, PROVIDER, Parties
 from receipts.log import Draft, Issued
 from receipts.statements.fields import NO_USAGE, Commitment, Link
 from receipts.statements.receipt import AcknowledgementDraft, AcknowledgementReceipt, Dispute
 from schemas import envelope
-from schemas.errors import ComityError, Refused
+from schemas.errors import ComityError, Refused, Undecided
 from schemas.keys import SigningKey
 from schemas.messages.negotiation import ReceiptAck, StatusReply
 
@@ -188,3 +189,62 @@ async def _refused(provider: Provider, data: bytes, code: str) -> None:
         await provider.taker.take(CONSUMER, data)
     assert error.value.code == code
     assert await provider.kept() == []
+
+
+async def test_who_files_last_waits_for_the_word_and_hands_it_over(parties: Parties, tmp_path: Path) -> None:
+    """An application that fetches its receipt as the answer ends files the Execution too: its word was not in
+    the log yet when the other filing closed, so that nobody ever told the provider."""
+    looking, go_on = threading.Event(), threading.Event()
+
+    class Witness:
+        def latest(self, _: str) -> None:
+            looking.set()
+            go_on.wait(10)
+
+    async with begun(parties, tmp_path) as exchange:
+        shelf, intent, delivery = exchange.shelf, exchange.intent, await exchange.deliver()
+        shelf.witness = cast(Any, Witness())
+        shelf.under_way[intent.commitment] = exchange.arrived
+
+        async def end() -> bool:
+            return await shelf.close(intent, (await shelf.file(intent, delivery)).said)
+
+        async with exchange.provider() as provider:
+            fetching = asyncio.create_task(shelf.file(intent, delivery))
+            await asyncio.to_thread(looking.wait, 10)
+            ending = asyncio.create_task(end())
+            go_on.set()
+            await fetching
+            assert await ending
+            assert await provider.kept() == ["agreed"]
+        assert await exchange.log.unsettled(INTENT) == []
+
+
+async def test_where_nothing_was_said_yet_it_is_still_owed(parties: Parties, tmp_path: Path) -> None:
+    async with begun(parties, tmp_path) as exchange, exchange.provider():
+        assert not await exchange.shelf.close(exchange.intent)
+        assert len(await exchange.log.unsettled(INTENT)) == 1
+
+
+@pytest.mark.parametrize(
+    ("answers", "owed"),
+    [(Refused("receipt.unknown", "no Execution of yours"), 0), (Undecided("bus.absent", "nobody"), 1)],
+    ids=["it has none", "it is away"],
+)
+async def test_an_order_that_never_arrived_is_not_asked_for_at_every_start(
+    parties: Parties, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: ComityError, owed: int
+) -> None:
+    monkeypatch.setattr("broker.shelf.RECOVER_PAUSE_S", 0.0)
+    async with begun(parties, tmp_path) as exchange:
+        asked = 0
+
+        async def ask(*_: Any) -> bytes:
+            nonlocal asked
+            asked += 1
+            raise answers
+
+        monkeypatch.setattr(Shelf, "_ask", ask)
+        await exchange.shelf.recover()
+        assert asked == RECOVER_ROUNDS, "it may only be starting, as we are"
+        assert len(await exchange.log.unsettled(INTENT)) == owed
+        assert exchange.shelf.missing == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from broker.tests.exchange import KEPT, Exchange, begun
 from broker.tests.parties import PROVIDER, Parties
 from broker.tests.test_attempt import statement
 from receipts import checkpoint
-from receipts.log import Keep, TransparencyLog
+from receipts.log import Draft, Issued, TransparencyLog
 from receipts.statements.fields import NO_USAGE, Capability, Commitment, Link, Price
 from schemas import envelope
 from schemas.errors import Refused, Undecided
@@ -137,21 +137,23 @@ async def test_who_fetches_while_the_answer_is_read_takes_the_last_word_from_nob
 ) -> None:
     """What was kept early counted as being filed when the answer's end came: then nobody acknowledged it."""
     delivery, shelf, commitment = await exchange.deliver(), exchange.shelf, exchange.intent.commitment
-    keeping, go_on, keep = asyncio.Event(), asyncio.Event(), exchange.log.keep
+    keeping, go_on, issue = asyncio.Event(), asyncio.Event(), TransparencyLog.issue
 
-    async def keep_slowly(_: TransparencyLog, kept: Keep) -> None:
-        keeping.set()
-        await go_on.wait()
-        await keep(kept)
+    async def keep_slowly(log: TransparencyLog, drafts: Sequence[Draft], **more: Any) -> list[Issued]:
+        if not drafts:
+            keeping.set()
+            await go_on.wait()
+        return await issue(log, drafts, **more)
 
-    monkeypatch.setattr(TransparencyLog, "keep", keep_slowly)
+    monkeypatch.setattr(TransparencyLog, "issue", keep_slowly)
     shelf.under_way[commitment] = None
     fetching = asyncio.create_task(shelf.file(exchange.intent, delivery))
     await keeping.wait()
     shelf.under_way[commitment] = exchange.arrived
-    await shelf.file(exchange.intent, delivery)
+    ending = asyncio.create_task(shelf.file(exchange.intent, delivery))
     go_on.set()
-    await fetching
+    early, last = await asyncio.gather(fetching, ending)
+    assert (len(early.said), len(last.said)) == (0, 1)
     assert [each.status for each in await exchange.acknowledged()] == ["agreed"]
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from broker.placing.appraisals import MAX_PROOFS, Appraisals, ChallengeBook
+from broker.placing.appraisals import MAX_PROOFS, SILENT_S, Appraisals, ChallengeBook
 from broker.tests.parties import CHALLENGE, CONSUMER, PROVIDER, Parties, SimulatedNode
 from schemas.canonical import sha256
 from schemas.errors import Refused, Undecided
@@ -251,6 +251,30 @@ async def test_an_appraisal_does_not_outlive_its_challenge(parties: Parties) -> 
     assert verdict.expires_at <= time.time() + 300
     with pytest.raises(Refused, match=r"trust\.appraisal_expired"):
         await ours.still(replace(verdict, expires_at=time.time() - 1), ours.trust_epoch)
+
+
+async def test_a_domain_that_did_not_answer_is_left_alone_for_a_while(
+    parties: Parties, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise every request that it makes an offer for would wait for it."""
+    first, second = parties.node.evidence(), parties.node.evidence()
+    documents = Documents(first, second)
+    ours = appraisals(parties, documents)
+
+    def silent() -> None:
+        raise Undecided("bus.timeout", "no answer in 5 s")
+
+    documents.meanwhile = silent
+    for evidence, code in ((first, "bus.timeout"), (second, "evidence.withheld")):
+        with pytest.raises(Undecided, match=code):
+            await ours.appraise(PROVIDER, sha256(evidence).hex())
+    assert documents.asked == 1
+    with pytest.raises(Undecided, match=r"bus\.timeout"):  # nobody else is kept waiting for that
+        await ours.appraise(CONSUMER, sha256(first).hex())
+    documents.meanwhile = lambda: None
+    later = time.monotonic() + SILENT_S
+    monkeypatch.setattr("broker.placing.appraisals.time.monotonic", lambda: later)
+    assert (await ours.appraise(PROVIDER, sha256(first).hex())).status == "affirming"
 
 
 async def test_no_verdict_outlives_its_evidence(parties: Parties, monkeypatch: pytest.MonkeyPatch) -> None:

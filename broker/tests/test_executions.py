@@ -246,7 +246,7 @@ async def test_a_delivered_execution_must_be_about_our_placement(parties: Partie
         provider=PROVIDER, request_id=run.order.body.request_id, commitment=sealed.header.input_commitment
     )
     async with opened(tmp_path, parties, CONSUMER) as log:
-        await log.issue([], record=[Recorded(INTENT, intent.commitment, intent.write())])
+        await log.issue([], record=[Recorded(INTENT, intent.row, intent.write())])
         shelf = Shelf(parties.peers(CONSUMER), log)
         with pytest.raises(Refused, match=r"shelf\.link"):
             await shelf.file(intent, delivery.write())

@@ -72,6 +72,24 @@ def test_accepting_gives_the_call_back() -> None:
         each = negotiation(number, expires=10.0)
         holds.add(each, now=0.0)
         holds.move(each, "COMMITTED", now=0.0)
+        holds.move(each, "CANCELLED", now=0.0)
+
+
+def test_offers_and_runs_together_are_no_more_than_a_peer_may_run() -> None:
+    """What is offered beyond it would be turned away when it is ordered, with its place held for nothing."""
+    holds, each = Holds(), negotiation(0, expires=10.0)
+    for number in range(MAX_OPEN_PER_PEER):
+        holds.charge_call(CONSUMER, now=0.0)
+        each = negotiation(number, expires=10.0)
+        holds.add(each, now=0.0)
+        if number % 2:
+            holds.move(each, "COMMITTED", now=0.0)
+    assert holds.running == MAX_OPEN_PER_PEER // 2
+    with pytest.raises(Refused, match=r"RATE.*offers and runs"):
+        holds.charge_call(CONSUMER, now=0.0)
+    holds.charge_call("another.org", now=0.0)
+    holds.move(each, "CANCELLED", now=0.0)
+    holds.charge_call(CONSUMER, now=0.0)
 
 
 def test_an_order_that_no_node_can_open_gives_nothing_back() -> None:

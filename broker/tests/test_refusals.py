@@ -354,7 +354,7 @@ async def test_a_refusal_after_a_floor_was_let_go_of_is_about_what_was_left(case
         ConsumerPolicy(CLINIC, trust.charter, Rulebook(CHARTER, (), {"default": TENANT}, PROVIDER)),
         Placements(CLINIC, trust, ChallengeBook(CLINIC), log),
         {},
-        Terms(finalists=3, hold_ms=3000, run_ms=1000),
+        Terms(finalists=3, hold_ms=3000, call_ms=2000, run_ms=1000),
         case.predictor,
         Metrics(),
     )

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
-from broker.shelf import Shelf, own_receipts
+from broker.shelf import own_receipts
 from federation_tests.conftest import MakeWorld
 from federation_tests.hostile.lie import Lie, lie
-from federation_tests.hostile.lying import lying
 from federation_tests.plan import CLINIC, CLOUD, Changes
 from federation_tests.stories.test_acknowledged import executed, shown_by_provider, words
 from receipts.audit.commands import main as audit
@@ -54,18 +51,11 @@ async def test_a_word_is_given_once(make_world: MakeWorld, told: Lie) -> None:
     receipt="`usage` is asserted by the domain that ran it",
 )
 async def test_silence_shows_in_an_audit_of_the_pair(
-    make_world: MakeWorld, told: Lie, capsys: pytest.CaptureFixture[str]
+    make_world: MakeWorld, told: Lie, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Silent(Shelf):
-        __slots__ = ()
-
-        @contextmanager
-        def _alone(self, digest: bytes) -> Iterator[bool]:
-            yield False
-
     world = await make_world(PAIR)
-    with lying(world[CLINIC].broker.parts.answering.shelf, Silent):
-        papers, execution = await executed(world)
+    monkeypatch.setattr("broker.shelf._acknowledged", lambda *_: True)
+    papers, execution = await executed(world)
     found = shown_by_provider(world, papers, execution)
     assert words(found) == []
     assert found.verdicts("execution", "usage") == [f"asserted-by({CLOUD})"]
