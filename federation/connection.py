@@ -15,12 +15,14 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NoReturn, TypeVar
+from weakref import WeakKeyDictionary
 
 import nats.errors
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.protocol.parser import AUTHORIZATION_VIOLATION
 
+from federation.client.guarded import GuardedClient, UnreadableMessage
 from federation.client.intake import Intake, Senders
 from federation.client.login import BusSettings, client_options
 from federation.client.pending import Pending, check_answer
@@ -34,8 +36,8 @@ MAX_REFUSALS = 8  # of our login, one after the other, before it counts as withd
 PENDING_MESSAGES = 4096  # per subscription, before the client drops the newest
 PENDING_BYTES = 16 * 1024 * 1024  # per subscription
 ALONE_S = 2.0  # s for a program with our identity to answer; one that is not there is known at once
-ENDED_EVERY_S = 1.0  # s between looks at a client that can end without calling us
-MAX_REASON_CHARACTERS = 200  # of the server's words in an error
+LOOK_EVERY_S = 1.0  # s between looks at a client that can end, or go deaf, without calling us
+MAX_REASON_CHARACTERS = 200  # of another's words in an error or a log line
 MAX_PENDING_REQUESTS = 1024  # with a subscription each, inside the account's limit
 MAX_MESSAGE_BYTES = 224 * 1024  # payload; the server's limit of 256 KiB also covers headers
 LOG_EVERY_S = 5.0  # s between two log lines about the same kind of client error
@@ -53,7 +55,7 @@ class Bus:
     def __init__(self, settings: BusSettings) -> None:
         self.settings = settings
         self.errors: Counter[str] = Counter()
-        """Client errors by kind; `SlowConsumerError` means that messages were dropped here."""
+        """Client errors by kind; `SlowConsumerError` and `UnreadableMessage` are messages dropped here."""
         self.reconnects = 0
         self.closed = asyncio.Event()
         """Set when the connection has ended for good: by `close`, or by the server (`over` says why)."""
@@ -61,7 +63,8 @@ class Bus:
         self.servings: list[Serving] = []
         self.streams: Counter[str] = Counter()
         """Streams asked for, and how those that failed did: stream.lost, stream.stalled, failed …"""
-        self._client = Client()
+        self._client = GuardedClient()
+        self._unreadable: WeakKeyDictionary[Subscription, Callable[[str], None]] = WeakKeyDictionary()
         self._pending: set[Pending] = set()
         self._on_reconnect: list[Callback] = []
         self._on_close: list[Callback] = []
@@ -117,17 +120,21 @@ class Bus:
     async def over(self) -> NoReturn:
         """Wait until the connection has ended for good; a program has nothing to go on with then.
 
-        The client comes back from every outage, and from no error that the server states. Raises
-        `Refused` (`bus.login`) when the login was withdrawn, or `Undecided` (`bus.ended`) with the reason.
+        The client comes back from every outage, and from no error that the server states. Whoever waits
+        here also keeps it from staying deaf. Raises `Refused` (`bus.login`) when the login was withdrawn,
+        or `Undecided` (`bus.ended`) with the reason.
         """
         while not (self.closed.is_set() or self._client.is_closed):
+            if self._client.deaf and not self.closing:
+                _log.error("nobody read the connection: connecting again", extra={"bus": self.settings.name})
+                await self._client.force_reconnect()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.closed.wait(), ENDED_EVERY_S)
+                await asyncio.wait_for(self.closed.wait(), LOOK_EVERY_S)
         self.closed.set()
         reason = self._client.last_error
         if self._refusals >= MAX_REFUSALS or isinstance(reason, nats.errors.AuthorizationError):
             raise Refused("bus.login", f"{self.settings.url}: the login {self.settings.name} was withdrawn")
-        said = re.sub(r"[^\x20-\x7e]", "?", str(reason or "it was closed"))[:MAX_REASON_CHARACTERS]
+        said = _printable(str(reason or "it was closed"))
         raise Undecided("bus.ended", f"{self.settings.url}: the connection has ended for good: {said}")
 
     def on_reconnect(self, callback: Callback) -> None:
@@ -167,6 +174,7 @@ class Bus:
             message = await pending.wait(timeout)
         finally:
             self._pending.discard(pending)
+            pending.answer.cancel()  # publishing failed, perhaps; does nothing to one that was answered
             if pending.answer.cancelled():
                 await self.unsubscribe(subscription)
         check_answer(subject, message)
@@ -215,16 +223,24 @@ class Bus:
             raise Undecided("bus.disconnected", f"{subject}: {type(error).__name__}") from None
 
     async def subscribe(
-        self, pattern: str, callback: Callable[[Msg], None], *, queue: str = ""
+        self,
+        pattern: str,
+        callback: Callable[[Msg], None],
+        *,
+        queue: str = "",
+        unreadable: Callable[[str], None] | None = None,
     ) -> Subscription:
-        """Deliver raw messages. The callback only enqueues: it may neither block nor do costly work."""
+        """Deliver raw messages. The callback only enqueues: it may neither block nor do costly work.
+
+        unreadable: told the subject of each message that the client could not read and has dropped.
+        """
         self._check_connected(pattern)
 
         async def deliver(message: Msg) -> None:
             callback(message)
 
         try:
-            return await self._client.subscribe(
+            subscription = await self._client.subscribe(
                 pattern,
                 queue=queue,
                 cb=deliver,
@@ -233,6 +249,9 @@ class Bus:
             )
         except nats.errors.Error as error:
             raise Undecided("bus.disconnected", f"{pattern}: {type(error).__name__}") from None
+        if unreadable:
+            self._unreadable[subscription] = unreadable
+        return subscription
 
     async def unsubscribe(self, subscription: Subscription) -> None:
         """Receive no more of it; harmless when the connection has gone first."""
@@ -270,7 +289,9 @@ class Bus:
         senders: who may send here, as of now; one of them that floods is then shut out for a while.
         """
         serving = Serving(pattern, handler, limits=limits, concurrency=concurrency, publish=self.publish)
-        intake = Intake(self, pattern, serving.receive, queue=queue, senders=senders)
+        intake = Intake(
+            self, pattern, serving.receive, queue=queue, senders=senders, unreadable=serving.unreadable
+        )
         self.servings.append(serving)
         await serving.open(intake, lambda: self.servings.remove(serving))
         return serving
@@ -339,17 +360,30 @@ class Bus:
     async def _client_error(self, error: Exception) -> None:
         kind, text = type(error).__name__, str(error).lower()
         self.errors[kind] += 1
-        if "authorization" in text:
-            self._login_refused()
-        if "permissions violation for publish" in text:
+        subject = str(getattr(error, "subject", ""))
+        if isinstance(error, UnreadableMessage):
+            self._unread(error)
+        elif "permissions violation for publish" in text:
             self._not_permitted(text)
+        elif AUTHORIZATION_VIOLATION in text:  # with its space, which no subject in a text can have
+            self._login_refused()
         now = time.monotonic()
         if now - self._logged.get(kind, -LOG_EVERY_S) >= LOG_EVERY_S:
             self._logged[kind] = now
             _log.warning(
                 "bus client error",
-                extra={"bus": self.settings.name, "kind": kind, "count": self.errors[kind]},
+                extra={
+                    "bus": self.settings.name,
+                    "kind": kind,
+                    "count": self.errors[kind],
+                    "subject": _printable(subject),
+                },
             )
+
+    def _unread(self, error: UnreadableMessage) -> None:
+        tell = self._unreadable.get(error.subscription) if error.subscription else None
+        if tell:  # later, for a defect in it must not end the reading
+            asyncio.get_running_loop().call_soon(tell, error.subject)
 
     def _login_refused(self) -> None:
         self._refusals += 1
@@ -387,3 +421,8 @@ class Bus:
 
     async def _closed(self) -> None:
         self.closed.set()
+
+
+def _printable(text: str) -> str:
+    """Another's words for an error or a log line: short, on one line."""
+    return re.sub(r"[^\x20-\x7e]", "?", text)[:MAX_REASON_CHARACTERS]

@@ -86,6 +86,11 @@ class FloodGate(Generic[Item]):
         self.total.add(verdict)
         return verdict
 
+    def charge(self, name: str, now: float) -> Verdict:
+        """Take the token of a message that is dropped all the same, and say whether there was one."""
+        verdict = self._judge(self._sender(name, now), 0, now)
+        return "over_rate" if verdict == "over_rate" else "accepted"
+
     def floods(self, name: str) -> bool:
         """True once, each time a sender has passed `shut_after`: its next offence counts anew."""
         sender = self._senders.get(name)

@@ -86,6 +86,12 @@ def parse(subject: str) -> tuple[str, str, str]:
     raise Unreadable("bus.subject", "not a subject that Comity serves")
 
 
+def _parse_short(subject: str) -> tuple[str, str, str]:
+    if len(subject) > MAX_SUBJECT_BYTES:
+        raise Unreadable("bus.subject", "too long")
+    return parse(subject)
+
+
 class Serving:
     """One subscription with its gate and its workers. `Bus.serve` makes it."""
 
@@ -132,11 +138,20 @@ class Serving:
         elif verdict == "over_rate" and self.gate.floods(inbound.sender) and self._intake:
             self._intake.shut_out(inbound.sender)
 
+    def unreadable(self, subject: str) -> None:
+        """A message on `subject` could not be read; it costs its sender as much as one that can be."""
+        self.counts["malformed"] += 1
+        try:
+            sender = _parse_short(subject)[0]
+        except Unreadable:
+            return
+        verdict = self.gate.charge(sender, time.monotonic())
+        if verdict == "over_rate" and self.gate.floods(sender) and self._intake:
+            self._intake.shut_out(sender)
+
     def _read(self, message: Msg) -> Inbound | None:
         try:
-            if len(message.subject) > MAX_SUBJECT_BYTES:
-                raise Unreadable("bus.subject", "too long")
-            sender, op, prefixes = parse(message.subject)
+            sender, op, prefixes = _parse_short(message.subject)
         except Unreadable:
             self.counts["malformed"] += 1
             return None

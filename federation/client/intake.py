@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from federation.connection import Bus
 
 SHUT_S: Final = 10.0  # s that a first offence costs; each further one twice as much
-MAX_SHUT_S: Final = 300.0
+MAX_SHUT_S: Final = 300.0  # s, however many offences there were
+MAX_DOUBLINGS: Final = 16  # of SHUT_S: far beyond MAX_SHUT_S, and far from what no float holds (1,024)
 MAX_EXPLICIT: Final = 256  # senders; with more, nobody is shut out and only the buckets protect
 
 STRANGERS: Final = "strangers"  # all who may not send here: shut out together, however many names they have
@@ -35,6 +36,7 @@ class Intake:
 
     senders: who may send here, as of now (domains of the charter; a domain's nodes). Without it nobody
     is ever shut out. What had arrived before, from whomever, is still handed over.
+    unreadable: told the subject of each message that the client could not read, to charge its sender.
     """
 
     def __init__(
@@ -45,12 +47,14 @@ class Intake:
         *,
         queue: str = "",
         senders: Senders | None = None,
+        unreadable: Callable[[str], None] | None = None,
     ) -> None:
         self.pattern = pattern
         self.shut: dict[str, float] = {}
         """Senders that are shut out, and for how many seconds."""
         self._bus = bus
         self._callback = callback
+        self._unreadable = unreadable
         self._queue = queue
         self._senders = senders
         self._offences: dict[str, int] = {}
@@ -79,7 +83,7 @@ class Intake:
         if sender in self.shut or len(senders) > MAX_EXPLICIT or "*" not in self.pattern:
             return
         offences = self._offences[sender] = self._offences.get(sender, 0) + 1
-        seconds = self.shut[sender] = min(MAX_SHUT_S, SHUT_S * 2 ** (offences - 1))
+        seconds = self.shut[sender] = min(MAX_SHUT_S, SHUT_S * 2 ** min(offences - 1, MAX_DOUBLINGS))
         _log.warning(
             "a flooding sender is shut out",
             extra={
@@ -111,7 +115,7 @@ class Intake:
                 self._subscriptions[pattern] = await self._subscribe(pattern)
 
     def _subscribe(self, pattern: str) -> Awaitable[Subscription]:
-        return self._bus.subscribe(pattern, self._callback, queue=self._queue)
+        return self._bus.subscribe(pattern, self._callback, queue=self._queue, unreadable=self._unreadable)
 
     def _wanted(self) -> set[str]:
         if self._closed:

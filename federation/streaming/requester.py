@@ -154,6 +154,10 @@ class Stream:
         except ComityError as error:
             self._finish(error)
 
+    def unreadable(self, subject: str) -> None:
+        """The client could not read a message on our reply subject: no frame of a stream is like that."""
+        self._finish(Unreadable("stream.frame", f"{subject}: a frame could not be read"))
+
     def tick(self, now: float) -> None:
         """Judge silence."""
         if self._suspect is not None and now - self._suspect > LOST_AFTER_S:
@@ -311,7 +315,8 @@ class RequesterDesk:
             reply = f"node.{subject.split('.')[1]}.out.stream.{new_token()}"
         else:
             reply = f"{self.bus.settings.inbox_prefix}.s.{new_token()}"
-        self._open[reply] = stream, await self.bus.subscribe(reply, stream.receive)
+        subscription = await self.bus.subscribe(reply, stream.receive, unreadable=stream.unreadable)
+        self._open[reply] = stream, subscription
         self.bus.streams["asked"] += 1
         if not self._timer:
             self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)

@@ -7,6 +7,7 @@ its streams. A lost connection cancels every stream at once: what would be sent 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
@@ -236,7 +237,13 @@ class StreamServing:
 
     async def open(self, pattern: str, limits: FloodLimits, queue: str, senders: Senders | None) -> None:
         prefix = pattern.rpartition(".")[0]
-        self._control = Intake(self._bus, f"{prefix}.{self._token}", self._receive, senders=senders)
+        self._control = Intake(
+            self._bus,
+            f"{prefix}.{self._token}",
+            self._receive,
+            senders=senders,
+            unreadable=self._unreadable,
+        )
         await self._control.open()
         self._bus.on_disconnect(self._disconnected)
         self._bus.on_close(self.stop)
@@ -330,6 +337,12 @@ class StreamServing:
             found[0].receive(frame)
         else:
             self._stray(sender, len(message.data))
+
+    def _unreadable(self, subject: str) -> None:
+        """A control frame that the client could not read: of no stream, for all that can be known."""
+        self.counts["malformed"] += 1
+        with contextlib.suppress(Unreadable):
+            self._stray(parse(subject)[0], 0)
 
     def _stray(self, sender: str, size: int) -> None:
         """Credit for a stream that has just ended is normal; a flood of it is not."""

@@ -85,3 +85,12 @@ def test_nobody_gets_more_than_burst_and_rate(steps: list[tuple[str, int, float,
         mine = [item for item in accepted if item[0] == name]
         assert len(mine) <= LIMITS.burst + LIMITS.rate * now + 1e-6
         assert [item for item in taken if item[0] == name] == mine, "in order, none lost, none twice"
+
+
+def test_a_charge_takes_a_token_and_queues_nothing() -> None:
+    gate: FloodGate[int] = FloodGate(FloodLimits(rate=1, burst=2, shut_after=3))
+    assert [gate.charge("a", 0.0) for _ in range(3)] == ["accepted", "accepted", "over_rate"]
+    assert gate.waiting == 0
+    assert gate.offer("a", 1, 1, 0.0) == "over_rate"
+    assert gate.charge("a", 0.0) == "over_rate"
+    assert gate.floods("a")
