@@ -7,6 +7,7 @@ not at all, and a commit that returned is on disk.
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from pathlib import Path
 from typing import ClassVar, Final
@@ -19,7 +20,7 @@ from receipts import private_file
 from schemas.errors import ConfigurationError
 
 SCHEMA_VERSION: Final = 5
-BUSY_TIMEOUT_S: Final = 5.0  # seconds to wait for a reader's lock while tables are made
+BUSY_TIMEOUT_S: Final = 5.0  # seconds to wait for another's lock: while tables are made, before a commit
 WRITER_CACHE_KIB: Final = 32 * 1024
 """KiB of pages that the writer keeps. Receipts have random names, so that a batch touches pages all over the
 indexes: at SQLite's own 2,000 KiB they are read again each time, and written to make room (measured)."""
@@ -206,6 +207,29 @@ def prepare_for_writing(connection: sqlite3.Connection, database: Path) -> None:
         _add_missing(connection)
     if read_meta(connection).get("schema") != str(SCHEMA_VERSION):
         raise ConfigurationError("log.schema", f"{database}: not a log of schema version {SCHEMA_VERSION}")
+
+
+def has_journal(database: Path) -> bool:
+    """Whether a write-ahead log lies beside it: a crash, or a reader who stayed longer than the writer."""
+    file = Path(os.path.realpath(database))  # as SQLite names it
+    try:
+        return file.with_name(file.name + "-wal").stat().st_size > 0
+    except OSError:  # none is there; what else is wrong with the place, opening the database tells
+        return False
+
+
+def empty_journal(connection: sqlite3.Connection) -> bool:
+    """Move the write-ahead log into the database and cut it off; False, and nothing cut, while one reads it.
+
+    Waits for nobody: SQLite would hold its write lock meanwhile, and no receipt could be written. By the
+    writer's thread, outside a transaction. Raises `sqlite3.Error`.
+    """
+    connection.execute("PRAGMA busy_timeout=0")
+    try:
+        (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    finally:
+        connection.execute(f"PRAGMA busy_timeout={int(BUSY_TIMEOUT_S * 1000)}")
+    return not busy
 
 
 def read_meta(connection: sqlite3.Connection) -> dict[str, str]:

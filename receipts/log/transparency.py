@@ -72,14 +72,14 @@ class TransparencyLog:
         (`log.held`, `log.database`, `log.schema`, `log.identity`, `log.keys`).
         """
         path, loop = Path(database), asyncio.get_running_loop()
-        connection, holder, state = await asyncio.to_thread(_open, path, identity, keys, clock)
+        connection, holder, state, emptied = await asyncio.to_thread(_open, path, identity, keys, clock)
         signer = Signer(identity, keys, writer.new_pool())
         log: Self
 
         def on_failure(error: ComityError) -> None:
             loop.call_soon_threadsafe(log._note_failure, error)
 
-        write = Writer(path, connection, holder, state, signer, clock, loop, on_failure)
+        write = Writer(path, connection, holder, state, signer, clock, loop, on_failure, emptied)
         try:
             reader = Reader(store.connect(path, read_only=True), signer)
         except ComityError:
@@ -130,12 +130,12 @@ class TransparencyLog:
     async def erase(self, request_id: str, *, reason: str, authority: str, at: datetime) -> None:
         """Erase all receipts of a request, but for leaves and tombstones (receipts.log.erasure).
 
-        Raises `Refused` (`log.unknown_receipt`, `retention.hold`, `retention.early`).
+        Returns when they are erased in the database. What was overwritten leaves its write-ahead log as soon
+        as no reader stands in the way; `wal_emptied` tells. Raises `Refused` (`log.unknown_receipt`,
+        `retention.hold`, `retention.early`).
         """
         await self._submit(Work(erasures=[Order(request_id, reason, authority, at)]))
         self._dirty.set()
-        # What was overwritten in the database still stands in its write-ahead log.
-        await asyncio.to_thread(_empty_wal, self._writer.database)
 
     async def state(self, body: Gap | Accusation | Convicted, *, kept: bytes | None = None) -> Notice:
         """Sign a word about a log under our name, and put it into ours. Raises as `issue`.
@@ -199,6 +199,15 @@ class TransparencyLog:
     def latest_checkpoint(self) -> bytes:
         """The newest stored checkpoint's note."""
         return self._writer.state.checkpoint[1]
+
+    @property
+    def wal_emptied(self) -> bool:
+        """Whether nothing that was erased stands in the write-ahead log any more.
+
+        False while a reader of the database is in the way: it is tried again until it is true, by the next
+        holder if need be, and the log tells of one who stays.
+        """
+        return self._writer.emptied
 
     @property
     def identity(self) -> LogIdentity:
@@ -301,21 +310,17 @@ class TransparencyLog:
         self._announced = asyncio.Event()
 
 
-def _empty_wal(database: Path) -> None:
-    """Move the write-ahead log into the database and cut it off; a reader in the way leaves it for later."""
-    connection = store.connect(database)
-    try:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    finally:
-        connection.close()
-
-
 def _open(
     database: Path, identity: LogIdentity, keys: LogKeys, clock: Callable[[], datetime]
-) -> tuple[sqlite3.Connection, Holder, State]:
-    """1. take the role; 2. is it this log; 3. rebuild the tree; 4. does it continue what was shown."""
+) -> tuple[sqlite3.Connection, Holder, State, bool]:
+    """1. take the role; 2. is it this log; 3. rebuild the tree; 4. does it continue what was shown.
+
+    The bool: whether nothing that was erased stands in the write-ahead log. One that was left behind may be
+    what stood there when a crash, or a reader at the end, came between an erasure and the emptying.
+    """
     if keys.note.key.name != identity.origin:
         raise ConfigurationError("log.keys", f"the note key's name must be the origin {identity.origin}")
+    left_behind = store.has_journal(database)
     with contextlib.ExitStack() as undo:
         connection = store.connect(database)
         undo.callback(connection.close)
@@ -326,11 +331,11 @@ def _open(
             _claim(connection, identity)
             state = _load(connection)
             _prune(connection, clock())
-            erase_again(connection, ledger_of(database), keys.receipt, clock())
+            erased = erase_again(connection, ledger_of(database), keys.receipt, clock())
         except sqlite3.Error as error:
             raise ConfigurationError("log.database", f"{database}: {error}") from None
         undo.pop_all()
-    return connection, holder, state
+    return connection, holder, state, not (left_behind or erased)
 
 
 def _claim(connection: sqlite3.Connection, identity: LogIdentity) -> None:

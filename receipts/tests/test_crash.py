@@ -28,7 +28,7 @@ from schemas.errors import ComityError, Undecided
 ROOT = Path(__file__).parents[2]
 SEED = "crash"
 ROUNDS = int(os.environ.get("COMITY_CRASH_ROUNDS", "12"))
-STATEMENTS = 100  # the first statements of a writer: opening, several commits of each kind
+STATEMENTS = 120  # the first of a writer: opening, emptying what a crash left, several commits of each kind
 STEP = 1 if ROUNDS > 100 else 5  # every fifth statement, before and after; a soak does them all
 
 

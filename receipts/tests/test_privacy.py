@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import secrets
@@ -127,6 +128,13 @@ def on_disk(folder: Path, part: bytes) -> bool:
     return any(part in path.read_bytes() for path in folder.iterdir() if path.name.startswith(f"{CLINIC}.db"))
 
 
+async def emptied(log: TransparencyLog) -> None:
+    """What was erased has left the write-ahead log."""
+    async with asyncio.timeout(10):
+        while not log.wal_emptied:  # noqa: ASYNC110 - nobody announces it
+            await asyncio.sleep(0.005)
+
+
 async def test_what_is_erased_is_gone_and_the_proofs_hold(clinic: Domain, tmp_path: Path) -> None:
     log = await clinic.open(tmp_path)
     request, receipt_id = await issue(log)
@@ -135,6 +143,7 @@ async def test_what_is_erased_is_gone_and_the_proofs_hold(clinic: Domain, tmp_pa
     said_then = envelope.read((await log.of_request(request))[0]).payload[200:600]
     assert on_disk(tmp_path, said_then)
     await erase(log, request)
+    await emptied(log)
     for part in (said_then, f"candidates {request}".encode()):
         assert not on_disk(tmp_path, part), "overwritten on disk as well"
     (stone,) = await log.tombstones(request)
@@ -237,6 +246,7 @@ async def test_what_was_waited_for_is_erased_as_well(clinic: Domain, tmp_path: P
     await log.close()
     log = await clinic.open(tmp_path)
     await erase(log, request)
+    await emptied(log)
     assert await log.recorded("commitment", "n1") == b""
     assert await log.recorded("request", request) == b""
     assert [row.key for row in await log.unsettled("intent")] == ["of another"]

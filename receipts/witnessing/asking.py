@@ -113,22 +113,25 @@ async def cosign(witness: Witness, signed: bytes, consistency: Consistency, *, n
     """One witness's valid cosignature over our checkpoint note.
 
     Tells the witness what it saw last, once more when it knows better. Raises `Refused`
-    (`witness.ahead`) when it has cosigned more of this log than there is, `Undecided` for the rest.
+    (`witness.ahead`) when it says that it cosigned more of this log than there is, `Undecided` for the rest.
     """
     stated = checkpoint.read(signed)
+    ours = stated.checkpoint.size
     for _ in range(2):
-        hashes = await consistency(witness.size, stated.checkpoint.size)
-        reply = await witness.road.add_checkpoint(request_body(witness.size, hashes, signed))
+        old = min(witness.size, ours)  # there is no proof from more than we have, and so nothing to ask with
+        hashes = await consistency(old, ours)
+        reply = await witness.road.add_checkpoint(request_body(old, hashes, signed))
         if reply.status != 409:
             break
-        witness.size = _stated_size(reply.body)
-        if witness.size > stated.checkpoint.size:
-            seen = f"{witness.key.name} cosigned {counted(witness.size, 'leaf', 'leaves')}"
-            raise Refused("witness.ahead", f"{seen}, the checkpoint has {stated.checkpoint.size}")
+        said = _stated_size(reply.body)
+        if said > ours:  # not remembered: a bare number proves nothing, and the next round asks again
+            seen = f"{witness.key.name} cosigned {counted(said, 'leaf', 'leaves')}"
+            raise Refused("witness.ahead", f"{seen}, the checkpoint has {ours}")
+        witness.size = said
     if reply.status != 200:
         raise Undecided("witness.answer", f"{witness.key.name}: status {reply.status}")
     line = _own_line(witness.key, reply.body, stated, now)
-    witness.size = stated.checkpoint.size
+    witness.size = ours
     return line
 
 
@@ -245,16 +248,15 @@ class Circle:
             await asyncio.sleep(PAUSE_S)
 
     async def _one(self, witness: Witness, log: WitnessedLog, signed: bytes) -> bool:
+        """Whether it cosigned, and we keep it. A log that cannot keep it says so itself (`log.failed`)."""
         try:
             line = await cosign(witness, signed, log.consistency, now=self.clock())
-        except Refused as error:
+            await log.keep_cosignature(checkpoint.read(signed).checkpoint.size, line)
+        except ComityError as error:
             if error.code == "witness.ahead" and await self._proves(witness, log):
                 raise
             witness.trouble = error.code
-        except Undecided as error:
-            witness.trouble = error.code
         else:
-            await log.keep_cosignature(witness.size, line)
             witness.trouble = None
             return True
         _log.warning("no cosignature", extra={"witness": witness.key.name, "code": witness.trouble})

@@ -13,7 +13,8 @@ import logging
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,7 +23,7 @@ from typing import Final
 
 from receipts.log.draft import Issued
 from receipts.log.erasure import ledger_of
-from receipts.log.store import connect
+from receipts.log.store import connect, empty_journal
 from receipts.log.writing import batch
 from receipts.log.writing.batch import Work
 from receipts.log.writing.holder import Holder
@@ -34,6 +35,9 @@ MAX_BATCH: Final = 256  # works in one transaction; a commit stays below some 20
 MAX_QUEUED: Final = 8192  # works waiting; beyond it callers are refused instead of piling up
 SIGNER_THREADS: Final = 2  # two threads sign at close to twice the rate; more gain nothing on two cores
 ROWS_UNTIL_MOVED: Final = 4000  # rows, 20 to 30 MB of write-ahead log, between moves into the database
+EMPTY_AGAIN_S: Final = 1.0  # seconds between tries to empty it while one reads: each may sync two files
+EMPTY_LOOK_S: Final = 0.01  # seconds between looks at a move that emptying waits for, while no work comes
+EMPTY_TOLD_S: Final = 60.0  # seconds of trying until it is said: an fsck of a large log takes as long
 
 _logger = logging.getLogger(__name__)
 
@@ -60,12 +64,19 @@ class Writer:
     loop: asyncio.AbstractEventLoop
     """The loop that submits, and that is told what came of it."""
     on_failure: Callable[[ComityError], None]
+    emptied: bool = True
+    """Whether nothing that was erased stands in the write-ahead log; changed by the writer's thread alone."""
     failure: ComityError | None = None
     _queue: queue.SimpleQueue[_Job | None] = field(default_factory=queue.SimpleQueue)
     _thread: threading.Thread = field(init=False)
     _moved_at: int = 0
     """Rows ever written when the write-ahead log was last moved."""
     _moving: Future[None] | None = None
+    _again_at: float = 0.0
+    """Monotonic seconds: not before then is emptying tried again."""
+    _trying_since: float | None = None
+    """Monotonic seconds of the first try that a reader stood in the way of."""
+    _told: bool = False
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="comity-log", daemon=True)
@@ -94,31 +105,44 @@ class Writer:
         self._close()
 
     def _run(self) -> None:
+        """Until `stop`. Whatever goes wrong here ends the log, and its program hears of it."""
         going = True
         while going:
-            jobs, going = self._collect()
-            if jobs and self.failure is None:
-                self._commit(jobs)
-            self._tell(jobs)
-            self._tidy()
-        self._close()
+            jobs: list[_Job] = []
+            with self._failing():
+                going = self._collect(jobs)
+                if jobs and self.failure is None:
+                    self._transact(jobs)
+            with self._failing():
+                self._tell(jobs)
+                self._tidy()
+        with self._failing():
+            self._tidy_at_last()
+        with self._failing():
+            self._close()
 
-    def _collect(self) -> tuple[list[_Job], bool]:
-        """Wait for a first work, then take what else is there already."""
-        jobs: list[_Job] = []
-        job = self._queue.get()
+    def _collect(self, jobs: list[_Job]) -> bool:
+        """Wait for a first work, then take what else is there already. False when no more will come.
+
+        None at all come when the write-ahead log is to be looked after.
+        """
+        try:
+            job = self._queue.get(timeout=self._patience())
+        except queue.Empty:
+            return True
         while job is not None:
             if not job.waiting.cancelled():
                 jobs.append(job)
             if len(jobs) == MAX_BATCH or self._queue.empty():
-                return jobs, True
+                return True
             job = self._queue.get()
-        return jobs, False
+        return False
 
-    def _commit(self, jobs: Sequence[_Job]) -> None:
-        """One transaction for all jobs; on success each has its outcome."""
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        """What is raised inside becomes the log's failure: a thread that died of it would tell nobody."""
         try:
-            self._transact(jobs)
+            yield
         except sqlite3.Error as error:
             self._fail(Undecided("log.cannot_commit", f"the log cannot be written: {error}"))
         except ComityError as error:
@@ -128,6 +152,7 @@ class Writer:
             self._fail(Undecided("log.defect", f"the log's writer failed: {type(error).__name__}"))
 
     def _transact(self, jobs: Sequence[_Job]) -> None:
+        """One transaction for all jobs; on success each has its outcome."""
         connection, now = self.connection, self.clock()
         connection.execute("BEGIN IMMEDIATE")
         self.holder.check(connection)
@@ -145,6 +170,9 @@ class Writer:
         connection.execute("COMMIT")  # synchronous=FULL: on disk when this returns
         for action in after:
             action()
+        if any(job.work.erasures for job in accepted):
+            # A crash from here on leaves the write-ahead log behind, and the next holder empties it.
+            self.emptied = False
         _share_out(accepted, appended.issued(self.signer))
 
     def _prepare(self, job: _Job, now: datetime, notices: list[Notice]) -> bool:
@@ -164,6 +192,8 @@ class Writer:
 
     def _tell(self, jobs: Sequence[_Job]) -> None:
         """Hand all outcomes to the loop at once: waking it for each of them would cost more than the row."""
+        if not jobs:
+            return
         for job in jobs:
             if job.outcome is None:
                 job.outcome = self.failure or Undecided("log.closed", "the log is closed")
@@ -175,26 +205,68 @@ class Writer:
         self.failure = error
         with contextlib.suppress(sqlite3.Error):  # no transaction may be open any more
             self.connection.execute("ROLLBACK")
-        self.on_failure(error)
+        with contextlib.suppress(RuntimeError):  # the loop is gone
+            self.on_failure(error)
 
     def _tidy(self) -> None:
         """Have the write-ahead log moved into the database now and then, so that it starts over.
 
         The bulk is moved beside the commits; only the rest, between two of them, makes it start over:
-        overwriting its old pages then takes a third less than extending the file (measured).
+        overwriting its old pages then takes a third less than extending the file (measured). After an
+        erasure it is emptied instead: old pages hold what was erased.
         """
+        if self.failure is not None:
+            return
         if self._moving is None:
             written = self.connection.total_changes
-            if written - self._moved_at >= ROWS_UNTIL_MOVED and self.failure is None:
+            due = not self.emptied and time.monotonic() >= self._again_at
+            if due or written - self._moved_at >= ROWS_UNTIL_MOVED:
                 self._moved_at = written
                 self._moving = self.signer.pool.submit(self._move)
         elif self._moving.done():
+            moved, self._moving = self._moving, None
             try:
-                self._moving.result()
-                self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                moved.result()
+                if self.emptied:
+                    self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                else:
+                    self._empty()
             except (sqlite3.Error, ComityError) as error:
                 self._fail(Undecided("log.cannot_commit", f"the log cannot be written: {error}"))
-            self._moving = None
+
+    def _patience(self) -> float | None:
+        """Seconds until there is something to tidy though no work comes; None while there is not."""
+        if self.emptied or self.failure is not None:
+            return None
+        return EMPTY_LOOK_S if self._moving else max(0.0, self._again_at - time.monotonic())
+
+    def _empty(self) -> None:
+        """Try to. A reader in the way is no failure: the broker goes on, and this is tried again."""
+        now = time.monotonic()
+        if empty_journal(self.connection):
+            if self._told:
+                _logger.info("the write-ahead log is emptied: what was erased is gone from it")
+            self.emptied, self._trying_since, self._told = True, None, False
+            return
+        self._again_at = now + EMPTY_AGAIN_S
+        self._trying_since = now if self._trying_since is None else self._trying_since
+        if now - self._trying_since >= EMPTY_TOLD_S and not self._told:
+            self._tell_of_reader()
+
+    def _tell_of_reader(self) -> None:
+        self._told = True
+        _logger.warning(
+            "what was erased may still stand in the write-ahead log: another program reads the database",
+            extra={"database": str(self.database)},
+        )
+
+    def _tidy_at_last(self) -> None:
+        """A last try. Who reads even now keeps the file from going with us: the next holder empties it."""
+        self.signer.pool.shutdown()  # a move that is under way would be in the way
+        if self.failure is None and not self.emptied:
+            self._empty()
+            if not self.emptied:
+                self._tell_of_reader()
 
     def _move(self) -> None:
         """PASSIVE waits for nobody and holds nobody up (SQLite, wal_checkpoint)."""
@@ -205,9 +277,12 @@ class Writer:
             connection.close()
 
     def _close(self) -> None:
-        self.signer.pool.shutdown()
-        self.connection.close()
-        self.holder.release()
+        """Whatever fails on the way, the role is given up."""
+        try:
+            self.signer.pool.shutdown()
+            self.connection.close()
+        finally:
+            self.holder.release()
 
 
 def new_pool() -> ThreadPoolExecutor:
