@@ -163,7 +163,12 @@ class Agent:
         supply = "node.*.out.collateral"
         await self.bus.serve(supply, self._collateral, limits=SUPPLY_LIMITS, concurrency=CONCURRENCY)
         inbound = f"fed.v1.neg.{account(self.config.membership.domain)}.*.advert"
-        await self.bus.serve(inbound, self._peer_advert, limits=PEER_LIMITS, concurrency=CONCURRENCY)
+        await self.bus.serve(
+            inbound, self._peer_advert, limits=PEER_LIMITS, concurrency=CONCURRENCY, senders=self._others
+        )
+
+    def _others(self) -> tuple[str, ...]:
+        return self.config.membership.peers
 
     async def _greet(self) -> None:
         self.advertiser.greet()
@@ -238,8 +243,7 @@ class Agent:
         self.capacity.set_room(
             state.node_id, slots=state.slots, queue=state.slots * self.config.queue_per_slot
         )
-        if state.busy_slots == 0 and state.queued == 0:
-            self.capacity.note_idle(state.node_id, steady)
+        self.capacity.note_running(state.node_id, state.busy_slots + state.queued, steady)
 
     async def _peer_advert(self, inbound: Inbound) -> None:
         """A peer's challenge counts only under its own registered advert key, and only in order."""
@@ -267,7 +271,7 @@ class Agent:
             answer = await self.bus.request(
                 f"node.{node_id}.in.quote", challenges.write(), timeout=self.config.quote_s
             )
-        except Refused as error:  # the node's own word, which is a hint: it proved nothing, that is all
+        except ComityError as error:  # the node's own word, which is a hint: it proved nothing, that is all
             raise Undecided(error.code, error.text) from None
         return unpack(answer)
 

@@ -28,7 +28,7 @@ from schemas.messages.interior import Challenges
 
 EPOCH_S: Final = 60  # seconds between two key epochs of a node (session.md 2)
 GRACE_S: Final = 15.0  # seconds after an epoch's end in which a late renewal keeps the admission
-RETRY_S: Final = 2.0  # seconds between two quotes of one node, whatever asks for them
+RETRY_S: Final = 2.0  # seconds between two quotes of one node, whatever asks for them, and after a failure
 SPACING_PER_PEER_S: Final = (
     0.1  # seconds more between quotes per peer, so that a large federation costs no more
 )
@@ -43,12 +43,18 @@ Lost = Callable[[tuple[str, ...], ReasonClass, str], None]
 _log = logging.getLogger("comity.agent")
 
 
+class _NoDocument(Undecided):
+    """The node could not be asked, or did not answer: that speaks neither for nor against it."""
+
+
 @dataclass(slots=True)
 class _Turn:
     """When a node is asked next. Steady seconds."""
 
     renew_at: float = 0.0
     asked_at: float = float("-inf")
+    rests_until: float = 0.0
+    """After a failure, whatever asks: one that hung until its time was over was asked long enough ago."""
     answered: int = -1
     """Version of the peers' challenges that the latest evidence answers."""
     epoch_ends: float = 0.0
@@ -88,10 +94,11 @@ class Admission:
         return record
 
     def due(self) -> list[NodeRecord]:
-        """Nodes that are to be asked now."""
+        """Nodes that are to be asked now, the longest unasked first: whoever hangs keeps nobody waiting."""
         steady = self.clock.steady()
         spacing = max(RETRY_S, min(self.epoch_s, SPACING_PER_PEER_S * len(self.membership.peers)))
-        return [record for record in self.book if self._is_due(record, steady, spacing)]
+        found = (record for record in self.book if self._is_due(record, steady, spacing))
+        return sorted(found, key=lambda record: self._turn(record).asked_at)
 
     async def run(self) -> None:
         """Ask whoever is due, for as long as the agent runs."""
@@ -122,7 +129,7 @@ class Admission:
             turn.answered, turn.renew_at = answered, turn.epoch_ends
         except ComityError as error:
             self._refuse(record, error)
-            turn.renew_at = turn.epoch_ends = self.clock.steady() + RETRY_S
+            turn.rests_until = turn.renew_at = turn.epoch_ends = self.clock.steady() + RETRY_S
         finally:
             turn.asking = False
 
@@ -142,7 +149,7 @@ class Admission:
 
     def _is_due(self, record: NodeRecord, steady: float, spacing: float) -> bool:
         turn = self._turn(record)
-        if turn.asking or record.node_id in self.revocations.nodes:
+        if turn.asking or steady < turn.rests_until or record.node_id in self.revocations.nodes:
             return False
         if steady >= turn.renew_at:
             return steady - turn.asked_at >= RETRY_S
@@ -159,7 +166,10 @@ class Admission:
             challenges={domain: value.hex() for domain, value in challenges.items()},
             collateral=supply.digest if supply else None,
         )
-        document, at = await self.ask(record.node_id, asked), self.clock.now()
+        try:
+            document, at = await self.ask(record.node_id, asked), self.clock.now()
+        except Undecided as error:
+            raise _NoDocument(error.code, error.text) from None
         appraisal = await asyncio.to_thread(
             appraise_node,
             document,
@@ -192,9 +202,9 @@ class Admission:
         record.keep(appraisal.evidence_digest.hex(), document, record.key_epoch)
 
     def _refuse(self, record: NodeRecord, error: ComityError) -> None:
-        """A node that cannot be asked keeps its admission until it lapses; any other loses it now."""
+        """Where no document came, an admission stays until it lapses; whatever else failed ends it now."""
         record.reason = error.code
-        if error.code in ("bus.timeout", "bus.disconnected") and record.appraisal is not None:
+        if isinstance(error, _NoDocument) and record.appraisal is not None:
             return
         _log.warning("node not admitted: %s", error, extra={"node": record.node_id, "code": error.code})
         if isinstance(error, Refused):

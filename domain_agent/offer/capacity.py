@@ -15,6 +15,10 @@ from schemas.errors import Refused
 MAX_HOLD_S: Final = 30.0  # seconds a hold may last, whatever is asked
 COMMITTED_S: Final = 3660.0  # seconds after which a run that was never reported done is over: the longest run
 IDLE_GRACE_S: Final = 15.0  # seconds after a commit before a node's "idle" is believed against the books
+REACH_S: Final = 2.0  # seconds in which a committed run is at its node and in a report; it sets out before
+SURPLUS_GRACE_S: Final = 15.0
+"""Seconds in which no report may account for a run before it is believed over, and its least age then: a
+body of 4 MiB has arrived, and an engine between two choices has its next."""
 MAX_HOLDS: Final = 100_000  # entries at once; a thousand nodes with a hundred places each
 FIRST_RUN_MS: Final = 2000.0  # expected length of a run before the first was seen
 MAX_QUEUE_MS: Final = 86_400_000  # a day, the most that a message can state
@@ -40,6 +44,9 @@ class Room:
     slots: int
     queue: int
     run_ms: float = FIRST_RUN_MS
+    surplus: int = 0
+    """Runs that no report since `surplus_since` accounted for: the fewest."""
+    surplus_since: float = 0.0
 
     @property
     def places(self) -> int:
@@ -149,6 +156,31 @@ class Capacity:
             place = self._places[hold_id]
             if place.state == "COMMITTED" and now - place.since >= IDLE_GRACE_S:
                 self._drop(place)
+
+    def note_running(self, node_id: str, running: int, now: float) -> None:
+        """The node says how many runs it has, those that wait included.
+
+        Of committed runs that outnumber them for `SURPLUS_GRACE_S`, the oldest are over: their end was
+        never reported. One that may still be on its way to the node does not count against it.
+        """
+        if running == 0:
+            self.note_idle(node_id, now)
+        room = self._rooms.get(node_id)
+        if room is None:
+            return
+        self._expire(node_id, now)
+        places = [self._places[hold_id] for hold_id in self._of_node.get(node_id, ())]
+        arrived = [each for each in places if each.state == "COMMITTED" and now - each.since >= REACH_S]
+        surplus = max(0, len(arrived) - running)
+        if room.surplus == 0:
+            room.surplus_since, room.surplus = now, surplus
+        room.surplus = min(room.surplus, surplus)
+        if room.surplus == 0 or now - room.surplus_since < SURPLUS_GRACE_S:
+            return
+        for place in sorted(arrived, key=lambda each: each.since)[: room.surplus]:
+            if now - place.since >= SURPLUS_GRACE_S:
+                self._drop(place)
+        room.surplus = 0
 
     def forget(self, node_id: str) -> None:
         """The node is out: its promises are void."""

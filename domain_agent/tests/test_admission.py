@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
-from domain_agent.admit.admission import GRACE_S
+from domain_agent.admit import admission
+from domain_agent.admit.admission import GRACE_S, MAX_AT_ONCE, RETRY_S
 from domain_agent.admit.challenges import PACE_S, ROTATE_S, STEP_BACK_S, OwnChallenges, PeerChallenges
 from domain_agent.admit.revocations import FILE, Revocations
 from domain_agent.node.keys import NodeKeys
@@ -14,6 +16,8 @@ from domain_agent.tests.founding import PEER, Founded
 from domain_agent.tests.interior import Interior
 from schemas.errors import ConfigurationError, Undecided
 from schemas.messages.interior import Challenges
+
+QUOTE_S = 5.0  # seconds that the agent waits for a quote
 
 
 @pytest.fixture
@@ -48,6 +52,86 @@ async def test_admission_ends_when_renewals_stop(interior: Interior) -> None:
     interior.time.passed += 2
     await interior.ask_due()
     assert interior.admitted()
+
+
+async def test_nodes_that_hang_keep_nobody_from_its_turn(interior: Interior) -> None:
+    """As many as are asked at once, all before it in the book: it is next, and they rest after failing."""
+
+    async def hang(*_: object, **__: object) -> bytes:
+        await asyncio.sleep(0)  # all have been asked by now
+        interior.time.passed = QUOTE_S
+        raise Undecided("bus.timeout", "no answer")
+
+    for number in range(MAX_AT_ONCE):
+        interior.add(f"hung{number}", chip="n1").quote = hang  # type: ignore[method-assign]
+    interior.add()
+    asked = interior.admission.due()[:MAX_AT_ONCE]
+    assert "n1" not in {record.node_id for record in asked}
+    await asyncio.gather(*(interior.admission.renew(record) for record in asked))
+    assert [record.node_id for record in interior.admission.due()] == ["n1"]
+    interior.time.passed = QUOTE_S + RETRY_S
+    due = [record.node_id for record in interior.admission.due()]
+    assert (due[0], len(due)) == ("n1", MAX_AT_ONCE + 1)
+    assert await interior.ask_due() == sorted(due)
+    assert interior.admitted()
+
+
+async def test_a_node_that_failed_rests_also_when_a_peer_asks(interior: Interior) -> None:
+    """What a peer asks is due a while after the last quote; a quote that hung ended only now."""
+    node = interior.add()
+    await interior.ask_due()
+    began, quote = interior.time.passed + RETRY_S, node.quote
+
+    async def hang(*_: object, **__: object) -> bytes:
+        interior.time.passed = began + QUOTE_S
+        raise Undecided("bus.timeout", "no answer")
+
+    node.quote = hang  # type: ignore[method-assign]
+    interior.time.passed = began
+    interior.peers.note(PEER, b"1" * 32, interior.time.clock.wall())
+    assert await interior.ask_due() == ["n1"]
+    interior.peers.note(PEER, b"2" * 32, interior.time.clock.wall())
+    assert await interior.ask_due() == []
+    node.quote = quote  # type: ignore[method-assign]
+    interior.time.passed += RETRY_S
+    assert await interior.ask_due() == ["n1"]
+
+
+@pytest.mark.parametrize("code", ["tee.busy", "bus.absent", "bus.busy", "bus.defect", "devices.timeout"])
+async def test_a_quote_that_could_not_be_had_leaves_the_admission_to_lapse(
+    interior: Interior, code: str
+) -> None:
+    node = interior.add()
+    await interior.ask_due()
+
+    async def quote(*_: object, **__: object) -> bytes:
+        raise Undecided(code, "a moment")
+
+    node.quote = quote  # type: ignore[method-assign]
+    interior.time.passed = 2
+    interior.peers.note(PEER, b"1" * 32, interior.time.clock.wall())
+    assert await interior.ask_due() == ["n1"]
+    assert (interior.admitted(), interior.reason()) == (True, code)
+    interior.time.passed = 60 + GRACE_S
+    await interior.ask_due()
+    assert not interior.admitted()
+
+
+async def test_evidence_that_was_seen_and_does_not_decide_ends_the_admission(
+    interior: Interior, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it is called: a document came, and it does not say that this node is as it should be."""
+    interior.add()
+    await interior.ask_due()
+
+    def undecided(*_: object, **__: object) -> None:
+        raise Undecided("bus.timeout", "what it needs could not be had")
+
+    monkeypatch.setattr(admission, "appraise_node", undecided)
+    interior.time.passed = 60
+    assert await interior.ask_due() == ["n1"]
+    assert not interior.admitted()
+    assert interior.lost == [], "nothing speaks against its key"
 
 
 async def test_each_epoch_brings_a_new_seal_key(interior: Interior) -> None:

@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 from pydantic import TypeAdapter
 
-from domain_agent.offer.capacity import COMMITTED_S, IDLE_GRACE_S, Capacity, Place
+from domain_agent.offer.capacity import (
+    COMMITTED_S,
+    IDLE_GRACE_S,
+    REACH_S,
+    SURPLUS_GRACE_S,
+    Capacity,
+    Place,
+)
 from schemas.errors import Refused
 from schemas.messages.interior import Ms
 
@@ -99,6 +106,57 @@ Books.TestCase.settings = settings(max_examples=40, stateful_step_count=30, dead
 TestBooks = Books.TestCase
 
 
+class Runs(RuleBasedStateMachine):
+    """One node beside its books: it knows its own runs, and not every end is told to the books."""
+
+    runs = Bundle("runs")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.capacity, self.now, self.count = Capacity(), 0.0, 0
+        self.capacity.set_room("n1", slots=SLOTS, queue=3 * SLOTS)
+        self.alive: dict[str, float] = {}
+        """Hold id → when its run is at the node."""
+
+    @rule(target=runs, way_s=st.floats(0, REACH_S))
+    def begin(self, way_s: float) -> object:
+        self.count += 1
+        try:
+            place = self.capacity.hold("n1", f"nid{self.count}", hold_s=10, now=self.now)
+        except Refused:
+            return multiple()
+        self.capacity.commit(place.hold_id, place.nid, self.now)
+        self.alive[place.hold_id] = self.now + way_s
+        return place
+
+    @rule(run=runs, told=st.booleans())
+    def end(self, run: Place, told: bool) -> None:
+        if self.alive.pop(run.hold_id, None) is not None and told:
+            self.capacity.done(run.hold_id, run.nid, self.now)
+
+    @rule(seconds=st.integers(1, 20))
+    def report(self, seconds: int) -> None:
+        for _ in range(seconds):
+            self.now += 1.0
+            there = sum(at <= self.now for at in self.alive.values())
+            self.capacity.note_running("n1", there, self.now)
+            self.no_run_is_without_its_place()
+
+    @rule()
+    def settle(self) -> None:
+        """Where nothing new happens, the books and the node agree in the end."""
+        self.report(round(2 * SURPLUS_GRACE_S + REACH_S) + 2)
+        assert self.capacity.used("n1", self.now) == len(self.alive)
+
+    @invariant()
+    def no_run_is_without_its_place(self) -> None:
+        assert len(self.alive) <= self.capacity.used("n1", self.now) <= 4 * SLOTS
+
+
+Runs.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestRuns = Runs.TestCase
+
+
 @pytest.fixture
 def capacity() -> Capacity:
     made = Capacity()
@@ -139,6 +197,56 @@ def test_a_run_that_nobody_reported_done_ends_when_the_node_is_idle(capacity: Ca
     assert capacity.used("n1", 20) == 1
     capacity.note_idle("n1", 1 + IDLE_GRACE_S)
     assert capacity.used("n1", 20) == 0
+
+
+def committed(capacity: Capacity, name: str, now: float) -> Place:
+    place = capacity.hold("n1", name, hold_s=5, now=now)
+    assert capacity.commit(place.hold_id, place.nid, now)
+    return place
+
+
+def test_runs_that_a_busy_node_does_not_have_are_over(capacity: Capacity) -> None:
+    """Their end was never reported, and one run or another is always there: it is never idle."""
+    capacity.set_room("n1", slots=8, queue=8)
+    for number in range(11):
+        committed(capacity, f"lost{number}", 0.0)
+    last = committed(capacity, "last", 1.0)
+    for second in range(3, 3 + int(SURPLUS_GRACE_S)):
+        capacity.note_running("n1", 1, float(second))
+        assert capacity.used("n1", float(second)) == 12
+    capacity.note_running("n1", 1, 3 + SURPLUS_GRACE_S)
+    assert capacity.used("n1", 20.0) == 1
+    assert capacity.done(last.hold_id, "last", 20.0) == last, "the oldest went"
+
+
+def test_a_run_on_its_way_to_the_node_is_no_surplus(capacity: Capacity) -> None:
+    """One after the other is committed, and has not arrived when the node says what it has."""
+    long = committed(capacity, "long", 0.0)
+    for second in range(1, 100):
+        short = committed(capacity, f"short{second}", second - REACH_S / 2)
+        capacity.note_running("n1", 1, float(second))
+        assert capacity.used("n1", float(second)) == 2
+        capacity.done(short.hold_id, short.nid, second + REACH_S / 2)
+    assert capacity.done(long.hold_id, "long", 100.0) == long
+
+
+def test_one_report_that_accounts_for_all_runs_begins_the_count_anew(capacity: Capacity) -> None:
+    """An engine that was between two choices of one run did not have it for a moment."""
+    committed(capacity, "a", 0.0)
+    committed(capacity, "b", 0.0)
+    for second in range(2, 100):
+        capacity.note_running("n1", 2 if second % int(SURPLUS_GRACE_S) == 0 else 1, float(second))
+    assert capacity.used("n1", 100.0) == 2
+
+
+def test_as_many_runs_are_over_as_no_report_accounted_for(capacity: Capacity) -> None:
+    capacity.set_room("n1", slots=2, queue=2)
+    for name in ("lost", "b", "c"):
+        committed(capacity, name, 0.0)
+    for second in range(2, 2 + int(SURPLUS_GRACE_S)):
+        capacity.note_running("n1", 2, float(second))
+    capacity.note_running("n1", 1, 2 + SURPLUS_GRACE_S)
+    assert capacity.used("n1", 20.0) == 2
 
 
 def test_an_unknown_node_has_no_room(capacity: Capacity) -> None:
