@@ -24,11 +24,12 @@ from federation_tests.hostile.lie import Lie, lie
 from federation_tests.hostile.lying import ONE_NODE_EACH, heard, tell
 from federation_tests.plan import CLINIC, CLOUD, HYPER
 from federation_tests.stories.test_holds import terms
-from federation_tests.world import World
+from federation_tests.world import World, until
 from schemas import seal
 from schemas.errors import ComityError
 from schemas.keys import SigningKey
 from schemas.messages import answer
+from schemas.primitives import subject_token
 
 SENT_AT_ONCE: Final = int(2 * (PEER_LIMITS.burst + PEER_LIMITS.shut_after))
 """Messages between two looks. Fewer would refill the border's bucket in the meantime, and flood nobody."""
@@ -69,6 +70,32 @@ async def test_calls_that_lead_to_nothing_are_budgeted(
     assert refused[0].retry_after_ms > 0
     left = {name: budget.calls for name, budget in world[CLOUD].broker.parts.border.holds._budgets.items()}
     assert left[HYPER] < 1 < BUDGET - 2 < left[CLINIC]
+
+
+@lie(
+    "a consumer",
+    "sends what the client library of a border or an agent cannot read",
+    by="every program: that message alone is dropped, counted, and charged to its sender",
+    codes="UnreadableMessage",
+    receipt="everything as usual: nobody stops reading over it",
+)
+async def test_a_message_that_cannot_be_read_makes_nobody_deaf(make_world: MakeWorld, told: Lie) -> None:
+    """Headers that are no text: the connection counted as up for half a minute, and nobody read it."""
+    world = await make_world(ONE_NODE_EACH)
+    bus, headers = await world.bus(HYPER, "broker"), b"NATS/1.0 \xff\xff\xff\r\n\r\n"
+    for domain in (CLINIC, CLOUD):
+        for op in ("call", "execute", "advert"):
+            named = f"peer.{subject_token(domain)}.{op}".encode()
+            await bus._client._send_command(
+                b"HPUB %s %d %d\r\n%s\r\n" % (named, len(headers), len(headers), headers)
+            )
+    await bus.flush()
+    hearing = [world[domain].broker.parts.service.peers.bus for domain in (CLINIC, CLOUD)]
+    hearing += [world[domain].agent.bus for domain in (CLINIC, CLOUD)]
+    await until(lambda: all(each.errors[told.code] for each in hearing))
+    stream = await tell(world, "who still reads")
+    assert stream.complete, stream.error
+    assert [each.reconnects for each in hearing] == [0] * len(hearing)
 
 
 async def test_a_flood_of_messages_is_dropped_before_it_costs_anything(make_world: MakeWorld) -> None:
